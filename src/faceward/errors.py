@@ -1,0 +1,309 @@
+"""Every error that faceward raises on purpose.
+
+FacewardError
+├── InputError                 the caller sent something that can't be used
+│   ├── InvalidValueError      a text or number outside its limits (names the field and the value)
+│   ├── InvalidEmbeddingError  wrong length, type, NaN, or all zeros
+│   ├── ImageError
+│   │   ├── ImageNotFoundError     no file there, or it can't be opened
+│   │   ├── NotAnImageError        bytes of no known image format
+│   │   ├── DamagedImageError      an image that ends early or does not decode
+│   │   └── ImageTooLargeError     more bytes or pixels than the limit
+│   ├── NoFaceError            an image to enroll or verify shows no face
+│   ├── SeveralFacesError      an image to enroll or verify shows more than one
+│   └── LowQualityError        too poor to enroll (gives the reasons)
+├── NotFoundError
+│   ├── UnknownRegionError     lists the regions that exist for that client
+│   └── UnknownPersonError
+├── ConflictError
+│   ├── DuplicateFaceError     this photo is enrolled in this region already
+│   ├── DuplicatePersonError   this external id is taken in this region
+│   └── BusyError              another process is doing the same work
+├── ModelError
+│   ├── UnknownPackError       no pack of that name
+│   ├── PackUnavailableError   a file could not be fetched from any source
+│   ├── PackDamagedError       a file has another SHA-256 than the manifest
+│   ├── PackManifestError      a manifest that can't be read or is incomplete
+│   ├── RuntimeUnavailableError  no inference runtime is installed, or not the one asked for
+│   └── ModelMismatchError     the gallery was made by another model
+├── StoreError
+│   ├── DatabaseUnavailableError  refused, restarting, or gone in the middle
+│   ├── PoolExhaustedError     no connection came free in time
+│   ├── StatementTimeoutError  the database took longer than the deadline
+│   ├── DatabaseFullError      no space, memory or connection left on the server
+│   ├── ExtensionMissingError  pgvector is absent or too old
+│   ├── SchemaMissingError     a table or column is absent: migrations have not run
+│   ├── IndexMissingError      an index that a search strategy needs is absent
+│   ├── AccessDeniedError      the role may not do this
+│   ├── EmbeddedServerError    the PostgreSQL that ships in a wheel did not start
+│   └── UnexpectedDatabaseError  anything else that the driver raised
+└── SettingsError              config.json or an environment variable can't be used
+
+A message says what was wrong, with the value, and what to do. It never holds an image, an embedding or a secret.
+`code` is stable and made for machines.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+
+class FacewardError(Exception):
+    """The root of every error that faceward raises on purpose."""
+
+    code: ClassVar[str] = "faceward_error"
+
+
+class InputError(FacewardError, ValueError):
+    """The caller sent something that can't be used."""
+
+    code = "invalid_input"
+
+
+class InvalidValueError(InputError):
+    """A value is outside its limits."""
+
+    code = "invalid_value"
+
+    def __init__(self, field: str, value: object, expected: str) -> None:
+        shown = repr(value)
+        if len(shown) > 80:
+            shown = f"{shown[:60]}… ({len(shown)} characters)"
+        super().__init__(f"{field} = {shown} can't be used: it must be {expected}.")
+        self.field = field
+        self.expected = expected
+
+
+class InvalidEmbeddingError(InputError):
+    """An embedding has a wrong shape or type, or is not finite."""
+
+    code = "invalid_embedding"
+
+
+class ImageError(InputError):
+    """An image can't be read."""
+
+    code = "invalid_image"
+
+
+class ImageNotFoundError(ImageError):
+    """The image file does not exist or can't be opened."""
+
+    code = "image_not_found"
+
+
+class NotAnImageError(ImageError):
+    """The data is of no image format that faceward reads."""
+
+    code = "not_an_image"
+
+
+class DamagedImageError(ImageError):
+    """The image ends early or does not decode."""
+
+    code = "damaged_image"
+
+
+class ImageTooLargeError(ImageError):
+    """The image has more bytes or pixels than the limit."""
+
+    code = "image_too_large"
+
+
+class NoFaceError(InputError):
+    """No face was found where one is needed."""
+
+    code = "no_face"
+
+
+class SeveralFacesError(InputError):
+    """More than one face was found where one is needed."""
+
+    code = "several_faces"
+
+    def __init__(self, message: str, boxes: Sequence[tuple[float, float, float, float]] = ()) -> None:
+        super().__init__(message)
+        self.boxes = tuple(boxes)
+
+
+class LowQualityError(InputError):
+    """The face is too poor to enroll."""
+
+    code = "low_quality"
+
+    def __init__(self, message: str, reasons: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.reasons = tuple(reasons)
+
+
+class NotFoundError(FacewardError, LookupError):
+    """What was asked for does not exist for this client."""
+
+    code = "not_found"
+
+
+class UnknownRegionError(NotFoundError):
+    """The client has no region of that name."""
+
+    code = "unknown_region"
+
+    def __init__(self, region: str, known: Sequence[str]) -> None:
+        listed = ", ".join(known) if known else "none yet; enroll a person to create one"
+        super().__init__(f"Region {region!r} does not exist for this client. Regions that do: {listed}.")
+        self.region = region
+        self.known = tuple(known)
+
+
+class UnknownPersonError(NotFoundError):
+    """The client has no person with that id."""
+
+    code = "unknown_person"
+
+    def __init__(self, person_id: int) -> None:
+        super().__init__(
+            f"Person {person_id} does not exist for this client. `faceward people list` shows those that do."
+        )
+        self.person_id = person_id
+
+
+class ConflictError(FacewardError):
+    """The change contradicts what is stored."""
+
+    code = "conflict"
+
+
+class DuplicateFaceError(ConflictError):
+    """This photo is enrolled in this region already."""
+
+    code = "duplicate_face"
+
+    def __init__(self, message: str, person_id: int | None = None) -> None:
+        super().__init__(message)
+        self.person_id = person_id
+
+
+class DuplicatePersonError(ConflictError):
+    """A person with this external id is in this region already."""
+
+    code = "duplicate_person"
+
+
+class BusyError(ConflictError):
+    """Another process is doing the same work."""
+
+    code = "busy"
+
+
+class ModelError(FacewardError):
+    """A model pack or inference runtime can't be used."""
+
+    code = "model_error"
+
+
+class UnknownPackError(ModelError):
+    """There is no model pack of that name."""
+
+    code = "unknown_pack"
+
+
+class PackUnavailableError(ModelError):
+    """A file of a model pack could not be fetched from any source."""
+
+    code = "pack_unavailable"
+
+
+class PackDamagedError(ModelError):
+    """A file has another SHA-256 than its manifest says."""
+
+    code = "pack_damaged"
+
+
+class PackManifestError(ModelError):
+    """A model pack's manifest can't be read or is incomplete."""
+
+    code = "pack_manifest"
+
+
+class RuntimeUnavailableError(ModelError):
+    """The inference runtime is not installed."""
+
+    code = "runtime_unavailable"
+
+
+class ModelMismatchError(ModelError):
+    """The gallery was made by another model than the one in use."""
+
+    code = "model_mismatch"
+
+
+class StoreError(FacewardError):
+    """The database could not do what was asked."""
+
+    code = "store_error"
+
+
+class DatabaseUnavailableError(StoreError):
+    """The database refused the connection or went away."""
+
+    code = "database_unavailable"
+
+
+class PoolExhaustedError(StoreError):
+    """No pooled connection came free in time."""
+
+    code = "pool_exhausted"
+
+
+class StatementTimeoutError(StoreError):
+    """The database took longer than the deadline."""
+
+    code = "statement_timeout"
+
+
+class DatabaseFullError(StoreError):
+    """The database server is out of space, memory or connections."""
+
+    code = "database_full"
+
+
+class ExtensionMissingError(StoreError):
+    """The pgvector extension is absent or too old."""
+
+    code = "extension_missing"
+
+
+class SchemaMissingError(StoreError):
+    """A table or column is absent: the migrations have not run."""
+
+    code = "schema_missing"
+
+
+class IndexMissingError(StoreError):
+    """An index that the search strategy needs is absent."""
+
+    code = "index_missing"
+
+
+class AccessDeniedError(StoreError):
+    """The database role may not do this."""
+
+    code = "access_denied"
+
+
+class EmbeddedServerError(StoreError):
+    """The embedded PostgreSQL did not start."""
+
+    code = "embedded_server"
+
+
+class UnexpectedDatabaseError(StoreError):
+    """The database driver raised something that has no name of its own here."""
+
+    code = "unexpected_database_error"
+
+
+class SettingsError(FacewardError):
+    """config.json or an environment variable can't be used."""
+
+    code = "settings_error"

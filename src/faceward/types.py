@@ -1,0 +1,300 @@
+"""The values that pass between the layers: frozen, typed, and free of any database or model.
+
+Boxes and landmarks are in pixels of the image as the caller sent it, after its EXIF orientation was applied; x runs
+right and y runs down. Similarity is the cosine of two unit embeddings, -1..1. Embeddings are float32 of unit length.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, BinaryIO, Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from faceward.errors import InvalidEmbeddingError, InvalidValueError
+
+Embedding: TypeAlias = NDArray[np.float32]
+"""Shape (dimension,), float32, unit length."""
+
+BGRImage: TypeAlias = NDArray[np.uint8]
+"""Shape (height, width, 3), uint8, blue-green-red as OpenCV reads it."""
+
+ImageSource: TypeAlias = "str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | NDArray[Any]"
+"""A path, encoded image bytes, an open binary file, or an array in OpenCV's BGR convention."""
+
+Strategy: TypeAlias = Literal["auto", "exact", "sketch", "hnsw"]
+
+DEFAULT_CLIENT = "default"
+MAX_NAME = 255
+MAX_REGION = 50
+MAX_CLIENT_ID = 100
+MAX_EXTERNAL_ID = 255
+MAX_DESCRIPTION = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """A rectangle in pixels of the original image; right and bottom are exclusive."""
+
+    left: float
+    top: float
+    right: float
+    bottom: float
+
+    @property
+    def width(self) -> float:
+        return self.right - self.left
+
+    @property
+    def height(self) -> float:
+        return self.bottom - self.top
+
+    @property
+    def area(self) -> float:
+        return max(0.0, self.width) * max(0.0, self.height)
+
+    def as_tuple(self) -> tuple[float, float, float, float]:
+        return (self.left, self.top, self.right, self.bottom)
+
+
+@dataclass(frozen=True, slots=True)
+class Quality:
+    """How fit a face is for recognition.
+
+    score: 0 (useless) to 1 (a good portrait). reasons: what lowered it, of "small", "blurred", "turned", "dark",
+    "bright", "low_contrast" and "clipped"; empty where nothing did.
+    """
+
+    score: float
+    reasons: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Face:
+    """One face found in an image.
+
+    box: pixels of the original image. landmarks: shape (5, 2) float32, x and y in pixels of the original image: left
+    eye, right eye, nose tip, left and right mouth corner as the viewer sees them. confidence: of the detector, 0..1.
+    embedding: shape (dimension,) float32, unit length.
+    """
+
+    box: Box
+    landmarks: NDArray[np.float32]
+    confidence: float
+    quality: Quality
+    embedding: Embedding = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """A person of one region of one client."""
+
+    id: int
+    client_id: str
+    region: str
+    name: str
+    description: str | None
+    external_id: str | None
+    face_count: int
+    created_at: dt.datetime
+    updated_at: dt.datetime
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any]) -> Person:
+        return cls(**{name: row[name] for name in cls.__dataclass_fields__})
+
+
+@dataclass(frozen=True, slots=True)
+class StoredFace:
+    """An enrolled face of a person, without its embedding."""
+
+    id: int
+    person_id: int
+    box: Box | None
+    confidence: float | None
+    quality: float | None
+    image_path: str | None
+    has_image: bool
+    created_at: dt.datetime
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any]) -> StoredFace:
+        box = row["face_bbox"]
+        return cls(
+            id=row["id"],
+            person_id=row["person_id"],
+            box=Box(*(float(part) for part in box.split(","))) if box else None,
+            confidence=row["confidence"],
+            quality=row["quality_score"],
+            image_path=row["image_path"],
+            has_image=row["has_image"],
+            created_at=row["created_at"],
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class NewFace:
+    """A face about to be stored. embedding: float32, unit length, of the gallery's model."""
+
+    embedding: Embedding = field(repr=False)
+    box: Box | None = None
+    confidence: float | None = None
+    quality: float | None = None
+    image_path: str | None = None
+    image_data: bytes | None = field(default=None, repr=False)
+    image_sha256: bytes | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Enrollment:
+    """What an enrolment stored: the person and the ids of the new faces, in the order of the photos."""
+
+    person: Person
+    face_ids: tuple[int, ...]
+    quality: tuple[Quality, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RegionSummary:
+    """A region of a client with its counts."""
+
+    name: str
+    persons: int
+    faces: int
+    created_at: dt.datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A person that a search proposes, with the best of that person's faces.
+
+    similarity: cosine, -1..1, computed by PostgreSQL over the full float32 vectors.
+    """
+
+    person_id: int
+    face_id: int
+    name: str
+    region: str
+    similarity: float
+    external_id: str | None = None
+    description: str | None = None
+
+    @property
+    def match_score(self) -> float:
+        """The similarity in percent."""
+        return 100.0 * self.similarity
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FaceMatch:
+    """A face of a probe image and who it is.
+
+    match: the best candidate at or above the threshold, or None. candidates: the nearest persons, best first, also
+    below the threshold.
+    """
+
+    face: Face
+    match: Candidate | None
+    candidates: tuple[Candidate, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Recognition:
+    """The answer to one probe image: one entry for each face found in it, largest first."""
+
+    faces: tuple[FaceMatch, ...]
+    regions: tuple[str, ...]
+    client_id: str
+    threshold: float
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """The answer of a 1:1 comparison. face_id: the stored face that was nearest, or None for photo against photo."""
+
+    verified: bool
+    similarity: float
+    threshold: float
+    face_id: int | None = None
+
+
+def check_text(field_name: str, value: object, longest: int) -> str:
+    """Return the text, or raise InvalidValueError: it must be 1..longest characters, none of them a control character.
+
+    White space at either end is refused rather than cut: "A" and "A " would be two regions that nobody can tell apart,
+    and a caller that sends one has an error to find.
+    """
+    if not isinstance(value, str):
+        raise InvalidValueError(field_name, value, "a text")
+    if not value or value.isspace():
+        raise InvalidValueError(field_name, value, "a text that is not empty")
+    if len(value) > longest:
+        raise InvalidValueError(field_name, value, f"at most {longest} characters long")
+    if value != value.strip():
+        raise InvalidValueError(field_name, value, "a text without white space at its ends")
+    if any(ord(char) < 32 or 127 <= ord(char) < 160 or 0xD800 <= ord(char) <= 0xDFFF for char in value):
+        raise InvalidValueError(field_name, value, "a text without control characters")
+    return value
+
+
+def check_name(value: object) -> str:
+    return check_text("name", value, MAX_NAME)
+
+
+def check_region(value: object) -> str:
+    return check_text("region", value, MAX_REGION)
+
+
+def check_client_id(value: object) -> str:
+    """The tenant; None means the tenant `default`."""
+    return DEFAULT_CLIENT if value is None else check_text("client_id", value, MAX_CLIENT_ID)
+
+
+def check_optional_text(field_name: str, value: object, longest: int) -> str | None:
+    return None if value is None else check_text(field_name, value, longest)
+
+
+def check_threshold(value: object) -> float:
+    """A similarity: a finite number in -1..1."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.floating, np.integer)):
+        raise InvalidValueError("threshold", value, "a number from -1 to 1")
+    number = float(value)
+    if not -1.0 <= number <= 1.0:  # NaN fails this too
+        raise InvalidValueError("threshold", value, "a number from -1 to 1")
+    return number
+
+
+def check_count(field_name: str, value: object, most: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
+        raise InvalidValueError(field_name, value, f"a whole number from 1 to {most}")
+    return value
+
+
+def check_id(field_name: str, value: object) -> int:
+    """An id of a row: 1 to 2**63 - 1."""
+    return check_count(field_name, value, 2**63 - 1)
+
+
+def unit_embedding(value: object, dimension: int) -> Embedding:
+    """Return the embedding as float32 of unit length.
+
+    value: anything numpy reads as `dimension` finite numbers that are not all zero. Raises InvalidEmbeddingError, which
+    never shows the numbers.
+    """
+    try:
+        vector = np.asarray(value, dtype=np.float64)
+    except (TypeError, ValueError) as exc:
+        raise InvalidEmbeddingError(f"An embedding must be {dimension} numbers; this one holds other values.") from exc
+    if vector.shape != (dimension,):
+        raise InvalidEmbeddingError(f"An embedding must be {dimension} numbers; this one has the shape {vector.shape}.")
+    if not np.isfinite(vector).all():
+        raise InvalidEmbeddingError("An embedding must be finite numbers; this one holds NaN or infinity.")
+    largest = float(np.abs(vector).max())
+    if largest == 0.0:
+        raise InvalidEmbeddingError("An embedding must have a direction; this one is all zeros.")
+    scaled = vector / largest
+    return (scaled / np.linalg.norm(scaled)).astype(np.float32)
