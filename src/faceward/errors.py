@@ -37,6 +37,7 @@ FacewardError
 │   ├── AccessDeniedError      the role may not do this
 │   ├── EmbeddedServerError    the PostgreSQL that ships in a wheel did not start
 │   └── UnexpectedDatabaseError  anything else that the driver raised
+├── SketchTooLargeError        a gallery's sketch needs more memory than it may take
 └── SettingsError              config.json or an environment variable can't be used
 
 A message says what was wrong, with the value, and what to do. It never holds an image, an embedding or a secret.
@@ -301,6 +302,20 @@ class UnexpectedDatabaseError(StoreError):
     """The database driver raised something that has no name of its own here."""
 
     code = "unexpected_database_error"
+
+
+class SketchTooLargeError(FacewardError):
+    """A gallery's sketch needs more memory than it may take."""
+
+    code = "sketch_too_large"
+
+    def __init__(self, faces: int, needed: int, allowed: int) -> None:
+        super().__init__(
+            f"The sketch of {faces} faces needs {needed} bytes and may take {allowed}: raise the memory for sketches."
+        )
+        self.faces = faces
+        self.needed = needed
+        self.allowed = allowed
 
 
 class SettingsError(FacewardError):
