@@ -35,6 +35,7 @@ FacewardError
 │   ├── SchemaMissingError     a table or column is absent: migrations have not run
 │   ├── IndexMissingError      an index that a search strategy needs is absent
 │   ├── AccessDeniedError      the role may not do this
+│   ├── ConstraintViolatedError  a rule of the tables was violated (names the constraint)
 │   ├── EmbeddedServerError    the PostgreSQL that ships in a wheel did not start
 │   └── UnexpectedDatabaseError  anything else that the driver raised
 ├── SketchTooLargeError        a gallery's sketch needs more memory than it may take
@@ -290,6 +291,16 @@ class AccessDeniedError(StoreError):
     """The database role may not do this."""
 
     code = "access_denied"
+
+
+class ConstraintViolatedError(StoreError):
+    """A rule of the tables was violated."""
+
+    code = "constraint_violated"
+
+    def __init__(self, message: str, constraint: str | None = None) -> None:
+        super().__init__(message)
+        self.constraint = constraint
 
 
 class EmbeddedServerError(StoreError):

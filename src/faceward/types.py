@@ -104,7 +104,7 @@ class Person:
     updated_at: dt.datetime
 
     @classmethod
-    def from_row(cls, row: Mapping[str, Any]) -> Person:
+    def from_row(cls, row: Mapping[Any, Any]) -> Person:
         return cls(**{name: row[name] for name in cls.__dataclass_fields__})
 
 
@@ -122,7 +122,7 @@ class StoredFace:
     created_at: dt.datetime
 
     @classmethod
-    def from_row(cls, row: Mapping[str, Any]) -> StoredFace:
+    def from_row(cls, row: Mapping[Any, Any]) -> StoredFace:
         box = row["face_bbox"]
         return cls(
             id=row["id"],

@@ -1,0 +1,450 @@
+"""FaceService: enroll, recognize, verify and keep the people of each region of each client."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self
+
+from faceward.errors import (
+    InvalidValueError,
+    LowQualityError,
+    NoFaceError,
+    NotFoundError,
+    SeveralFacesError,
+    UnknownRegionError,
+)
+from faceward.retrieval import Retriever
+from faceward.store.gallery import UNCHANGED, Gallery, PersonPage, Unchanged
+from faceward.store.search import FaceSearch
+from faceward.types import (
+    MAX_DESCRIPTION,
+    MAX_EXTERNAL_ID,
+    MAX_NAME,
+    Candidate,
+    Enrollment,
+    Face,
+    FaceMatch,
+    ImageSource,
+    NewFace,
+    Person,
+    Quality,
+    Recognition,
+    RegionSummary,
+    StoredFace,
+    Strategy,
+    Verification,
+    check_client_id,
+    check_count,
+    check_id,
+    check_name,
+    check_optional_text,
+    check_region,
+    check_threshold,
+    unit_embedding,
+)
+from faceward.vision import FaceAnalyzer
+
+StageTimer = Callable[[str, float], None]
+MAX_IMAGE_PATH = 500
+MAX_TOP_K = 100
+
+
+class FaceService:
+    """The one entry object. Safe to share between threads; every call is synchronous.
+
+    A client is a tenant: each method works inside one, `default` where `client_id` is left out, and can't reach another.
+    analyzer, gallery, search, retriever: the parts. threshold: the similarity from which on a face is a match, where a
+    call names none. min_quality (0..1), min_face (pixels of the box's height): the gate of enrolment. store_images: keep
+    the photos. on_close: called by close(), the last acquired first.
+    """
+
+    def __init__(
+        self,
+        analyzer: FaceAnalyzer,
+        gallery: Gallery,
+        search: FaceSearch,
+        retriever: Retriever,
+        *,
+        threshold: float,
+        min_quality: float = 0.3,
+        min_face: float = 32.0,
+        store_images: bool = False,
+        on_close: Sequence[Callable[[], None]] = (),
+    ) -> None:
+        self._analyzer = analyzer
+        self._gallery = gallery
+        self._search = search
+        self._retriever = retriever
+        self._threshold = threshold
+        self._min_quality = min_quality
+        self._min_face = min_face
+        self._store_images = store_images
+        self._on_close = list(on_close)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        while self._on_close:
+            self._on_close.pop()()
+
+    # Enrolment
+
+    def enroll(
+        self,
+        images: ImageSource | Sequence[ImageSource],
+        *,
+        name: str,
+        region: str,
+        client_id: str | None = None,
+        description: str | None = None,
+        external_id: str | None = None,
+        several_faces: Literal["error", "largest"] = "error",
+    ) -> Enrollment:
+        """Store a person with one or more photos, all of them or none.
+
+        images: a path, encoded bytes, an open binary file or a BGR uint8 array, or a list of these. several_faces: what a
+        photo with more than one face gets: an error, or its largest face. The region is made on first use.
+
+        Raises ImageError, NoFaceError, SeveralFacesError, LowQualityError, DuplicateFaceError (the photo is enrolled in
+        this region), DuplicatePersonError (the external id is), InvalidValueError, StoreError.
+        """
+        client_id, region, name = check_client_id(client_id), check_region(region), check_name(name)
+        description = _check_description(description)
+        external_id = check_optional_text("external_id", external_id, MAX_EXTERNAL_ID)
+        faces, quality = self._faces_to_store(images, several_faces)
+        person, face_ids = self._gallery.create_person(
+            client_id, region, name, faces, description=description, external_id=external_id
+        )
+        return Enrollment(person, face_ids, quality)
+
+    def add_face(
+        self,
+        person_id: int,
+        images: ImageSource | Sequence[ImageSource],
+        *,
+        client_id: str | None = None,
+        several_faces: Literal["error", "largest"] = "error",
+    ) -> Enrollment:
+        """Store more photos of a person. Raises as `enroll` does, and UnknownPersonError."""
+        client_id, person_id = check_client_id(client_id), check_id("person_id", person_id)
+        self._gallery.get_person(client_id, person_id)
+        faces, quality = self._faces_to_store(images, several_faces)
+        person, face_ids = self._gallery.add_faces(client_id, person_id, faces)
+        return Enrollment(person, face_ids, quality)
+
+    # Recognition
+
+    def recognize(
+        self,
+        image: ImageSource,
+        *,
+        region: str | Sequence[str],
+        client_id: str | None = None,
+        threshold: float | None = None,
+        top_k: int = 5,
+        max_faces: int = 100,
+        min_quality: float = 0.0,
+        strategy: Strategy | None = None,
+        stages: StageTimer | None = None,
+    ) -> Recognition:
+        """Who of the region (or regions) of the client is in the image: one entry for each face, the largest first.
+
+        An image without a face gives an empty answer. top_k: candidates for each face. min_quality: faces below it are
+        left out. stages: told the seconds of each stage.
+
+        Raises ImageError, UnknownRegionError, InvalidValueError, StoreError.
+        """
+        client_id, regions, limit = self._scope(region, client_id, threshold)
+        check_count("top_k", top_k, MAX_TOP_K)
+        check_strategy(strategy)
+        faces = [
+            face
+            for face in self._analyzer.analyze(image, max_faces=max_faces, stages=stages)
+            if face.quality.score >= min_quality
+        ]
+        with _Stage("search", stages):
+            found = self._candidates(client_id, regions, [face.embedding for face in faces], top_k, strategy)
+        return Recognition(
+            faces=tuple(
+                FaceMatch(face, _match(candidates, limit), candidates)
+                for face, candidates in zip(faces, found, strict=True)
+            ),
+            regions=regions,
+            client_id=client_id,
+            threshold=limit,
+        )
+
+    def search(
+        self,
+        embedding: object,
+        *,
+        region: str | Sequence[str],
+        client_id: str | None = None,
+        threshold: float | None = None,
+        top_k: int = 5,
+        strategy: Strategy | None = None,
+    ) -> tuple[Candidate, ...]:
+        """The persons of the region at or above the threshold, nearest first.
+
+        embedding: as many finite numbers as the pack's dimension; brought to unit length. Raises InvalidEmbeddingError,
+        UnknownRegionError, InvalidValueError, StoreError.
+        """
+        client_id, regions, limit = self._scope(region, client_id, threshold)
+        check_count("top_k", top_k, MAX_TOP_K)
+        check_strategy(strategy)
+        probe = unit_embedding(embedding, self._analyzer.dimension)
+        (candidates,) = self._candidates(client_id, regions, [probe], top_k, strategy)
+        return tuple(candidate for candidate in candidates if candidate.similarity >= limit)
+
+    def verify(
+        self,
+        image: ImageSource,
+        other: ImageSource | None = None,
+        *,
+        person_id: int | None = None,
+        client_id: str | None = None,
+        threshold: float | None = None,
+    ) -> Verification:
+        """Whether a photo shows the same person as another photo, or as the enrolled person `person_id`.
+
+        The largest face of each photo counts. Raises NoFaceError, UnknownPersonError, ImageError, InvalidValueError.
+        """
+        client_id = check_client_id(client_id)
+        limit = self._threshold if threshold is None else check_threshold(threshold)
+        if (other is None) == (person_id is None):
+            raise InvalidValueError("other", other, "a second photo or a person_id, one of the two")
+        probe = self._largest_face(image)
+        if other is not None:
+            second = self._largest_face(other)
+            similarity = min(1.0, max(-1.0, float(probe.embedding @ second.embedding)))
+            return Verification(similarity >= limit, similarity, limit)
+        person_id = check_id("person_id", person_id)
+        self._gallery.get_person(client_id, person_id)
+        stored = self._search.similarities_of_person(
+            client_id, person_id, probe.embedding, model_id=self._analyzer.model_id
+        )
+        if not stored:
+            raise NotFoundError(f"Person {person_id} has no stored face to compare with. Add a photo first.")
+        face_id, similarity = stored[0]
+        return Verification(similarity >= limit, similarity, limit, face_id)
+
+    # Persons and regions
+
+    def get_person(self, person_id: int, *, client_id: str | None = None) -> Person:
+        """Raises UnknownPersonError."""
+        return self._gallery.get_person(check_client_id(client_id), check_id("person_id", person_id))
+
+    def list_persons(
+        self,
+        *,
+        region: str | None = None,
+        name_prefix: str | None = None,
+        external_id: str | None = None,
+        client_id: str | None = None,
+        after: int = 0,
+        limit: int = 100,
+    ) -> PersonPage:
+        """A page of persons by ascending id. after: the `next_after` of the page before. limit: 1..1000."""
+        check_count("limit", limit, 1000)
+        if after != 0:
+            check_id("after", after)
+        return self._gallery.list_persons(
+            check_client_id(client_id),
+            region=None if region is None else check_region(region),
+            name_prefix=check_optional_text("name_prefix", name_prefix, MAX_NAME),
+            external_id=check_optional_text("external_id", external_id, MAX_EXTERNAL_ID),
+            after=after,
+            limit=limit,
+        )
+
+    def update_person(
+        self,
+        person_id: int,
+        *,
+        name: str | Unchanged = UNCHANGED,
+        description: str | Unchanged | None = UNCHANGED,
+        external_id: str | Unchanged | None = UNCHANGED,
+        client_id: str | None = None,
+    ) -> Person:
+        """Change what is given and leave the rest; None clears a description or an external id."""
+        return self._gallery.update_person(
+            check_client_id(client_id),
+            check_id("person_id", person_id),
+            name=name if isinstance(name, Unchanged) else check_name(name),
+            description=description if isinstance(description, Unchanged) else _check_description(description),
+            external_id=external_id
+            if isinstance(external_id, Unchanged)
+            else check_optional_text("external_id", external_id, MAX_EXTERNAL_ID),
+        )
+
+    def move_region(self, person_id: int, region: str, *, client_id: str | None = None) -> Person:
+        """Move a person with all faces to another region of the same client; seen by the next search."""
+        return self._gallery.move_person(
+            check_client_id(client_id), check_id("person_id", person_id), check_region(region)
+        )
+
+    def delete_person(self, person_id: int, *, client_id: str | None = None) -> int:
+        """Delete a person and all faces; returns how many faces there were. Raises UnknownPersonError."""
+        return self._gallery.delete_person(check_client_id(client_id), check_id("person_id", person_id))
+
+    def list_faces(self, person_id: int, *, client_id: str | None = None) -> tuple[StoredFace, ...]:
+        """The stored faces of a person, the oldest first. Raises UnknownPersonError."""
+        return self._gallery.list_faces(check_client_id(client_id), check_id("person_id", person_id))
+
+    def delete_face(self, person_id: int, face_id: int, *, client_id: str | None = None) -> None:
+        """Delete one face of a person. Raises UnknownPersonError, NotFoundError."""
+        client_id, person_id = check_client_id(client_id), check_id("person_id", person_id)
+        if not self._gallery.delete_face(client_id, person_id, check_id("face_id", face_id)):
+            raise NotFoundError(f"Person {person_id} has no face {face_id}. `faceward people show` lists the faces.")
+
+    def list_regions(self, *, client_id: str | None = None) -> tuple[RegionSummary, ...]:
+        """The regions of a client with their counts, by name."""
+        return self._gallery.list_regions(check_client_id(client_id))
+
+    def person_of_photo(self, image: bytes, *, region: str, client_id: str | None = None) -> int | None:
+        """The person that exactly this photo (its file's bytes) is enrolled for in the region, or None.
+
+        Reads no image: an interrupted enrolment of many photos asks this to skip those that are done.
+        """
+        digest = hashlib.sha256(image).digest()
+        return self._gallery.person_of_photo(check_client_id(client_id), check_region(region), digest)
+
+    # Parts
+
+    def _scope(
+        self, region: str | Sequence[str], client_id: str | None, threshold: float | None
+    ) -> tuple[str, tuple[str, ...], float]:
+        names = (region,) if isinstance(region, str) else tuple(region or ())
+        if not names:
+            raise InvalidValueError("region", region, "the name of a region, or several names")
+        regions = tuple(dict.fromkeys(check_region(name) for name in names))
+        limit = self._threshold if threshold is None else check_threshold(threshold)
+        return check_client_id(client_id), regions, limit
+
+    def _candidates(
+        self, client_id: str, regions: tuple[str, ...], probes: list[Any], top_k: int, strategy: Strategy | None
+    ) -> list[tuple[Candidate, ...]]:
+        answers = self._retriever.find(client_id, regions, probes, top_k=top_k, strategy=strategy)
+        if not any(answer.candidates for answer in answers):
+            # Nobody near at all: the only case in which the region may not exist, so only now is it asked for.
+            known = self._gallery.region_names(client_id)
+            for region in regions:
+                if region not in known:
+                    raise UnknownRegionError(region, known)
+        return [answer.candidates for answer in answers]
+
+    def _faces_to_store(
+        self, images: ImageSource | Sequence[ImageSource], several_faces: str
+    ) -> tuple[list[NewFace], tuple[Quality, ...]]:
+        if several_faces not in ("error", "largest"):
+            raise InvalidValueError("several_faces", several_faces, "'error' or 'largest'")
+        sources: list[Any] = list(images) if isinstance(images, (list, tuple)) else [images]
+        if not sources:
+            raise InvalidValueError("images", images, "at least one photo")
+        check_count("the number of photos", len(sources), 1000)
+        stored = [self._face_to_store(source, several_faces) for source in sources]
+        return [face for face, _ in stored], tuple(quality for _, quality in stored)
+
+    def _face_to_store(self, source: ImageSource, several_faces: str) -> tuple[NewFace, Quality]:
+        image = self._analyzer.decode(source)
+        faces = self._analyzer.analyze_decoded(image)
+        if not faces:
+            raise NoFaceError(f"No face was found in {_named(source)}. Send a photo in which one face is plain to see.")
+        if len(faces) > 1 and several_faces == "error":
+            boxes = [face.box.as_tuple() for face in faces]
+            listed = "; ".join(
+                "left {:.0f}, top {:.0f}, right {:.0f}, bottom {:.0f}".format(*box) for box in boxes[:10]
+            )
+            raise SeveralFacesError(
+                f"{_named(source)} shows {len(faces)} faces ({listed}). Send a photo of one person, or choose the largest "
+                "face (several_faces='largest', --largest).",
+                boxes,
+            )
+        face = faces[0]
+        self._check_quality(face, source)
+        path = str(source) if isinstance(source, (str, os.PathLike)) else None
+        return (
+            NewFace(
+                embedding=face.embedding,
+                box=face.box,
+                confidence=face.confidence,
+                quality=face.quality.score,
+                image_path=path if path is None or len(path) <= MAX_IMAGE_PATH else Path(path).name[:MAX_IMAGE_PATH],
+                image_data=image.encoded if self._store_images else None,
+                image_sha256=image.sha256,
+            ),
+            face.quality,
+        )
+
+    def _check_quality(self, face: Face, source: ImageSource) -> None:
+        reasons = face.quality.reasons
+        if face.box.height < self._min_face:
+            raise LowQualityError(
+                f"The face in {_named(source)} is {face.box.height:.0f} pixels high; enrolment needs {self._min_face:.0f}. "
+                "Send a larger photo, or lower enroll.min_face.",
+                ("small", *(reason for reason in reasons if reason != "small")),
+            )
+        if face.quality.score < self._min_quality:
+            raise LowQualityError(
+                f"The face in {_named(source)} has a quality of {face.quality.score:.2f}; enrolment needs "
+                f"{self._min_quality:.2f}. What lowers it: {', '.join(reasons) or 'several small things'}. Send a better "
+                "photo, or lower enroll.min_quality.",
+                reasons,
+            )
+
+    def _largest_face(self, source: ImageSource) -> Face:
+        faces = self._analyzer.analyze(source, max_faces=1)
+        if not faces:
+            raise NoFaceError(f"No face was found in {_named(source)}. Send a photo in which one face is plain to see.")
+        return faces[0]
+
+
+class _Stage:
+    """Tells a timer how long a block took."""
+
+    def __init__(self, name: str, timer: StageTimer | None) -> None:
+        self._name = name
+        self._timer = timer
+
+    def __enter__(self) -> None:
+        self._start = time.perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        if self._timer:
+            self._timer(self._name, time.perf_counter() - self._start)
+
+
+def _match(candidates: tuple[Candidate, ...], threshold: float) -> Candidate | None:
+    return candidates[0] if candidates and candidates[0].similarity >= threshold else None
+
+
+def check_strategy(strategy: object) -> None:
+    if strategy not in (None, "auto", "exact", "hnsw"):
+        raise InvalidValueError("strategy", strategy, "auto, exact or hnsw")
+
+
+def _check_description(value: object) -> str | None:
+    """Free text: unlike names it may hold line breaks and tabs."""
+    if value is None:
+        return None
+    plain = value.replace("\n", " ").replace("\r", " ").replace("\t", " ") if isinstance(value, str) else value
+    if isinstance(plain, str) and not plain.strip():
+        return None
+    check_optional_text("description", plain.strip() if isinstance(plain, str) else plain, MAX_DESCRIPTION)
+    return str(value)
+
+
+def _named(source: ImageSource) -> str:
+    """How an error names a photo: its path, never its content."""
+    return str(source) if isinstance(source, (str, os.PathLike)) else "the photo"

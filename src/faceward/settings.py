@@ -1,0 +1,195 @@
+"""Every setting: its name, default and meaning, in this one place. The only reader of the environment.
+
+A setting comes from, in this order: an argument, an environment variable (FACEWARD_DATABASE__URL for database.url),
+config.json in the working directory (or the file that FACEWARD_CONFIG names), its default.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from platformdirs import user_cache_path, user_data_path
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from faceward.errors import SettingsError
+
+CONFIG_FILE = "config.json"
+EMBEDDED = "embedded"
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DatabaseSettings(_Section):
+    """Which PostgreSQL, and the pool of connections to it."""
+
+    type: Literal["postgresql"] = Field("postgresql", description="The kind of database; PostgreSQL is the only one.")
+    url: str = Field(
+        EMBEDDED,
+        description="postgresql://user:password@host:5432/face_recognition, or `embedded` for the server that faceward "
+        "brings with it.",
+    )
+    migration_url: str | None = Field(
+        None, description="The login that owns the tables and migrates them, where it isn't that of `url`."
+    )
+    pool_size: int = Field(20, ge=1, le=1000, description="Connections kept open.")
+    max_overflow: int = Field(40, ge=0, le=1000, description="Connections opened beyond pool_size under load.")
+    pool_timeout: float = Field(30.0, gt=0, le=3600, description="Seconds to wait for a free connection.")
+    pool_recycle: int = Field(3600, ge=1, description="Seconds after which a connection is replaced.")
+    connect_timeout: int = Field(5, ge=1, le=300, description="Seconds to wait for the server to accept a connection.")
+    statement_timeout: float = Field(30.0, gt=0, le=3600, description="Seconds that one statement may take.")
+
+
+class ModelSettings(_Section):
+    """The model pack and how it runs."""
+
+    pack: str = Field("faceplugin-0.0.1", description="The model pack, as `faceward models list` names it.")
+    runtime: Literal["auto", "openvino", "onnxruntime"] = Field(
+        "auto", description="Inference runtime; auto takes OpenVINO where it is installed, else ONNX Runtime."
+    )
+    threads: int = Field(1, ge=1, le=256, description="Threads that one inference may use.")
+
+
+class ImageSettings(_Section):
+    """What an image may cost, and whether it is kept."""
+
+    max_bytes: int = Field(32 * 1024 * 1024, ge=1, description="The most bytes of an encoded image.")
+    max_pixels: int = Field(80_000_000, ge=1, description="The most pixels of an image, before any reduction.")
+    store: Literal["off", "original"] = Field(
+        "off", description="Keep enrolled photos in the database: not at all, or as they were sent."
+    )
+
+
+class EnrollSettings(_Section):
+    """What a photo must be to be enrolled."""
+
+    min_quality: float = Field(0.3, ge=0, le=1, description="The least quality of a face to enroll, 0..1; 0 takes all.")
+    min_face: float = Field(32.0, ge=1, description="The least height of a face to enroll, in pixels.")
+
+
+class SearchSettings(_Section):
+    """How people are found."""
+
+    strategy: Literal["auto", "exact", "sketch", "hnsw"] = Field(
+        "auto", description="How candidates are found: auto, exact and sketch answer alike; hnsw may miss people."
+    )
+    threshold: float | None = Field(
+        None, ge=-1, le=1, description="The similarity from which on a face is a match; unset: the model pack's."
+    )
+    hnsw_ef_search: int = Field(200, ge=1, le=1000, description="pgvector's hnsw.ef_search, for the strategy hnsw.")
+    hnsw_iterative_scan: Literal["off", "relaxed_order", "strict_order"] = Field(
+        "strict_order", description="pgvector's hnsw.iterative_scan, for the strategy hnsw."
+    )
+
+
+class Settings(BaseSettings):
+    """All settings of a deployment."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="FACEWARD_",
+        env_nested_delimiter="__",
+        extra="ignore",
+        frozen=True,
+        nested_model_default_partial_update=True,
+    )
+
+    home: Path = Field(
+        default_factory=lambda: user_cache_path("faceward"),
+        description="Where model packs are kept, and the embedded database if this is set; else the user's cache directory.",
+    )
+    data: Path | None = Field(
+        None,
+        description="Where the embedded database is kept; unset: in `home` where that is set, else the user's data directory.",
+    )
+    database: DatabaseSettings = Field(default_factory=DatabaseSettings, description="The database.")
+    model: ModelSettings = Field(default_factory=ModelSettings, description="The models.")
+    images: ImageSettings = Field(default_factory=ImageSettings, description="Images.")
+    enroll: EnrollSettings = Field(default_factory=EnrollSettings, description="Enrolment.")
+    search: SearchSettings = Field(default_factory=SearchSettings, description="Search.")
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        # The environment outranks the file, whose values arrive as arguments.
+        return env_settings, init_settings
+
+    @property
+    def database_directory(self) -> Path:
+        """Of the embedded server."""
+        if self.data is not None:
+            return self.data
+        if "home" in self.model_fields_set:
+            return self.home / "postgres-18"
+        return user_data_path("faceward") / "postgres-18"
+
+
+def load_settings(config: str | os.PathLike[str] | None = None, **overrides: Any) -> Settings:
+    """Read the settings. config: a JSON file; None takes FACEWARD_CONFIG or ./config.json where there is one.
+
+    overrides: sections or values that outrank everything else, as in load_settings(database={"url": "embedded"}).
+    Raises SettingsError, which names the setting and never shows a value that may hold a password.
+    """
+    named = config or os.environ.get("FACEWARD_CONFIG")
+    path = Path(named or CONFIG_FILE)
+    values: dict[str, Any] = {}
+    if named or path.exists():
+        values = _read(path)
+    try:
+        settings = Settings(**values)
+        if overrides:
+            merged = _merge(settings.model_dump(exclude_unset=True), overrides)
+            settings = Settings.model_validate(merged)
+    except ValidationError as exc:
+        problems = "; ".join(
+            f"{'.'.join(str(part) for part in error['loc'])}: {error['msg']}"
+            for error in exc.errors(include_input=False, include_url=False)
+        )
+        raise SettingsError(f"The settings can't be used: {problems}. docs/settings.md lists every setting.") from exc
+    return settings
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as exc:
+        raise SettingsError(f"The settings file {path} can't be read: {exc.strerror}.") from exc
+    except ValueError as exc:
+        raise SettingsError(f"The settings file {path} is not JSON: {exc}.") from exc
+    if not isinstance(content, dict):
+        raise SettingsError(f'The settings file {path} must hold a JSON object, as in {{"database": {{...}}}}.')
+    return content
+
+
+def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in over.items():
+        old = merged.get(key)
+        merged[key] = _merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+    return merged
+
+
+def described() -> list[tuple[str, str, str]]:
+    """Every setting as (name, default, description), for the documentation."""
+    rows = []
+    for name, field in Settings.model_fields.items():
+        section = field.annotation
+        if isinstance(section, type) and issubclass(section, _Section):
+            rows += [
+                (f"{name}.{inner}", json.dumps(part.default), part.description or "")
+                for inner, part in section.model_fields.items()
+            ]
+        else:
+            rows.append((name, "null" if field.default_factory else json.dumps(field.default), field.description or ""))
+    return rows

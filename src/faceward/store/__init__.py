@@ -1,0 +1,1 @@
+"""PostgreSQL with pgvector: schema, galleries and search. Knows no images."""

@@ -1,0 +1,154 @@
+"""The engine, the transactions, and the tenant that each of them is bound to.
+
+Every statement runs as the role `faceward_app` inside a transaction in which `faceward.client_id` is set: row-level
+security shows that tenant's rows and nothing else, and without a tenant it shows none.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+import sqlalchemy as sa
+from pgvector.psycopg import register_vector
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+
+from faceward.errors import SettingsError
+from faceward.store.driver_errors import is_disconnect, translate
+
+APP_ROLE = "faceward_app"
+SET_TENANT = "SELECT set_config('faceward.client_id', %s, true)"
+
+# enable_seqscan: every query here is one of a tenant's index ranges. A plan made while a table was still empty (those of
+# the foreign keys above all, which a session keeps) would otherwise scan it whole, for each row of a first large import.
+# jit: costs more than the millisecond that a search takes.
+SESSION_OPTIONS = {"enable_seqscan": "off", "jit": "off"}
+
+
+@dataclass(frozen=True, slots=True)
+class PoolSettings:
+    """SQLAlchemy's pool settings; seconds, and counts of connections."""
+
+    pool_size: int = 20
+    max_overflow: int = 40
+    pool_timeout: float = 30.0
+    pool_recycle: int = 3600
+
+
+def parse_url(url: str) -> URL:
+    """A postgresql:// URL for psycopg 3, or SettingsError (which never shows a password)."""
+    try:
+        parsed = make_url(url)
+    except (ArgumentError, ValueError) as exc:
+        raise SettingsError(
+            "database.url is not a URL. Write postgresql://user:password@host:5432/face_recognition, or embedded."
+        ) from exc
+    if parsed.get_backend_name() not in ("postgresql", "postgres"):
+        raise SettingsError(
+            f"database.url begins with {parsed.drivername!r}; faceward needs postgresql:// or the word embedded."
+        )
+    return parsed.set(drivername="postgresql+psycopg")
+
+
+class Database:
+    """Pooled connections to one PostgreSQL database.
+
+    url: whoever it logs in as, the work is done as `faceward_app`. statement_timeout: seconds that one statement may take.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        pool: PoolSettings | None = None,
+        connect_timeout: int = 5,
+        statement_timeout: float = 30.0,
+        app_role: str = APP_ROLE,
+    ) -> None:
+        pool = pool or PoolSettings()
+        self.url = parse_url(url)
+        session = {**SESSION_OPTIONS, "role": app_role, "statement_timeout": str(int(statement_timeout * 1000))}
+        self._engine = sa.create_engine(
+            self.url,
+            pool_size=pool.pool_size,
+            max_overflow=pool.max_overflow,
+            pool_timeout=pool.pool_timeout,
+            pool_recycle=pool.pool_recycle,
+            pool_use_lifo=True,
+            hide_parameters=True,
+            connect_args={
+                "connect_timeout": connect_timeout,
+                "application_name": "faceward",
+                "options": " ".join(f"-c {name}={value}" for name, value in session.items()),
+            },
+        )
+        sa.event.listen(self._engine, "connect", _prepare_connection)
+
+    def __enter__(self) -> Database:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def shown_url(self) -> str:
+        """The URL without its password."""
+        return self.url.render_as_string(hide_password=True)
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+    def pool_status(self) -> dict[str, int]:
+        """Connections in use and idle, for monitoring."""
+        pool = self._engine.pool
+        assert isinstance(pool, sa.QueuePool)
+        return {"in_use": pool.checkedout(), "idle": pool.checkedin(), "size": pool.size()}
+
+    @contextlib.contextmanager
+    def transaction(self, client_id: str) -> Iterator[sa.Connection]:
+        """One transaction of one tenant; committed at the end of the block, rolled back by an exception."""
+        with self._translated(), self._engine.begin() as connection:
+            connection.exec_driver_sql(SET_TENANT, (client_id,))
+            yield connection
+
+    @contextlib.contextmanager
+    def unscoped(self) -> Iterator[sa.Connection]:
+        """A transaction without a tenant: sees what is no tenant's (versions, catalogues), and none of the rows."""
+        with self._translated(), self._engine.begin() as connection:
+            yield connection
+
+    @contextlib.contextmanager
+    def driver_connection(self) -> Iterator[psycopg.Connection[Any]]:
+        """A pooled psycopg connection in autocommit mode, for pipelines and COPY; the tenant is the caller's to set."""
+        with self._translated(), contextlib.closing(self._engine.raw_connection()) as pooled:
+            driver = pooled.driver_connection
+            assert isinstance(driver, psycopg.Connection)
+            driver.autocommit = True
+            try:
+                yield driver
+            finally:
+                if driver.closed:
+                    pooled.invalidate()
+                elif driver.info.transaction_status == psycopg.pq.TransactionStatus.IDLE:
+                    driver.autocommit = False
+                else:  # an exception left a COPY or a transaction open: don't hand it to the next caller
+                    pooled.invalidate()
+
+    @contextlib.contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except (SQLAlchemyError, psycopg.Error) as exc:
+            if is_disconnect(exc):
+                # The other idle connections died with this one; the next call must not have to find out one by one.
+                self._engine.dispose()
+            raise translate(exc, self.shown_url) from exc
+
+
+def _prepare_connection(driver: psycopg.Connection[Any], _record: object) -> None:
+    register_vector(driver)
+    driver.commit()

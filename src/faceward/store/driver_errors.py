@@ -1,0 +1,112 @@
+"""What the driver raises, translated once into faceward's errors.
+
+A message holds the server's primary message only: DETAIL and CONTEXT can quote rows.
+"""
+
+from __future__ import annotations
+
+import psycopg
+from sqlalchemy import exc as sa_exc
+
+from faceward import errors
+
+_UNAVAILABLE = (
+    "PostgreSQL at {url} can't be reached: {reason}. Is the server running, and is database.url right? "
+    "`faceward doctor` checks each point."
+)
+_NO_DATABASE = "{reason} ({url}). `./setup_postgres.sh` creates it."
+_AUTHENTICATION = "PostgreSQL at {url} refused the login: {reason}. Check user and password in database.url."
+_PERMISSION = "The database role may not do this: {reason}. `./setup_postgres.sh` grants what is needed."
+_SCHEMA = "A table or column is missing: {reason}. Run `faceward db upgrade`."
+_EXTENSION = (
+    "pgvector is missing in this database: {reason}. As a superuser: CREATE EXTENSION vector; (0.7 or newer; "
+    "`./setup_postgres.sh` does it and says which package carries it)."
+)
+_FULL = "The database server is out of room: {reason}. Nothing was stored; free space, memory or connections there."
+_TIMEOUT = "The database took longer than the deadline: {reason}. `faceward doctor` tells whether an index is missing."
+_BUSY = "Another transaction was in the way: {reason}. Nothing was stored; try again."
+_READ_ONLY = "This database is a read-only standby: {reason}. Write to its primary."
+_CONSTRAINT = "The tables refused this: {reason}. Nothing was stored."
+_OTHER = "The database answered with an error that faceward has no name for: {reason} (SQLSTATE {state})."
+
+_BY_STATE: tuple[tuple[str, type[errors.FacewardError], str], ...] = (
+    ("57014", errors.StatementTimeoutError, _TIMEOUT),
+    ("25P03", errors.StatementTimeoutError, _TIMEOUT),
+    ("25P04", errors.StatementTimeoutError, _TIMEOUT),
+    ("55P03", errors.BusyError, _BUSY),
+    ("40", errors.BusyError, _BUSY),
+    ("53", errors.DatabaseFullError, _FULL),
+    ("58030", errors.DatabaseFullError, _FULL),
+    ("57P", errors.DatabaseUnavailableError, _UNAVAILABLE),
+    ("08", errors.DatabaseUnavailableError, _UNAVAILABLE),
+    ("3D000", errors.DatabaseUnavailableError, _NO_DATABASE),
+    ("28", errors.AccessDeniedError, _AUTHENTICATION),
+    ("42501", errors.AccessDeniedError, _PERMISSION),
+    ("25006", errors.AccessDeniedError, _READ_ONLY),
+    ("42P01", errors.SchemaMissingError, _SCHEMA),
+    ("42703", errors.SchemaMissingError, _SCHEMA),
+    ("42704", errors.ExtensionMissingError, _EXTENSION),
+    ("42883", errors.ExtensionMissingError, _EXTENSION),
+)
+
+# A refused connection carries no SQLSTATE, only libpq's sentence.
+_BY_SENTENCE: tuple[tuple[str, type[errors.FacewardError], str], ...] = (
+    ("does not exist", errors.DatabaseUnavailableError, _NO_DATABASE),
+    ("authentication failed", errors.AccessDeniedError, _AUTHENTICATION),
+    ("no password supplied", errors.AccessDeniedError, _AUTHENTICATION),
+    ("no pg_hba.conf entry", errors.AccessDeniedError, _AUTHENTICATION),
+    ("too many clients", errors.DatabaseFullError, _FULL),
+    ("remaining connection slots", errors.DatabaseFullError, _FULL),
+    ("vector type not found", errors.ExtensionMissingError, _EXTENSION),
+)
+
+
+def is_disconnect(exc: BaseException) -> bool:
+    """Whether the connection is lost, rather than the statement wrong."""
+    driver = _driver_error(exc)
+    if isinstance(exc, sa_exc.DBAPIError) and exc.connection_invalidated:
+        return True
+    if not isinstance(driver, (psycopg.OperationalError, psycopg.InterfaceError)):
+        return False
+    state = driver.sqlstate
+    return state is None or state.startswith(("57P", "08"))
+
+
+def translate(exc: BaseException, url: str) -> errors.FacewardError:
+    """The error of faceward's tree that says what happened and what to do. url: shown, so without a password."""
+    if isinstance(exc, sa_exc.TimeoutError):
+        return errors.PoolExhaustedError(
+            "No database connection came free in time. Raise database.pool_size or max_overflow in config.json, or "
+            "send fewer requests at once."
+        )
+    driver = _driver_error(exc)
+    if driver is None:
+        return errors.UnexpectedDatabaseError(_OTHER.format(reason=type(exc).__name__, state="none"))
+    state = driver.sqlstate
+    reason = _reason(driver)
+    if isinstance(driver, psycopg.IntegrityError):
+        return errors.ConstraintViolatedError(_CONSTRAINT.format(reason=reason), driver.diag.constraint_name)
+    if state is None:
+        for sentence, kind, template in _BY_SENTENCE:
+            if sentence in reason:
+                return kind(template.format(reason=reason, url=url))
+        if isinstance(driver, (psycopg.OperationalError, psycopg.InterfaceError)):
+            return errors.DatabaseUnavailableError(_UNAVAILABLE.format(reason=reason, url=url))
+    else:
+        for prefix, kind, template in _BY_STATE:
+            if state.startswith(prefix):
+                return kind(template.format(reason=reason, url=url))
+    return errors.UnexpectedDatabaseError(_OTHER.format(reason=reason, state=state))
+
+
+def _driver_error(exc: BaseException) -> psycopg.Error | None:
+    inner = exc.orig if isinstance(exc, sa_exc.DBAPIError) else exc
+    return inner if isinstance(inner, psycopg.Error) else None
+
+
+def _reason(driver: psycopg.Error) -> str:
+    if driver.diag.message_primary:
+        return driver.diag.message_primary.rstrip(".")
+    lines = [line.strip() for line in str(driver).splitlines() if line.strip()]
+    # libpq repeats its sentence for each address tried; the last line is the one that ended it.
+    return lines[-1].removeprefix("- ").rstrip(".") if lines else type(driver).__name__

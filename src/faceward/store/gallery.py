@@ -1,0 +1,346 @@
+"""Persons, faces and regions of a tenant: written and read. Each call is one transaction."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+from pgvector import Vector
+
+from faceward.errors import (
+    ConstraintViolatedError,
+    DuplicateFaceError,
+    DuplicatePersonError,
+    ModelMismatchError,
+    UnknownPersonError,
+)
+from faceward.store.database import Database
+from faceward.types import NewFace, Person, RegionSummary, StoredFace
+
+_PERSON = """
+SELECT p.id, p.client_id, p.region, p.name, p.description, p.external_id, p.created_at, p.updated_at,
+       (SELECT count(*) FROM face_encodings f WHERE f.client_id = %(client_id)s AND f.person_id = p.id) AS face_count
+FROM persons p
+"""
+
+
+class Unchanged:
+    """The type of UNCHANGED: a field that an update leaves alone (None would clear it)."""
+
+
+UNCHANGED = Unchanged()
+
+
+@dataclass(frozen=True, slots=True)
+class PersonPage:
+    """next_after: the `after` of the next page, or None at the end."""
+
+    persons: tuple[Person, ...]
+    next_after: int | None
+
+
+class Gallery:
+    """The people of all tenants in one database, made by one model."""
+
+    def __init__(self, database: Database, model_id: str) -> None:
+        self._database = database
+        self._model_id = model_id
+
+    def create_person(
+        self,
+        client_id: str,
+        region: str,
+        name: str,
+        faces: Sequence[NewFace],
+        *,
+        description: str | None = None,
+        external_id: str | None = None,
+    ) -> tuple[Person, tuple[int, ...]]:
+        """Store a person with faces; the region is made on first use.
+
+        Raises DuplicateFaceError (a photo is in this region already) or DuplicatePersonError (its external id is).
+        """
+        with self._conflicts(client_id, region, faces, external_id), self._database.transaction(client_id) as tx:
+            self._ensure_model(tx, client_id)
+            _ensure_region(tx, client_id, region)
+            person_id = tx.exec_driver_sql(
+                "INSERT INTO persons (client_id, region, name, description, external_id) "
+                "VALUES (%s, %s, %s, %s, %s) RETURNING id",
+                (client_id, region, name, description, external_id),
+            ).scalar_one()
+            face_ids = self._insert_faces(tx, client_id, region, person_id, faces)
+            return _get_person(tx, client_id, person_id), face_ids
+
+    def add_faces(self, client_id: str, person_id: int, faces: Sequence[NewFace]) -> tuple[Person, tuple[int, ...]]:
+        """Store more faces of a person, in the region that the person is in at that moment."""
+        with self._conflicts(client_id, None, faces, None), self._database.transaction(client_id) as tx:
+            self._ensure_model(tx, client_id)
+            region = tx.exec_driver_sql(
+                "SELECT region FROM persons WHERE client_id = %s AND id = %s FOR SHARE", (client_id, person_id)
+            ).scalar()
+            if region is None:
+                raise UnknownPersonError(person_id)
+            face_ids = self._insert_faces(tx, client_id, region, person_id, faces)
+            return _get_person(tx, client_id, person_id), face_ids
+
+    def get_person(self, client_id: str, person_id: int) -> Person:
+        with self._database.transaction(client_id) as tx:
+            return _get_person(tx, client_id, person_id)
+
+    def list_persons(
+        self,
+        client_id: str,
+        *,
+        region: str | None = None,
+        name_prefix: str | None = None,
+        external_id: str | None = None,
+        after: int = 0,
+        limit: int = 100,
+    ) -> PersonPage:
+        """A page of persons by ascending id, those with an id above `after`."""
+        conditions = ["p.client_id = %(client_id)s", "p.id > %(after)s"]
+        parameters: dict[str, Any] = {"client_id": client_id, "after": after, "limit": limit + 1}
+        if region is not None:
+            conditions.append("p.region = %(region)s")
+            parameters["region"] = region
+        if external_id is not None:
+            conditions.append("p.external_id = %(external_id)s")
+            parameters["external_id"] = external_id
+        if name_prefix:
+            conditions.append("p.name LIKE %(pattern)s")
+            escaped = name_prefix.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+            parameters["pattern"] = escaped + "%"
+        with self._database.transaction(client_id) as tx:
+            rows = (
+                tx.exec_driver_sql(
+                    f"{_PERSON} WHERE {' AND '.join(conditions)} ORDER BY p.id LIMIT %(limit)s", parameters
+                )
+                .mappings()
+                .all()
+            )
+        persons = tuple(Person.from_row(row) for row in rows[:limit])
+        return PersonPage(persons, persons[-1].id if len(rows) > limit else None)
+
+    def update_person(
+        self,
+        client_id: str,
+        person_id: int,
+        *,
+        name: str | Unchanged = UNCHANGED,
+        description: str | Unchanged | None = UNCHANGED,
+        external_id: str | Unchanged | None = UNCHANGED,
+    ) -> Person:
+        given = {"name": name, "description": description, "external_id": external_id}
+        changes = {column: value for column, value in given.items() if not isinstance(value, Unchanged)}
+        with (
+            self._conflicts(client_id, None, (), changes.get("external_id")),
+            self._database.transaction(client_id) as tx,
+        ):
+            if changes:
+                assignments = ", ".join(f"{column} = %({column})s" for column in changes)
+                tx.exec_driver_sql(
+                    f"UPDATE persons SET {assignments}, updated_at = now() "
+                    "WHERE client_id = %(client_id)s AND id = %(person_id)s",
+                    {**changes, "client_id": client_id, "person_id": person_id},
+                )
+            return _get_person(tx, client_id, person_id)
+
+    def move_person(self, client_id: str, person_id: int, region: str) -> Person:
+        """Move a person with all faces to another region, which is made on first use."""
+        with self._conflicts(client_id, region, (), None), self._database.transaction(client_id) as tx:
+            _ensure_region(tx, client_id, region)
+            # One statement, so that no snapshot sees a person in one region and a face of it in another.
+            moved = tx.exec_driver_sql(
+                """
+                WITH moved AS (
+                    UPDATE persons SET region = %(region)s, updated_at = now()
+                    WHERE client_id = %(client_id)s AND id = %(person_id)s RETURNING id
+                ), faces AS (
+                    UPDATE face_encodings SET region = %(region)s, row_version = pg_current_xact_id()
+                    WHERE client_id = %(client_id)s AND person_id = %(person_id)s RETURNING id
+                )
+                SELECT count(*) FROM moved
+                """,
+                {"region": region, "client_id": client_id, "person_id": person_id},
+            ).scalar_one()
+            if not moved:
+                raise UnknownPersonError(person_id)
+            return _get_person(tx, client_id, person_id)
+
+    def delete_person(self, client_id: str, person_id: int) -> int:
+        """Delete a person and all faces; returns how many faces there were."""
+        with self._database.transaction(client_id) as tx:
+            faces = tx.exec_driver_sql(
+                "DELETE FROM face_encodings WHERE client_id = %s AND person_id = %s", (client_id, person_id)
+            ).rowcount
+            gone = tx.exec_driver_sql(
+                "DELETE FROM persons WHERE client_id = %s AND id = %s", (client_id, person_id)
+            ).rowcount
+            if not gone:
+                raise UnknownPersonError(person_id)
+            return faces
+
+    def list_faces(self, client_id: str, person_id: int) -> tuple[StoredFace, ...]:
+        with self._database.transaction(client_id) as tx:
+            _get_person(tx, client_id, person_id)
+            rows = tx.exec_driver_sql(
+                "SELECT id, person_id, face_bbox, confidence, quality_score, image_path, image_data IS NOT NULL AS has_image, "
+                "created_at FROM face_encodings WHERE client_id = %s AND person_id = %s ORDER BY id",
+                (client_id, person_id),
+            ).mappings()
+            return tuple(StoredFace.from_row(row) for row in rows)
+
+    def delete_face(self, client_id: str, person_id: int, face_id: int) -> bool:
+        """Delete one face of a person; False if there is none with that id."""
+        with self._database.transaction(client_id) as tx:
+            _get_person(tx, client_id, person_id)
+            deleted = tx.exec_driver_sql(
+                "DELETE FROM face_encodings WHERE client_id = %s AND id = %s AND person_id = %s",
+                (client_id, face_id, person_id),
+            ).rowcount
+            return bool(deleted)
+
+    def list_regions(self, client_id: str) -> tuple[RegionSummary, ...]:
+        with self._database.transaction(client_id) as tx:
+            rows = tx.exec_driver_sql(
+                """
+                SELECT r.name, r.created_at,
+                       (SELECT count(*) FROM persons p WHERE p.client_id = %(client_id)s AND p.region = r.name) AS persons,
+                       (SELECT count(*) FROM face_encodings f
+                        WHERE f.client_id = %(client_id)s AND f.region = r.name) AS faces
+                FROM regions r WHERE r.client_id = %(client_id)s ORDER BY r.name
+                """,
+                {"client_id": client_id},
+            ).mappings()
+            return tuple(RegionSummary(**row) for row in rows)
+
+    def region_names(self, client_id: str) -> tuple[str, ...]:
+        with self._database.transaction(client_id) as tx:
+            return tuple(
+                tx.exec_driver_sql(
+                    "SELECT name FROM regions WHERE client_id = %s ORDER BY name", (client_id,)
+                ).scalars()
+            )
+
+    def count_faces(self, client_id: str, region: str, at_most: int) -> int:
+        """How many faces a region has, counted no further than `at_most`."""
+        with self._database.transaction(client_id) as tx:
+            count: int = tx.exec_driver_sql(
+                "SELECT count(*) FROM (SELECT 1 FROM face_encodings WHERE client_id = %s AND region = %s LIMIT %s) AS faces",
+                (client_id, region, at_most),
+            ).scalar_one()
+            return count
+
+    def person_of_photo(self, client_id: str, region: str, image_sha256: bytes) -> int | None:
+        """The person that a photo (the SHA-256 of its file) is enrolled for in a region, or None."""
+        with self._database.transaction(client_id) as tx:
+            return _person_of_photo(tx, client_id, region, image_sha256)
+
+    def _insert_faces(
+        self, tx: sa.Connection, client_id: str, region: str, person_id: int, faces: Sequence[NewFace]
+    ) -> tuple[int, ...]:
+        return tuple(
+            tx.exec_driver_sql(
+                "INSERT INTO face_encodings (client_id, person_id, region, model_id, embedding, image_path, image_data, "
+                "image_sha256, face_bbox, confidence, quality_score) "
+                "VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s) RETURNING id",
+                (
+                    client_id,
+                    person_id,
+                    region,
+                    self._model_id,
+                    Vector(face.embedding),
+                    face.image_path,
+                    face.image_data,
+                    face.image_sha256,
+                    ",".join(f"{side:.1f}" for side in face.box.as_tuple()) if face.box else None,
+                    face.confidence,
+                    face.quality,
+                ),
+            ).scalar_one()
+            for face in faces
+        )
+
+    def _ensure_model(self, tx: sa.Connection, client_id: str) -> None:
+        """Record the model with a tenant's first face, and refuse any other from then on."""
+
+        def recorded() -> set[str]:
+            rows = tx.exec_driver_sql("SELECT model_id FROM embedding_models WHERE client_id = %s", (client_id,))
+            return set(rows.scalars())
+
+        models = recorded()
+        if not models:
+            # Two services with different packs may write a tenant's first face at once.
+            tx.exec_driver_sql("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", (f"model of {client_id}",))
+            models = recorded()
+            if not models:
+                tx.exec_driver_sql(
+                    "INSERT INTO embedding_models (client_id, model_id) VALUES (%s, %s)", (client_id, self._model_id)
+                )
+                return
+        if models != {self._model_id}:
+            raise ModelMismatchError(
+                f"The gallery of client {client_id!r} was made by the model {', '.join(sorted(models))}; the pack in use is "
+                f"{self._model_id}. Their embeddings can't be compared."
+            )
+
+    @contextlib.contextmanager
+    def _conflicts(
+        self, client_id: str, region: str | None, faces: Sequence[NewFace], external_id: object
+    ) -> Iterator[None]:
+        """Name the conflict that a violated constraint stands for; the transaction inside has been rolled back."""
+        try:
+            yield
+        except ConstraintViolatedError as exc:
+            if exc.constraint == "uq_face_photo":
+                raise self._duplicate_face(client_id, region, faces) from exc
+            if exc.constraint == "uq_person_external_id":
+                raise DuplicatePersonError(
+                    f"The external id {external_id!r} is taken by another person of this region. Update that person, or "
+                    "use another external id."
+                ) from exc
+            raise
+
+    def _duplicate_face(self, client_id: str, region: str | None, faces: Sequence[NewFace]) -> DuplicateFaceError:
+        if region is not None and faces:
+            with self._database.transaction(client_id) as tx:
+                for face in faces:
+                    owner = face.image_sha256 and _person_of_photo(tx, client_id, region, face.image_sha256)
+                    if owner:
+                        return DuplicateFaceError(
+                            f"This photo is enrolled in region {region!r} already, for person {owner}. Nothing was stored.",
+                            person_id=owner,
+                        )
+        where = f"region {region!r}" if region is not None else "this region"
+        return DuplicateFaceError(f"The same photo is enrolled in {where} already. Nothing was stored.")
+
+
+def _ensure_region(tx: sa.Connection, client_id: str, region: str) -> None:
+    tx.exec_driver_sql(
+        "INSERT INTO regions (client_id, name) VALUES (%s, %s) ON CONFLICT DO NOTHING", (client_id, region)
+    )
+
+
+def _get_person(tx: sa.Connection, client_id: str, person_id: int) -> Person:
+    row = (
+        tx.exec_driver_sql(
+            f"{_PERSON} WHERE p.client_id = %(client_id)s AND p.id = %(person_id)s",
+            {"client_id": client_id, "person_id": person_id},
+        )
+        .mappings()
+        .first()
+    )
+    if row is None:
+        raise UnknownPersonError(person_id)
+    return Person.from_row(row)
+
+
+def _person_of_photo(tx: sa.Connection, client_id: str, region: str, image_sha256: bytes) -> int | None:
+    person_id: int | None = tx.exec_driver_sql(
+        "SELECT person_id FROM face_encodings WHERE client_id = %s AND region = %s AND image_sha256 = %s LIMIT 1",
+        (client_id, region, image_sha256),
+    ).scalar()
+    return person_id

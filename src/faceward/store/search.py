@@ -1,0 +1,236 @@
+"""One statement answers every search: a candidate source proposes face ids, PostgreSQL decides.
+
+Whatever the source, its ids are re-ranked by the cosine of the full vectors, filtered again by tenant, region and
+model, and joined to the person, in the same statement and snapshot: a deleted or moved person can't be returned, and a
+source can be wrong only by leaving somebody out. A new strategy is a new CandidateSource and nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from pgvector import Vector
+
+from faceward.errors import IndexMissingError
+from faceward.store.database import Database
+from faceward.types import Candidate, Embedding
+
+SCOPE = "f.client_id = %(client_id)s AND f.region = ANY(%(regions)s::varchar[])"
+
+
+class CandidateSource(Protocol):
+    """Proposes the faces that one search re-ranks.
+
+    sql: a query of one column `id`, over `face_encodings f` in SCOPE; it may use %(client_id)s, %(regions)s, %(probe)s
+    and its own parameters. settings: set for the transaction of the search only.
+    """
+
+    @property
+    def sql(self) -> str: ...
+
+    @property
+    def parameters(self) -> Mapping[str, Any]: ...
+
+    @property
+    def settings(self) -> Mapping[str, str]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class FullVectors:
+    """Brute force over the full vectors: exact by definition; linear, 2 KiB a face. limit: faces re-ranked."""
+
+    limit: int
+
+    @property
+    def sql(self) -> str:
+        # "+ 0" keeps the planner from answering this order out of the HNSW index, which misses.
+        return (
+            f"SELECT f.id FROM face_encodings f WHERE {SCOPE} ORDER BY (f.embedding <=> %(probe)s) + 0 LIMIT %(limit)s"
+        )
+
+    @property
+    def parameters(self) -> Mapping[str, Any]:
+        return {"limit": self.limit}
+
+    @property
+    def settings(self) -> Mapping[str, str]:
+        return {}
+
+
+@dataclass(frozen=True, slots=True)
+class SignBits:
+    """The nearest by Hamming distance of sign bits, scanned in a covering index: 64 bytes a face."""
+
+    limit: int
+    dimension: int = 512
+
+    @property
+    def sql(self) -> str:
+        return (
+            f"SELECT f.id FROM face_encodings f WHERE {SCOPE} "
+            f"ORDER BY f.code <~> binary_quantize(%(probe)s)::bit({self.dimension}) LIMIT %(limit)s"
+        )
+
+    @property
+    def parameters(self) -> Mapping[str, Any]:
+        return {"limit": self.limit}
+
+    @property
+    def settings(self) -> Mapping[str, str]:
+        return {}
+
+
+@dataclass(frozen=True, slots=True)
+class Graph:
+    """pgvector's HNSW index. Approximate: it misses people, and the more the larger the table is."""
+
+    limit: int
+    ef_search: int = 200
+    iterative_scan: str = "strict_order"
+    max_scan_tuples: int = 20_000
+
+    @property
+    def sql(self) -> str:
+        return f"SELECT f.id FROM face_encodings f WHERE {SCOPE} ORDER BY f.embedding <=> %(probe)s LIMIT %(limit)s"
+
+    @property
+    def parameters(self) -> Mapping[str, Any]:
+        return {"limit": self.limit}
+
+    @property
+    def settings(self) -> Mapping[str, str]:
+        return {
+            "hnsw.ef_search": str(max(1, min(1000, self.ef_search))),
+            "hnsw.iterative_scan": self.iterative_scan,
+            "hnsw.max_scan_tuples": str(self.max_scan_tuples),
+            # The order has to come from the graph, not from sorting the scope.
+            "enable_sort": "off",
+            "enable_bitmapscan": "off",
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class SearchAnswer:
+    """candidates: the nearest persons, best first, one entry each. reranked: faces whose full vectors were compared."""
+
+    candidates: tuple[Candidate, ...]
+    reranked: int
+
+
+# "+ 0": as in FullVectors; the re-rank must not be planned as a walk through the HNSW index either.
+_STATEMENT = """
+WITH candidates AS MATERIALIZED ({source}),
+ranked AS MATERIALIZED (
+    SELECT f.id, f.person_id, f.region, (f.embedding <=> %(probe)s) + 0 AS distance
+    FROM candidates c JOIN face_encodings f ON f.client_id = %(client_id)s AND f.id = c.id
+    WHERE f.region = ANY(%(regions)s::varchar[]) AND f.model_id = %(model_id)s
+),
+best AS (
+    SELECT DISTINCT ON (person_id) id, person_id, region, distance FROM ranked ORDER BY person_id, distance, id
+),
+top AS (SELECT * FROM best ORDER BY distance, id LIMIT %(top_k)s)
+SELECT t.person_id, t.id, p.name, t.region, 1 - t.distance, p.external_id, p.description,
+       (SELECT count(*) FROM ranked)
+FROM top t JOIN persons p ON p.client_id = %(client_id)s AND p.id = t.person_id
+ORDER BY t.distance, t.id
+"""
+
+
+class FaceSearch:
+    """Runs searches against one database, each in one round trip, the tenant's scope included."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def search(
+        self,
+        client_id: str,
+        regions: Sequence[str],
+        probes: Sequence[Embedding],
+        sources: Sequence[CandidateSource],
+        *,
+        model_id: str,
+        top_k: int,
+    ) -> list[SearchAnswer]:
+        """The nearest persons of the regions to each probe; sources: one for each probe.
+
+        All statements travel in one pipeline: the tenant and the session settings are set in the same implicit
+        transaction as the search, so that they can't outlive it.
+        """
+        answers = []
+        with self._database.driver_connection() as connection, connection.cursor(binary=True) as cursor:
+            cursors = []
+            with connection.pipeline():
+                settings: dict[str, str] = {"faceward.client_id": client_id}
+                for source in sources:
+                    settings.update(source.settings)
+                cursor.execute(
+                    "SELECT " + ", ".join(["set_config(%s, %s, true)"] * len(settings)),
+                    [part for item in settings.items() for part in item],
+                    prepare=True,
+                )
+                for probe, source in zip(probes, sources, strict=True):
+                    parameters = {
+                        "client_id": client_id,
+                        "regions": list(regions),
+                        "probe": Vector(probe),
+                        "model_id": model_id,
+                        "top_k": top_k,
+                        **source.parameters,
+                    }
+                    result = connection.cursor(binary=True)
+                    result.execute(_STATEMENT.format(source=source.sql), parameters, prepare=True)
+                    cursors.append(result)
+            for result in cursors:
+                rows = result.fetchall()
+                result.close()
+                answers.append(
+                    SearchAnswer(
+                        candidates=tuple(_candidate(row) for row in rows),
+                        reranked=rows[0][7] if rows else 0,
+                    )
+                )
+        return answers
+
+    def similarities_of_person(
+        self, client_id: str, person_id: int, probe: Embedding, *, model_id: str
+    ) -> list[tuple[int, float]]:
+        """Each stored face of a person with its similarity to the probe, best first: (face id, cosine)."""
+        with self._database.transaction(client_id) as connection:
+            rows = connection.exec_driver_sql(
+                "SELECT id, 1 - ((embedding <=> %(probe)s) + 0) FROM face_encodings "
+                "WHERE client_id = %(client_id)s AND person_id = %(person_id)s AND model_id = %(model_id)s "
+                "ORDER BY 2 DESC, 1",
+                {"client_id": client_id, "person_id": person_id, "probe": Vector(probe), "model_id": model_id},
+            ).all()
+        return [(row[0], _clip(row[1])) for row in rows]
+
+    def require_graph(self) -> None:
+        """Raise IndexMissingError where the HNSW index is absent or half built."""
+        with self._database.unscoped() as connection:
+            valid = connection.exec_driver_sql(
+                "SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass('idx_embedding_hnsw')"
+            ).scalar()
+        if not valid:
+            raise IndexMissingError(
+                "The index idx_embedding_hnsw is missing, so the strategy hnsw can't run. Use the strategy auto or exact, "
+                "which need no such index, or build it: `faceward db upgrade` says how."
+            )
+
+
+def _clip(similarity: float) -> float:
+    return min(1.0, max(-1.0, float(similarity)))
+
+
+def _candidate(row: Sequence[Any]) -> Candidate:
+    return Candidate(
+        person_id=row[0],
+        face_id=row[1],
+        name=row[2],
+        region=row[3],
+        similarity=_clip(row[4]),
+        external_id=row[5],
+        description=row[6],
+    )

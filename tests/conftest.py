@@ -1,0 +1,90 @@
+"""Real parts for every test: the embedded PostgreSQL with a clone of one template database, the real model pack."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from faceward.settings import load_settings
+from faceward.store.database import Database, PoolSettings
+from faceward.store.embedded import EmbeddedServer
+from faceward.store.schema import Schema
+from faceward.vision import FaceAnalyzer, ModelPack, PackStore, fetch_sample_photos
+
+TEMPLATE = "faceward_template"
+LFW = Path(__file__).resolve().parents[2] / "shared" / "faces" / "lfw100"
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]:
+    """One server for each test process. Tests lose no data that matters, so it need not wait for the disk."""
+    server = EmbeddedServer(tmp_path_factory.mktemp("pg") / "data", extra={"fsync": "off", "shared_buffers": "256MB"})
+    server.ensure_database(TEMPLATE)
+    Schema(server.url_of(TEMPLATE)).upgrade()
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="session")
+def _numbers() -> Iterator[int]:
+    return itertools.count()
+
+
+@pytest.fixture
+def database_url(server: EmbeddedServer, _numbers: Iterator[int]) -> Iterator[str]:
+    """The URL of an empty, migrated database of this test's own."""
+    name = f"test_{next(_numbers)}"
+    with psycopg.connect(server.url_of("postgres"), autocommit=True) as admin:
+        admin.execute(f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}")
+        yield server.url_of(name)
+        admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def database(database_url: str) -> Iterator[Database]:
+    with Database(database_url, pool=PoolSettings(pool_size=4, max_overflow=8, pool_timeout=5)) as database:
+        yield database
+
+
+@pytest.fixture(scope="session")
+def home() -> Path:
+    """Where the model pack and the sample photos are kept between runs."""
+    return load_settings().home
+
+
+@pytest.fixture(scope="session")
+def pack(home: Path) -> ModelPack:
+    return PackStore(home).get("faceplugin-0.0.1")
+
+
+@pytest.fixture(scope="session")
+def photos(home: Path) -> dict[str, Path]:
+    """The sample photos by name, as obama.jpg."""
+    return fetch_sample_photos(home)
+
+
+@pytest.fixture(scope="session")
+def analyzer(pack: ModelPack, home: Path) -> Iterator[FaceAnalyzer]:
+    with FaceAnalyzer.open(pack, cache_dir=home / "compiled") as analyzer:
+        yield analyzer
+
+
+@pytest.fixture
+def config(tmp_path: Path, database_url: str) -> Path:
+    """A config.json that names this test's database."""
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({"database": {"type": "postgresql", "url": database_url, "pool_size": 4}}))
+    return path
+
+
+@pytest.fixture(scope="session")
+def lfw() -> Path:
+    """Ten photos each of ten people; they lie beside the checkout, not in it."""
+    if not LFW.is_dir():
+        pytest.skip(f"no photos at {LFW}")
+    return LFW
