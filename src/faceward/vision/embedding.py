@@ -1,0 +1,83 @@
+"""From aligned crops to unit embeddings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from faceward.errors import PackDamagedError
+from faceward.types import BGRImage, Embedding
+from faceward.vision.alignment import Points, align
+from faceward.vision.runtimes import InferenceSession
+from faceward.vision.tensors import InputConvention, image_tensor
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddingConvention:
+    """What an embedding model of the ArcFace kind takes and gives.
+
+    template: where the five landmarks lie in its input, in pixels. dimension: length of the embedding.
+    """
+
+    input: InputConvention
+    template: tuple[tuple[float, float], ...]
+    dimension: int
+
+
+class FaceEmbedder:
+    """An embedding model that obeys the convention of its pack.
+
+    Raises PackDamagedError where the model's shapes are not those of the convention.
+    """
+
+    def __init__(self, session: InferenceSession, convention: EmbeddingConvention) -> None:
+        wanted = convention.input
+        sides = (wanted.height, wanted.width)
+        picture = (3, *sides) if wanted.layout == "nchw" else (*sides, 3)
+        takes, gives = session.input_shape, session.output_shapes[0]
+        fits = len(takes) == 4 and all(a in (None, b) for a, b in zip(takes[1:], picture, strict=True))
+        if not fits or gives[-1] not in (None, convention.dimension):
+            raise PackDamagedError(
+                f"The embedding model takes {takes} and gives {gives}; its manifest says {picture} a picture and "
+                f"{convention.dimension} numbers."
+            )
+        self._session = session
+        self._convention = convention
+        self._template: Points = np.array(convention.template, np.float32)
+        self._any_batch = takes[0] is None
+
+    @property
+    def dimension(self) -> int:
+        return self._convention.dimension
+
+    def crop(self, pixels: BGRImage, landmarks: Points) -> BGRImage:
+        """The aligned crop of a face, BGR uint8 of the model's input size. landmarks: five, in pixels of the image."""
+        convention = self._convention.input
+        return align(pixels, landmarks, self._template, (convention.width, convention.height))
+
+    def embed(self, crops: Sequence[BGRImage]) -> NDArray[np.float32]:
+        """The unit embeddings of aligned crops: shape (n, dimension), float32."""
+        if not crops:
+            return np.empty((0, self.dimension), np.float32)
+        tensors = [image_tensor(crop, self._convention.input) for crop in crops]
+        if self._any_batch and len(tensors) > 1:
+            raw = self._session.run(np.concatenate(tensors))[0]
+        else:
+            raw = np.concatenate([self._session.run(tensor)[0].reshape(1, -1) for tensor in tensors])
+        norms = np.sqrt(np.einsum("ij,ij->i", raw, raw))
+        # A zero or non-finite output has no direction; it would match everybody or nobody without a word.
+        if raw.shape[1] != self.dimension or not np.all(np.isfinite(norms) & (norms > 0)):
+            raise PackDamagedError(
+                f"The embedding model gave {raw.shape[1]} numbers of which some are zero or not finite; "
+                f"{self.dimension} finite numbers are needed."
+            )
+        unit: NDArray[np.float32] = raw / norms[:, np.newaxis]
+        return unit
+
+    def embed_one(self, crop: BGRImage) -> Embedding:
+        """The unit embedding of one crop: shape (dimension,), float32."""
+        embedding: Embedding = self.embed((crop,))[0]
+        return embedding
