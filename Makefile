@@ -28,6 +28,7 @@ check: venv-dev
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
+	MYPYPATH=scripts/postgres_setup .venv/bin/mypy scripts/postgres_setup
 	.venv/bin/lint-imports
 
 bench: venv-dev
