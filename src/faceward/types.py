@@ -285,10 +285,14 @@ def unit_embedding(value: object, dimension: int) -> Embedding:
     value: anything numpy reads as `dimension` finite numbers that are not all zero. Raises InvalidEmbeddingError, which
     never shows the numbers.
     """
+    other_values = f"An embedding must be {dimension} numbers; this one holds other values."
     try:
-        vector = np.asarray(value, dtype=np.float64)
+        given = np.asarray(value)
     except (TypeError, ValueError) as exc:
-        raise InvalidEmbeddingError(f"An embedding must be {dimension} numbers; this one holds other values.") from exc
+        raise InvalidEmbeddingError(other_values) from exc
+    if given.dtype.kind not in "iuf":  # numpy would read "0.5" as a number, and drop the imaginary part of another
+        raise InvalidEmbeddingError(other_values)
+    vector = given.astype(np.float64)
     if vector.shape != (dimension,):
         raise InvalidEmbeddingError(f"An embedding must be {dimension} numbers; this one has the shape {vector.shape}.")
     if not np.isfinite(vector).all():
