@@ -100,6 +100,11 @@ class Setup:
                 f"The database {name} exists and belongs to {owner}, not to {OWNER}.",
                 f'Take another name (--database), or hand it over: ALTER DATABASE "{name}" OWNER TO {OWNER}',
             )
+        if self.facts.database_encoding not in (None, "UTF8"):
+            raise SetupError(
+                f"The database {name} has the encoding {self.facts.database_encoding}; names of people need UTF8.",
+                "Take another name (--database), or drop that database if nothing of value is in it.",
+            )
         if self.facts.app_is_owner:
             raise SetupError(
                 f"{APP} is a member of {OWNER}, so row-level security would not hold for it.",
@@ -163,7 +168,10 @@ class Setup:
         if facts.database_owner is None:
             # An administrator who is no superuser may only give a database to a role that it is a member of.
             grant = "" if facts.admin_is_super else f"GRANT {OWNER} TO CURRENT_USER;\n"
-            yield self._sql("create", f"database {database}", f'{grant}CREATE DATABASE "{database}" OWNER {OWNER};')
+            # A server made without a locale stores bytes of no known encoding by itself; the C locale goes with any.
+            text = "ENCODING 'UTF8'" + ("" if facts.server_encoding == "UTF8" else " LOCALE 'C'")
+            sql = f'{grant}CREATE DATABASE "{database}" OWNER {OWNER} TEMPLATE template0 {text};'
+            yield self._sql("create", f"database {database}", sql)
             if facts.version_number < 150000:
                 # As it is from 15 on: the owner of the database rules its public schema, and nobody else makes tables.
                 sql = f"ALTER SCHEMA public OWNER TO {OWNER};\nREVOKE CREATE ON SCHEMA public FROM PUBLIC;"

@@ -13,6 +13,8 @@ def no_server(server: Server, said: str) -> SetupError:
     """No answer at the address: is it down, elsewhere, or not installed?"""
     first = f"No PostgreSQL server answers at {server.shown}."
     quoted = [f"psql: {line}" for line in said.splitlines()]
+    if server.prefix:
+        quoted.append("One in a container has no socket here: PGPASSWORD=... --host localhost --superuser postgres")
     if not is_local(server.host):
         return SetupError(
             first,

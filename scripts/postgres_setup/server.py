@@ -39,6 +39,8 @@ SELECT json_build_object(
     'admin_may_create', a.rolsuper OR (a.rolcreaterole AND a.rolcreatedb),
     'vector_available', (SELECT default_version FROM pg_available_extensions WHERE name = 'vector'),
     'database_owner', (SELECT pg_get_userbyid(datdba) FROM pg_database WHERE datname = :'database'),
+    'server_encoding', (SELECT pg_encoding_to_char(encoding) FROM pg_database WHERE datname = 'template0'),
+    'database_encoding', (SELECT pg_encoding_to_char(encoding) FROM pg_database WHERE datname = :'database'),
     'roles', (SELECT coalesce(json_object_agg(rolname, json_build_object(
                   'can_login', rolcanlogin, 'is_bound', NOT (rolsuper OR rolbypassrls))), '{}')
               FROM pg_roles WHERE rolname IN (:'owner', :'app')),
@@ -71,6 +73,8 @@ class Facts:
     vector_available: str | None
     vector_installed: str | None
     database_owner: str | None
+    server_encoding: str
+    database_encoding: str | None
     roles: Mapping[str, RoleFacts]
     app_is_owner: bool
 
