@@ -7,23 +7,27 @@ with faceward.open_service() as service:
     answer = service.recognize("camera.jpg", region="A", client_id="client_123")
 """
 
-from faceward.errors import FacewardError
-from faceward.factory import open_service
-from faceward.service import FaceService
-from faceward.settings import Settings, load_settings
-from faceward.types import (
-    Box,
-    Candidate,
-    Enrollment,
-    Face,
-    FaceMatch,
-    Person,
-    Quality,
-    Recognition,
-    RegionSummary,
-    StoredFace,
-    Verification,
-)
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from faceward.errors import FacewardError
+    from faceward.factory import open_service
+    from faceward.service import FaceService
+    from faceward.settings import Settings, load_settings
+    from faceward.types import (
+        Box,
+        Candidate,
+        Enrollment,
+        Face,
+        FaceMatch,
+        Person,
+        Quality,
+        Recognition,
+        RegionSummary,
+        StoredFace,
+        Verification,
+    )
 
 __all__ = [
     "Box",
@@ -43,3 +47,22 @@ __all__ = [
     "load_settings",
     "open_service",
 ]
+
+_ELSEWHERE = {
+    "FaceService": "faceward.service",
+    "FacewardError": "faceward.errors",
+    "Settings": "faceward.settings",
+    "load_settings": "faceward.settings",
+    "open_service": "faceward.factory",
+}
+
+if not TYPE_CHECKING:  # a type checker reads the imports above, and so still finds a misspelt name
+
+    def __getattr__(name: str) -> object:
+        """Import a name on its first use: `faceward --help` needs neither the models' runtime nor the database's driver."""
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return getattr(importlib.import_module(_ELSEWHERE.get(name, "faceward.types")), name)
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})

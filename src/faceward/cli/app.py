@@ -1,0 +1,73 @@
+"""The application: its global options, its commands, and what a user sees of an error."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from faceward.cli import demo, output
+from faceward.cli.invocation import Invocation
+from faceward.errors import FacewardError
+
+
+class _Commands(TyperGroup):
+    """Shows an error that a user can meet as one line, with exit status 1."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except FacewardError as exc:
+            output.fail(str(exc))
+            raise typer.Exit(1) from exc
+        except BrokenPipeError:  # the reader of stdout has left: Typer ends the process quietly
+            raise
+        except OSError as exc:
+            name = f"{exc.filename}: " if exc.filename else ""
+            output.fail(f"{name}{exc.strerror or exc}.")
+            raise typer.Exit(1) from exc
+        except KeyboardInterrupt:
+            output.tell("Stopped.")
+            raise typer.Exit(130) from None
+
+
+def build_app() -> typer.Typer:
+    app = typer.Typer(
+        name="faceward",
+        cls=_Commands,
+        help="Face recognition inside a region, inside a client, in PostgreSQL.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback()(_options)
+    app.command("demo")(demo.demo)
+    return app
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"faceward {version('faceward')}")
+        raise typer.Exit
+
+
+def _options(
+    ctx: typer.Context,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            "--config",
+            metavar="PATH",
+            help="The settings file; left out: the one that FACEWARD_CONFIG names, else ./config.json, else defaults.",
+        ),
+    ] = None,
+    _version: Annotated[
+        bool, typer.Option("--version", help="Show the version and exit.", is_eager=True, callback=_show_version)
+    ] = False,
+) -> None:
+    ctx.obj = Invocation(config)

@@ -1,0 +1,100 @@
+"""What the commands print: answers on stdout, everything meant for a reader only on stderr."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+_WIDTH_WITHOUT_TERMINAL = 120
+
+
+def stdout() -> Console:
+    return _console(stderr=False)
+
+
+def stderr() -> Console:
+    return _console(stderr=True)
+
+
+def _console(*, stderr: bool) -> Console:
+    console = Console(stderr=stderr, highlight=False, markup=False, soft_wrap=False)
+    if not console.is_terminal and "COLUMNS" not in console._environ:
+        console.width = _WIDTH_WITHOUT_TERMINAL
+    return console
+
+
+def tell(line: str) -> None:
+    """A line for the reader."""
+    stderr().print(line, soft_wrap=True)
+
+
+def fail(message: str) -> None:
+    """An error for the reader."""
+    stderr().print(Text.assemble(("Error: ", "bold red"), (message, "red")), soft_wrap=True)
+
+
+def print_json(value: object) -> None:
+    """The only thing that a command with --json writes to stdout."""
+    print(json.dumps(value, indent=2, default=plain))  # noqa: T201 - Rich would wrap it
+
+
+def plain(value: object) -> Any:
+    """What JSON has no form of its own for."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    if isinstance(value, dt.datetime):
+        return value.isoformat()
+    if isinstance(value, (set, frozenset)):
+        return sorted(value)
+    return str(value)
+
+
+def new_table(*columns: str, right: Sequence[str] = (), title: str | None = None) -> Table:
+    """An empty table; a long text is folded, never cut."""
+    table = Table(title=title, title_justify="left", header_style="bold")
+    for column in columns:
+        table.add_column(column, overflow="fold", justify="right" if column in right else "left")
+    return table
+
+
+def print_table(table: Table) -> None:
+    stdout().print(table)
+
+
+def print_fields(fields: Mapping[str, object]) -> None:
+    """Names and values below each other; what has no value is left out."""
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    for name, value in fields.items():
+        if value is not None and value != "":
+            table.add_row(name, str(value))
+    stdout().print(table)
+
+
+def percent(similarity: float) -> str:
+    return f"{100 * similarity:.1f} %"
+
+
+def when(moment: dt.datetime) -> str:
+    return moment.astimezone().strftime("%Y-%m-%d %H:%M")
+
+
+def progress_bar() -> Progress:
+    """On stderr, and gone when it is done."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=stderr(),
+        transient=True,
+    )
