@@ -43,7 +43,7 @@ is_finished() {
         if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$(key_of "$name")" ]; then
             version=$(venv_python) || return 1
             if [ -n "${PYTHON:-}" ]; then
-                [ "$("$PYTHON" -c 'import sys; print("%d.%d" % sys.version_info[:2])')" = "$version" ] || return 1
+                [ "$("$PYTHON" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>&1)" = "$version" ] || return 1
             fi
             return 0
         fi
