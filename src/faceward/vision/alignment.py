@@ -54,20 +54,19 @@ class LandmarkFinder:
         self._session = session
 
     def find(self, pixels: BGRImage, box: Box) -> Points:
-        """The 68 points of the face in the box, in pixels of the image."""
-        points = self._find_once(pixels, (box.left + box.right) / 2, (box.top + box.bottom) / 2, box.height)
-        low, high = points.min(axis=0), points.max(axis=0)
-        x, y = (low + high) / 2
-        return self._find_once(pixels, float(x), float(y), max(1.0, float((high - low).max())))
+        """The 68 points of the face in the box, in pixels of the image: best a small one around the face."""
+        grey = np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2GRAY), np.uint8)
+        points = self._find_once(grey, (box.left + box.right) / 2, (box.top + box.bottom) / 2, box.height)
+        (left, top), (right, bottom) = points.min(axis=0).tolist(), points.max(axis=0).tolist()
+        return self._find_once(grey, (left + right) / 2, (top + bottom) / 2, max(1.0, right - left, bottom - top))
 
-    def _find_once(self, pixels: BGRImage, x: float, y: float, side: float) -> Points:
+    def _find_once(self, grey: NDArray[np.uint8], x: float, y: float, side: float) -> Points:
         scale, left, top = _SIDE / side, x - side / 2, y - side / 2
         # Pixel centres lie half a pixel inside, in the image as in the square.
         matrix = np.array([[scale, 0, (0.5 - left) * scale - 0.5], [0, scale, (0.5 - top) * scale - 0.5]])
-        square = cv2.cvtColor(cv2.warpAffine(pixels, matrix, (_SIDE, _SIDE)), cv2.COLOR_BGR2GRAY)
-        grey = square.astype(np.float32)
-        grey *= 1.0 / 256.0
-        (output,) = self._session.run(grey[np.newaxis, np.newaxis])
+        square = cv2.warpAffine(grey, matrix, (_SIDE, _SIDE))
+        tensor = np.multiply(square, np.float32(1.0 / 256.0), dtype=np.float32)
+        (output,) = self._session.run(tensor[np.newaxis, np.newaxis])
         points = output.reshape(68, 2)
         points *= side
         points += (left, top)
@@ -88,16 +87,24 @@ def similarity_transform(source: Points, target: Points) -> NDArray[np.float64]:
     The closed form for the plane (Umeyama, 1991, without the mirror image). Raises ValueError where all the source
     points are one.
     """
-    source_mean, target_mean = source.mean(axis=0, dtype=np.float64), target.mean(axis=0, dtype=np.float64)
-    (ax, ay), (bx, by) = (source - source_mean).T, (target - target_mean).T
-    spread = float(ax @ ax + ay @ ay)
+    # For five points plain numbers are faster than arrays.
+    points, aims = source.tolist(), target.tolist()
+    sx, sy = _centre(points)
+    tx, ty = _centre(aims)
+    spread = along = across = 0.0
+    for (x, y), (u, v) in zip(points, aims, strict=True):
+        x, y, u, v = x - sx, y - sy, u - tx, v - ty
+        spread += x * x + y * y
+        along += x * u + y * v
+        across += x * v - y * u
     if spread == 0.0:
         raise ValueError("The points to align are all one point.")
-    cos, sin = float(ax @ bx + ay @ by) / spread, float(ax @ by - ay @ bx) / spread
-    mx, my = source_mean
-    return np.array(
-        [[cos, -sin, target_mean[0] - cos * mx + sin * my], [sin, cos, target_mean[1] - sin * mx - cos * my]]
-    )
+    cos, sin = along / spread, across / spread
+    return np.array([[cos, -sin, tx - cos * sx + sin * sy], [sin, cos, ty - sin * sx - cos * sy]])
+
+
+def _centre(points: list[list[float]]) -> tuple[float, float]:
+    return sum(x for x, _ in points) / len(points), sum(y for _, y in points) / len(points)
 
 
 def align(pixels: BGRImage, landmarks: Points, template: Points, size: tuple[int, int]) -> BGRImage:

@@ -197,15 +197,15 @@ def _near(pixels: BGRImage, box: Box) -> tuple[BGRImage, Box, int, int, int]:
     Sampling a large face at 64 or 112 points a row would skip most of its pixels. Returns the pixels, the box in them,
     and what leads back: x = x' * factor + left, y = y' * factor + top.
     """
-    factor = int(box.height / _CROP_HEIGHT)
-    if factor < 2:
-        return pixels, box, 0, 0, 1
     height, width = pixels.shape[:2]
     margin = box.height / 2
     left, top = max(0, int(box.left - margin)), max(0, int(box.top - margin))
     right, bottom = min(width, int(box.right + margin)), min(height, int(box.bottom + margin))
+    moved = Box(box.left - left, box.top - top, box.right - left, box.bottom - top)
+    factor = int(box.height / _CROP_HEIGHT)
+    if factor < 2:
+        return pixels[top:bottom, left:right], moved, left, top, 1
     columns, rows = max(1, (right - left) // factor), max(1, (bottom - top) // factor)
     part = pixels[top : top + rows * factor, left : left + columns * factor]
     near = np.asarray(cv2.resize(part, (columns, rows), interpolation=cv2.INTER_AREA), np.uint8)
-    moved = Box(box.left - left, box.top - top, box.right - left, box.bottom - top)
     return near, _scaled(moved, 1.0 / factor), left, top, factor

@@ -10,10 +10,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from faceward.errors import PackDamagedError
 from faceward.types import BGRImage, Box
@@ -35,6 +35,7 @@ _STEP = 1.85
 """From one scale to the next: two tiles of 320 with their overlap cover 600 pixels, little less than 1.85 x 320."""
 _TILE_OVERLAP = 40
 _MOST_TILES = 64
+_EDGE = 1 / 240
 _LARGE = 1600
 """Pixels of the original's longer side. Such an image is always scanned at a second scale."""
 
@@ -58,9 +59,24 @@ class _View:
     open_edges: tuple[bool, bool, bool, bool] = (False, False, False, False)
     """Left, top, right, bottom: whether the image goes on there, so that a face may be cut."""
 
+    def cuts(self, left: float, top: float, right: float, bottom: float) -> bool:
+        """Whether an inner edge of a tile cuts the face (0..1 of the input); the tile beside it shows it whole."""
+        beyond = (left < _EDGE, top < _EDGE, right > 1 - _EDGE, bottom > 1 - _EDGE)
+        return any(cut and inner for cut, inner in zip(beyond, self.open_edges, strict=True))
 
-_Found = NDArray[np.float32]
-"""Shape (n, 5): left, top, right, bottom in pixels of the image, score; best first."""
+
+class _Candidate(NamedTuple):
+    """A box that may be a face, in pixels of the image."""
+
+    left: float
+    top: float
+    right: float
+    bottom: float
+    score: float
+
+    @property
+    def area(self) -> float:
+        return (self.right - self.left) * (self.bottom - self.top)
 
 
 class FaceDetector:
@@ -90,43 +106,44 @@ class FaceDetector:
         found = self._look(first)
         if not self._has_face(found):
             # A tight crop fills the view with a face larger than any the network was taught.
-            bordered = self._look(_letterbox(pixels, max(width, height) // 2))
-            found = _merge([found, bordered])
+            found = _suppress(found + self._look(_letterbox(pixels, max(width, height) // 2)))
         scale = first.scale
         large = (original_longer_side or max(width, height)) >= _LARGE
-        for depth in range(16):
-            needed = not self._has_face(found) or (large and depth == 0) or _shows_small(found, scale)
+        while not self._has_face(found) or large or _shows_small(found, scale):
+            large = False
             scale = min(1.0, scale * _STEP)
-            if not needed or scale < first.scale * 1.3 or _tile_count(width, height, scale) > _MOST_TILES:
+            if scale < first.scale * 1.3 or _tile_count(width, height, scale) > _MOST_TILES:
                 break
-            found = _merge([found, *(self._look(view) for view in _tiles(pixels, scale))])
+            for view in _tiles(pixels, scale):
+                found = found + self._look(view)
+            found = _suppress(found)
             if scale == 1.0:
                 break
         return [
-            Detection(Box(*(float(edge) for edge in row[:4])), float(row[4]))
-            for row in found
-            if row[4] >= self._threshold and _centred_inside(row, width, height)
+            Detection(Box(*candidate[:4]), candidate.score)
+            for candidate in found
+            if candidate.score >= self._threshold and _centred_inside(candidate, width, height)
         ]
 
-    def _has_face(self, found: _Found) -> bool:
-        return bool(len(found)) and float(found[0, 4]) >= self._threshold
+    def _has_face(self, found: list[_Candidate]) -> bool:
+        return bool(found) and found[0].score >= self._threshold
 
-    def _look(self, view: _View) -> _Found:
+    def _look(self, view: _View) -> list[_Candidate]:
         scores, boxes = self._session.run(image_tensor(view.canvas, INPUT))
         sure = scores[0, :, 1]
         chosen = np.flatnonzero(sure > _HINT)
-        found = np.empty((len(chosen), 5), np.float32)
-        if not len(chosen):
-            return found
-        found[:, :4] = boxes[0, chosen]
-        found[:, 0:4:2] *= INPUT.width
-        found[:, 1:4:2] *= INPUT.height
-        found[:, 4] = sure[chosen]
-        if any(view.open_edges):
-            found = found[_not_cut(found, view.open_edges)]
-        found[:, 0:4:2] = (found[:, 0:4:2] - view.x) / view.scale
-        found[:, 1:4:2] = (found[:, 1:4:2] - view.y) / view.scale
-        return _suppress(found)
+        # From here on there are about ten boxes for each face: too few for numpy to be the faster way.
+        kx, ky = INPUT.width / view.scale, INPUT.height / view.scale
+        x, y = view.x / view.scale, view.y / view.scale
+        return _suppress(
+            [
+                _Candidate(left * kx - x, top * ky - y, right * kx - x, bottom * ky - y, score)
+                for (left, top, right, bottom), score in zip(
+                    boxes[0, chosen].tolist(), sure[chosen].tolist(), strict=True
+                )
+                if not view.cuts(left, top, right, bottom)
+            ]
+        )
 
 
 def _letterbox(pixels: BGRImage, border: int) -> _View:
@@ -177,46 +194,29 @@ def _starts(length: int, tile: int, count: int) -> list[int]:
     return [round(index * (length - tile) / (count - 1)) for index in range(count)]
 
 
-def _not_cut(found: _Found, open_edges: tuple[bool, bool, bool, bool]) -> NDArray[np.bool_]:
-    """Faces that an inner edge of a tile does not cut; the tile beside it shows the others whole."""
-    left, top, right, bottom = open_edges
-    kept = np.ones(len(found), np.bool_)
-    if left:
-        kept &= found[:, 0] > 1
-    if top:
-        kept &= found[:, 1] > 1
-    if right:
-        kept &= found[:, 2] < INPUT.width - 1
-    if bottom:
-        kept &= found[:, 3] < INPUT.height - 1
+def _shows_small(found: list[_Candidate], scale: float) -> bool:
+    return any((candidate.bottom - candidate.top) * scale < _SMALL for candidate in found)
+
+
+def _centred_inside(candidate: _Candidate, width: int, height: int) -> bool:
+    x, y = candidate.left + candidate.right, candidate.top + candidate.bottom
+    return 0 <= x <= 2 * width and 0 <= y <= 2 * height
+
+
+def _suppress(found: list[_Candidate]) -> list[_Candidate]:
+    """Greedy non-maximum suppression: of boxes that are one face, the surest stays. Returns them surest first."""
+    kept: list[_Candidate] = []
+    for candidate in sorted(found, key=lambda one: one.score, reverse=True):
+        empty = candidate.right <= candidate.left or candidate.bottom <= candidate.top
+        if not empty and not any(_same_face(candidate, other) for other in kept):
+            kept.append(candidate)
     return kept
 
 
-def _shows_small(found: _Found, scale: float) -> bool:
-    return bool(np.any((found[:, 3] - found[:, 1]) * scale < _SMALL))
-
-
-def _centred_inside(row: NDArray[np.float32], width: int, height: int) -> bool:
-    return bool(0 <= row[0] + row[2] <= 2 * width and 0 <= row[1] + row[3] <= 2 * height)
-
-
-def _merge(parts: list[_Found]) -> _Found:
-    return _suppress(np.concatenate(parts))
-
-
-def _suppress(found: _Found) -> _Found:
-    """Greedy non-maximum suppression: of boxes that are one face, the surest stays."""
-    found = found[np.argsort(-found[:, 4], kind="stable")]
-    areas = (found[:, 2] - found[:, 0]) * (found[:, 3] - found[:, 1])
-    found, areas = found[areas > 0], areas[areas > 0]
-    kept = []
-    while len(found):
-        best = found[0]
-        kept.append(best)
-        overlap = np.minimum(found[:, 2:4], best[2:4]) - np.maximum(found[:, :2], best[:2])
-        common = np.maximum(overlap[:, 0], 0) * np.maximum(overlap[:, 1], 0)
-        union = areas + areas[0] - common
-        apart = (common <= OVERLAP * union) & (common <= _INSIDE * np.minimum(areas, areas[0]))
-        apart[0] = False
-        found, areas = found[apart], areas[apart]
-    return np.array(kept, np.float32).reshape(-1, 5)
+def _same_face(one: _Candidate, other: _Candidate) -> bool:
+    width = min(one.right, other.right) - max(one.left, other.left)
+    height = min(one.bottom, other.bottom) - max(one.top, other.top)
+    if width <= 0 or height <= 0:
+        return False
+    common = width * height
+    return common > OVERLAP * (one.area + other.area - common) or common > _INSIDE * min(one.area, other.area)

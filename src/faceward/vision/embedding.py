@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -60,21 +61,22 @@ class FaceEmbedder:
 
     def embed(self, crops: Sequence[BGRImage]) -> NDArray[np.float32]:
         """The unit embeddings of aligned crops: shape (n, dimension), float32."""
-        if not crops:
-            return np.empty((0, self.dimension), np.float32)
+        unit = np.empty((len(crops), self.dimension), np.float32)
         tensors = [image_tensor(crop, self._convention.input) for crop in crops]
-        if self._any_batch and len(tensors) > 1:
-            raw = self._session.run(np.concatenate(tensors))[0]
-        else:
-            raw = np.concatenate([self._session.run(tensor)[0].reshape(1, -1) for tensor in tensors])
-        norms = np.sqrt(np.einsum("ij,ij->i", raw, raw))
-        # A zero or non-finite output has no direction; it would match everybody or nobody without a word.
-        if raw.shape[1] != self.dimension or not np.all(np.isfinite(norms) & (norms > 0)):
-            raise PackDamagedError(
-                f"The embedding model gave {raw.shape[1]} numbers of which some are zero or not finite; "
-                f"{self.dimension} finite numbers are needed."
-            )
-        unit: NDArray[np.float32] = raw / norms[:, np.newaxis]
+        if self._any_batch and tensors:
+            tensors = [np.concatenate(tensors)]
+        done = 0
+        for tensor in tensors:
+            for raw in self._session.run(tensor)[0].reshape(len(tensor), -1):
+                norm = math.sqrt(float(raw @ raw)) if len(raw) == self.dimension else 0.0
+                # Zeros and NaN have no direction; they would match everybody or nobody without a word.
+                if not 0.0 < norm < math.inf:
+                    raise PackDamagedError(
+                        f"The embedding model gave {len(raw)} numbers that are no direction; {self.dimension} finite ones "
+                        "are needed."
+                    )
+                np.multiply(raw, np.float32(1.0 / norm), out=unit[done])
+                done += 1
         return unit
 
     def embed_one(self, crop: BGRImage) -> Embedding:

@@ -1,7 +1,8 @@
 """Fetches files whose SHA-256 is known, from several sources in order.
 
 What is on the disk is whole and right, or not there. Archives are fetched by the clients that people have configured
-for their network (npm, pip), single files by HTTPS. A member of an archive is read by its exact name and never unpacked to a path that the archive names.
+for their network (npm, pip), single files by HTTPS. A member of an archive is read by its exact name and
+never unpacked to a path that the archive names.
 """
 
 from __future__ import annotations

@@ -7,10 +7,10 @@ flatter step by step, at the points where the similarity to another photo of the
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import cv2
-import numpy as np
 
 from faceward.types import BGRImage, Box, Quality
 from faceward.vision.alignment import Points
@@ -72,7 +72,7 @@ def rate(measures: FaceMeasures) -> Quality:
         "low_contrast": _rising(measures.contrast, 5.0, 20.0),
         "clipped": _falling(measures.outside, 0.05, 0.5),
     }
-    score = float(np.prod(list(factors.values())))
+    score = math.prod(factors.values())
     named = sorted((factor, reason) for reason, factor in factors.items() if factor < _NAMED_BELOW)
     return Quality(score=score, reasons=tuple(reason for _, reason in named))
 
@@ -82,18 +82,18 @@ def _turn(landmarks: Points) -> float:
 
     Both are taken along the axes of the face, so that a tilted head counts as upright: alignment turns it back.
     """
-    left_eye, right_eye, nose, left_mouth, right_mouth = landmarks.astype(np.float64)
-    eyes, mouth = (left_eye + right_eye) / 2, (left_mouth + right_mouth) / 2
-    down = mouth - eyes
-    length = float(np.hypot(*down))
+    (lx, ly), (rx, ry), (nx, ny), (ax, ay), (bx, by) = landmarks.tolist()
+    eyes_x, eyes_y, mouth_x, mouth_y = (lx + rx) / 2, (ly + ry) / 2, (ax + bx) / 2, (ay + by) / 2
+    length = math.hypot(mouth_x - eyes_x, mouth_y - eyes_y)
     if length == 0.0:
         return 1.0
-    down /= length
-    across = np.array([down[1], -down[0]])
-    eye_distance = abs(float((right_eye - left_eye) @ across))
-    sideways = abs(float((nose - (eyes + mouth) / 2) @ across)) / max(eye_distance, 0.2 * length)
-    upward = abs(float((nose - eyes) @ down) / length - 0.5)
-    return float(np.hypot(sideways, upward))
+    down_x, down_y = (mouth_x - eyes_x) / length, (mouth_y - eyes_y) / length
+    across_x, across_y = down_y, -down_x
+    eye_distance = abs((rx - lx) * across_x + (ry - ly) * across_y)
+    middle_x, middle_y = (eyes_x + mouth_x) / 2, (eyes_y + mouth_y) / 2
+    sideways = abs((nx - middle_x) * across_x + (ny - middle_y) * across_y) / max(eye_distance, 0.2 * length)
+    upward = abs((nx - eyes_x) * down_x + (ny - eyes_y) * down_y) / length - 0.5
+    return math.hypot(sideways, upward)
 
 
 def _rising(value: float, none: float, full: float) -> float:
