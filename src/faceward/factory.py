@@ -6,13 +6,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from faceward.retrieval import RetrievalSettings, Retriever
+from faceward.bulk_import import Importer
+from faceward.retrieval import KeeperSettings, RetrievalSettings, Retriever, SketchKeeper
 from faceward.service import FaceService
 from faceward.settings import EMBEDDED, Settings, load_settings
+from faceward.sketches import SketchCache
+from faceward.store.bulk import BulkWriter
 from faceward.store.database import Database, PoolSettings
 from faceward.store.embedded import EmbeddedServer
 from faceward.store.gallery import Gallery
+from faceward.store.graph_index import GraphSettings
 from faceward.store.schema import Schema, check_database
+from faceward.store.scopes import ScopeReader
 from faceward.store.search import FaceSearch
 from faceward.vision import FaceAnalyzer, ImageLimits, PackStore
 
@@ -34,6 +39,25 @@ class Deployment:
     @property
     def schema(self) -> Schema:
         return Schema(self.migration_url, connect_timeout=self.settings.database.connect_timeout)
+
+    def upgrade(self, dimension: int) -> bool:
+        """Bring the tables up to date; True if anything was done. New tables get the HNSW index of the settings."""
+        schema = self.schema
+        new = schema.status().revision is None
+        changed = schema.upgrade(dimension=dimension)
+        if new and changed:
+            schema.apply_graph(self.graph)
+        return changed
+
+    @property
+    def graph(self) -> GraphSettings:
+        given = self.settings.search
+        return GraphSettings(
+            exists=given.hnsw_index,
+            m=given.hnsw_m,
+            ef_construction=given.hnsw_ef_construction,
+            halfvec=given.hnsw_halfvec,
+        )
 
     def connect(self) -> Database:
         given = self.settings.database
@@ -71,7 +95,7 @@ def open_service(
     try:
         deployment = Deployment(settings)
         closing.append(deployment.close)
-        deployment.schema.upgrade(dimension=pack.dimension)
+        deployment.upgrade(pack.dimension)
         database = deployment.connect()
         closing.append(database.close)
         check_database(database, pack.model_id, pack.dimension)
@@ -85,16 +109,31 @@ def open_service(
         closing.append(analyzer.close)
         gallery = Gallery(database, pack.model_id)
         search = FaceSearch(database)
+        keeper = SketchKeeper(
+            ScopeReader(database, pack.model_id, pack.dimension),
+            SketchCache(settings.search.sketch_bytes, pack.dimension),
+            KeeperSettings(idle_seconds=settings.search.refresh_seconds),
+        )
+        closing.append(keeper.close)
         retriever = Retriever(
             search,
             gallery,
+            keeper,
             model_id=pack.model_id,
             dimension=pack.dimension,
             settings=RetrievalSettings(
                 strategy=settings.search.strategy,
+                sketch_from=settings.search.sketch_from,
                 ef_search=settings.search.hnsw_ef_search,
                 iterative_scan=settings.search.hnsw_iterative_scan,
+                halfvec=settings.search.hnsw_halfvec,
             ),
+        )
+        importer = Importer(
+            BulkWriter(database, gallery, pack.model_id),
+            pack.dimension,
+            large_import=deployment.schema.set_graph_aside,
+            large_from=settings.search.hnsw_rebuild_from,
         )
         threshold = settings.search.threshold
         return FaceService(
@@ -102,6 +141,7 @@ def open_service(
             gallery,
             search,
             retriever,
+            importer,
             threshold=pack.threshold if threshold is None else threshold,
             min_quality=settings.enroll.min_quality,
             min_face=settings.enroll.min_face,

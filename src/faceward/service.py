@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
+from faceward.bulk_import import Importer, ImportReport, PersonRecord
 from faceward.errors import (
     InvalidValueError,
     LowQualityError,
@@ -22,10 +23,10 @@ from faceward.retrieval import Retriever
 from faceward.store.gallery import UNCHANGED, Gallery, PersonPage, Unchanged
 from faceward.store.search import FaceSearch
 from faceward.types import (
-    MAX_DESCRIPTION,
     MAX_EXTERNAL_ID,
     MAX_NAME,
     Candidate,
+    Embedding,
     Enrollment,
     Face,
     FaceMatch,
@@ -40,6 +41,7 @@ from faceward.types import (
     Verification,
     check_client_id,
     check_count,
+    check_description,
     check_id,
     check_name,
     check_optional_text,
@@ -58,9 +60,9 @@ class FaceService:
     """The one entry object. Safe to share between threads; every call is synchronous.
 
     A client is a tenant: each method works inside one, `default` where `client_id` is left out, and can't reach another.
-    analyzer, gallery, search, retriever: the parts. threshold: the similarity from which on a face is a match, where a
-    call names none. min_quality (0..1), min_face (pixels of the box's height): the gate of enrolment. store_images: keep
-    the photos. on_close: called by close(), the last acquired first.
+    analyzer, gallery, search, retriever, importer: the parts. threshold: the similarity from which on a face is a match,
+    where a call names none. min_quality (0..1), min_face (pixels of the box's height): the gate of enrolment.
+    store_images: keep the photos. on_close: called by close(), the last acquired first.
     """
 
     def __init__(
@@ -69,6 +71,7 @@ class FaceService:
         gallery: Gallery,
         search: FaceSearch,
         retriever: Retriever,
+        importer: Importer,
         *,
         threshold: float,
         min_quality: float = 0.3,
@@ -80,6 +83,7 @@ class FaceService:
         self._gallery = gallery
         self._search = search
         self._retriever = retriever
+        self._importer = importer
         self._threshold = threshold
         self._min_quality = min_quality
         self._min_face = min_face
@@ -120,7 +124,7 @@ class FaceService:
         this region), DuplicatePersonError (the external id is), InvalidValueError, StoreError.
         """
         client_id, region, name = check_client_id(client_id), check_region(region), check_name(name)
-        description = _check_description(description)
+        description = check_description(description)
         external_id = check_optional_text("external_id", external_id, MAX_EXTERNAL_ID)
         faces, quality = self._faces_to_store(images, several_faces)
         person, face_ids = self._gallery.create_person(
@@ -174,7 +178,7 @@ class FaceService:
             if face.quality.score >= min_quality
         ]
         with _Stage("search", stages):
-            found = self._candidates(client_id, regions, [face.embedding for face in faces], top_k, strategy)
+            found = self._candidates(client_id, regions, [face.embedding for face in faces], top_k, limit, strategy)
         return Recognition(
             faces=tuple(
                 FaceMatch(face, _match(candidates, limit), candidates)
@@ -204,7 +208,7 @@ class FaceService:
         check_count("top_k", top_k, MAX_TOP_K)
         check_strategy(strategy)
         probe = unit_embedding(embedding, self._analyzer.dimension)
-        (candidates,) = self._candidates(client_id, regions, [probe], top_k, strategy)
+        (candidates,) = self._candidates(client_id, regions, [probe], top_k, limit, strategy)
         return tuple(candidate for candidate in candidates if candidate.similarity >= limit)
 
     def verify(
@@ -238,6 +242,32 @@ class FaceService:
             raise NotFoundError(f"Person {person_id} has no stored face to compare with. Add a photo first.")
         face_id, similarity = stored[0]
         return Verification(similarity >= limit, similarity, limit, face_id)
+
+    def warm(self, region: str, *, client_id: str | None = None) -> bool:
+        """Load a region's sketch into memory now, instead of with its first searches.
+
+        False where it is larger than the memory for sketches, or being loaded: searches go by SQL then.
+        """
+        return self._retriever.warm(check_client_id(client_id), check_region(region))
+
+    # Many persons at once
+
+    def import_embeddings(
+        self,
+        persons: Iterable[PersonRecord],
+        *,
+        client_id: str | None = None,
+        progress: Callable[[ImportReport], None] | None = None,
+    ) -> ImportReport:
+        """Import persons with embeddings that were made before, by this service's model.
+
+        persons: read as a stream, in batches of one transaction each. A person whose external id is in its region already
+        is left as it is, so an import that was interrupted is simply run again. A record that can't be used is refused and
+        reported, and the others go on. progress: told after each batch.
+
+        Raises InvalidValueError (of client_id), ModelMismatchError, StoreError; what was stored until then stays.
+        """
+        return self._importer.run(check_client_id(client_id), persons, progress)
 
     # Persons and regions
 
@@ -282,7 +312,7 @@ class FaceService:
             check_client_id(client_id),
             check_id("person_id", person_id),
             name=name if isinstance(name, Unchanged) else check_name(name),
-            description=description if isinstance(description, Unchanged) else _check_description(description),
+            description=description if isinstance(description, Unchanged) else check_description(description),
             external_id=external_id
             if isinstance(external_id, Unchanged)
             else check_optional_text("external_id", external_id, MAX_EXTERNAL_ID),
@@ -333,9 +363,15 @@ class FaceService:
         return check_client_id(client_id), regions, limit
 
     def _candidates(
-        self, client_id: str, regions: tuple[str, ...], probes: list[Any], top_k: int, strategy: Strategy | None
+        self,
+        client_id: str,
+        regions: tuple[str, ...],
+        probes: list[Embedding],
+        top_k: int,
+        threshold: float,
+        strategy: Strategy | None,
     ) -> list[tuple[Candidate, ...]]:
-        answers = self._retriever.find(client_id, regions, probes, top_k=top_k, strategy=strategy)
+        answers = self._retriever.find(client_id, regions, probes, top_k=top_k, floor=threshold, strategy=strategy)
         if not any(answer.candidates for answer in answers):
             # Nobody near at all: the only case in which the region may not exist, so only now is it asked for.
             known = self._gallery.region_names(client_id)
@@ -430,19 +466,8 @@ def _match(candidates: tuple[Candidate, ...], threshold: float) -> Candidate | N
 
 
 def check_strategy(strategy: object) -> None:
-    if strategy not in (None, "auto", "exact", "hnsw"):
-        raise InvalidValueError("strategy", strategy, "auto, exact or hnsw")
-
-
-def _check_description(value: object) -> str | None:
-    """Free text: unlike names it may hold line breaks and tabs."""
-    if value is None:
-        return None
-    plain = value.replace("\n", " ").replace("\r", " ").replace("\t", " ") if isinstance(value, str) else value
-    if isinstance(plain, str) and not plain.strip():
-        return None
-    check_optional_text("description", plain.strip() if isinstance(plain, str) else plain, MAX_DESCRIPTION)
-    return str(value)
+    if strategy not in (None, "auto", "exact", "sketch", "hnsw"):
+        raise InvalidValueError("strategy", strategy, "auto, exact, sketch or hnsw")
 
 
 def _named(source: ImageSource) -> str:

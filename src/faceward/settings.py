@@ -82,6 +82,25 @@ class SearchSettings(_Section):
     threshold: float | None = Field(
         None, ge=-1, le=1, description="The similarity from which on a face is a match; unset: the model pack's."
     )
+    sketch_from: int = Field(
+        2_000, ge=0, description="Faces of a region from which on `auto` searches its sketch in memory, not SQL alone."
+    )
+    sketch_bytes: int = Field(
+        1 << 30, ge=0, description="The most memory for sketches, at 72 bytes a face; the least used regions make room."
+    )
+    refresh_seconds: float = Field(
+        60.0, gt=0, description="How often a sketch in use takes in newer faces in the background, in seconds."
+    )
+    hnsw_index: bool = Field(
+        True,
+        description="Whether new tables get the HNSW index; only the strategy hnsw uses it, every enrolment pays for it.",
+    )
+    hnsw_m: int = Field(16, ge=2, le=100, description="Links of a node of the HNSW index.")
+    hnsw_ef_construction: int = Field(64, ge=4, le=1000, description="Candidates while the HNSW index is built.")
+    hnsw_halfvec: bool = Field(False, description="Build the HNSW index over 16-bit vectors: half the size.")
+    hnsw_rebuild_from: int = Field(
+        20_000, ge=0, description="Faces of one import from which on the HNSW index is built once, after it."
+    )
     hnsw_ef_search: int = Field(200, ge=1, le=1000, description="pgvector's hnsw.ef_search, for the strategy hnsw.")
     hnsw_iterative_scan: Literal["off", "relaxed_order", "strict_order"] = Field(
         "strict_order", description="pgvector's hnsw.iterative_scan, for the strategy hnsw."

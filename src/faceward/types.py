@@ -258,6 +258,19 @@ def check_optional_text(field_name: str, value: object, longest: int) -> str | N
     return None if value is None else check_text(field_name, value, longest)
 
 
+def check_description(value: object) -> str | None:
+    """Free text: unlike a name it may hold line breaks and tabs. White space alone is no description."""
+    if value is None:
+        return None
+    if isinstance(value, str):
+        line = value.translate({ord("\n"): " ", ord("\r"): " ", ord("\t"): " "}).strip()
+        if not line:
+            return None
+        check_text("description", line, MAX_DESCRIPTION)
+        return value
+    raise InvalidValueError("description", value, "a text")
+
+
 def check_threshold(value: object) -> float:
     """A similarity: a finite number in -1..1."""
     if isinstance(value, bool) or not isinstance(value, (int, float, np.floating, np.integer)):

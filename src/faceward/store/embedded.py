@@ -6,12 +6,16 @@ needs it and stops with the last. Durability is PostgreSQL's own: fsync and full
 
 from __future__ import annotations
 
+import atexit
+import contextlib
+import fcntl
 import os
 import shutil
+import socket
 import subprocess
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import psutil
@@ -31,20 +35,23 @@ _START_SECONDS = 180.0
 class EmbeddedServer(PostgresServer):
     """A server in one directory, shared by every process that opens it.
 
-    directory: made where it is absent. extra: settings of postgresql.conf that override faceward's own.
+    directory: made where it is absent. extra: settings of postgresql.conf that override faceward's own, for a new cluster.
     Raises EmbeddedServerError, with the end of the server's log, where it can't start.
+
+    Who uses the server is known by locks on a file beside the directory. The kernel drops them with the process, however
+    that ends, so that a killed one doesn't keep the server running, and each opening within a process counts.
     """
 
     def __init__(self, directory: Path, extra: Mapping[str, str] | None = None) -> None:
         self._directory = Path(directory).expanduser().absolute()
         self._extra = dict(extra or {})
+        self._use: int | None = None
         try:
             self._directory.parent.mkdir(parents=True, exist_ok=True)
             self._directory.mkdir(mode=0o700, exist_ok=True)
             super().__init__(self._directory.resolve(), cleanup_mode="stop")
-            self._forget_dead_processes()
             self.start()
-        except (OSError, subprocess.SubprocessError, AssertionError) as exc:
+        except (OSError, subprocess.SubprocessError, AssertionError, psutil.Error, _NotReadyError) as exc:
             raise EmbeddedServerError(
                 f"The embedded PostgreSQL in {self._directory} did not start: {_explain(exc)}. {self._end_of_log()}"
                 "Another directory: set FACEWARD_HOME. Another server: set database.url in config.json."
@@ -73,9 +80,25 @@ class EmbeddedServer(PostgresServer):
                 except (psycopg.errors.DuplicateDatabase, psycopg.errors.UniqueViolation):
                     return  # another process was first
 
+    def start(self) -> None:
+        with self._alone():
+            self.ensure_pgdata_inited()
+            self.ensure_postgres_running()
+            self._use = self._open_lock("users")
+            fcntl.flock(self._use, fcntl.LOCK_SH)
+        atexit.register(self.close)
+
     def close(self) -> None:
-        """This process needs the server no more; it stops if no other does."""
-        self._cleanup()
+        """This process needs the server no more; it stops if nobody else does. Closing twice does nothing."""
+        use, self._use = self._use, None
+        if use is None:
+            return
+        atexit.unregister(self.close)
+        with self._alone():
+            os.close(use)
+            if not self._in_use() and (info := self._running()) is not None:
+                self._postmaster_info = info
+                self._stop()
 
     def ensure_pgdata_inited(self) -> None:
         """Make the cluster beside its place and move it there whole: an interrupted initdb leaves no half cluster."""
@@ -100,28 +123,62 @@ class EmbeddedServer(PostgresServer):
             configuration.chmod(0o644)
 
     def ensure_postgres_running(self) -> None:
-        try:
-            super().ensure_postgres_running()
-        except subprocess.TimeoutExpired:
-            # Recovery after a crash takes as long as it takes; the server goes on starting by itself.
-            deadline = time.monotonic() + _START_SECONDS
-            while time.monotonic() < deadline:
-                info = PostmasterInfo.read_from_pgdata(self.pgdata)
-                if info is None or not info.is_running():
-                    break
-                if info.status == "ready":
-                    self._postmaster_info = info
-                    return
-                time.sleep(0.2)
-            raise
+        self._forget_crashed_server()
+        if self._running() is None:
+            # pg_ctl is given ten seconds. Recovery after a crash takes as long as it takes; the server goes on by itself.
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                super().ensure_postgres_running()
+        deadline = time.monotonic() + _START_SECONDS
+        while (info := self._running()) is not None and info.status != "ready":
+            if time.monotonic() > deadline:
+                raise _NotReadyError(f"not ready within {_START_SECONDS:.0f} s")
+            time.sleep(0.1)
+        if info is None:
+            raise _NotReadyError("it ended while it started")
+        self._postmaster_info = info
 
-    def _forget_dead_processes(self) -> None:
-        """A killed process never signed off; without this the server would wait for it for ever."""
-        with self._lock:
-            pids = self.global_process_id_list._get()
-            alive = [pid for pid in pids if psutil.pid_exists(pid)]
-            if alive != pids:
-                self.global_process_id_list.put(alive)
+    def _running(self) -> PostmasterInfo | None:
+        try:
+            info = PostmasterInfo.read_from_pgdata(self.pgdata)
+        except (FileNotFoundError, ValueError, AssertionError):  # it ends at this moment, or ended while it wrote
+            return None
+        return info if info is not None and info.is_running() else None
+
+    def _forget_crashed_server(self) -> None:
+        """Remove the postmaster.pid of a crash: its number may be another program's by now, after a reboot or in a new
+        container, and neither pg_ctl nor PostgreSQL could tell."""
+        file = self.pgdata / "postmaster.pid"
+        if not file.exists():
+            return
+        lines = file.read_text().splitlines()
+        if lines and _is_postgres(lines[0]):
+            return
+        if len(lines) > 4 and _answers(Path(lines[4].strip()) / f".s.PGSQL.{lines[3].strip()}"):
+            raise _NotReadyError("a server that can't be seen from here, as in another container, has it open")
+        file.unlink()
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """One process, and one thread of it, starts or stops the server at a time."""
+        lock = self._open_lock("lock")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(lock)
+
+    def _in_use(self) -> bool:
+        probe = self._open_lock("users")
+        try:
+            fcntl.flock(probe, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(probe)
+        return False
+
+    def _open_lock(self, suffix: str) -> int:
+        return os.open(self._directory.with_name(f"{self._directory.name}.{suffix}"), os.O_RDWR | os.O_CREAT, 0o600)
 
     def _end_of_log(self) -> str:
         try:
@@ -131,10 +188,30 @@ class EmbeddedServer(PostgresServer):
         return f"Its log ends with: {' / '.join(lines[-3:])}. " if lines else ""
 
 
+class _NotReadyError(Exception):
+    """Why the server isn't ready, for EmbeddedServerError's message."""
+
+
+def _is_postgres(pid: str) -> bool:
+    try:
+        return psutil.Process(int(pid)).name().startswith("postgres")
+    except (ValueError, psutil.NoSuchProcess):
+        return False
+
+
+def _answers(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(5)
+        return probe.connect_ex(str(path)) == 0
+
+
 def _settings() -> dict[str, str]:
     """Values for a machine that runs the service beside the database; everything else is PostgreSQL's default."""
     memory_mb = psutil.virtual_memory().total // 2**20
     return {
+        # Logins need no password, so only the owner of the server may reach it: where the data directory's path is too
+        # long for a socket, that lies in a directory that others can enter.
+        "unix_socket_permissions": "0700",
         "max_connections": "200",
         "shared_buffers": f"{min(4096, max(128, memory_mb // 8))}MB",
         "effective_cache_size": f"{max(256, memory_mb // 2)}MB",
@@ -154,6 +231,6 @@ def _settings() -> dict[str, str]:
 def _explain(exc: Exception) -> str:
     if isinstance(exc, PermissionError):
         return f"no permission for {exc.filename} (user id {os.geteuid()})"
-    if isinstance(exc, subprocess.TimeoutExpired):
-        return f"not ready within {_START_SECONDS:.0f} s"
+    if isinstance(exc, subprocess.CalledProcessError):
+        return f"{Path(exc.cmd[0]).name} failed with exit status {exc.returncode}"
     return str(exc) or type(exc).__name__

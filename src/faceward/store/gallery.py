@@ -86,6 +86,11 @@ class Gallery:
             face_ids = self._insert_faces(tx, client_id, region, person_id, faces)
             return _get_person(tx, client_id, person_id), face_ids
 
+    def claim_model(self, client_id: str) -> None:
+        """Record the model as the one that makes this tenant's gallery. Raises ModelMismatchError."""
+        with self._database.transaction(client_id) as tx:
+            self._ensure_model(tx, client_id)
+
     def get_person(self, client_id: str, person_id: int) -> Person:
         with self._database.transaction(client_id) as tx:
             return _get_person(tx, client_id, person_id)
@@ -225,12 +230,11 @@ class Gallery:
                 ).scalars()
             )
 
-    def count_faces(self, client_id: str, region: str, at_most: int) -> int:
-        """How many faces a region has, counted no further than `at_most`."""
+    def count_faces(self, client_id: str, region: str) -> int:
+        """How many faces a region has."""
         with self._database.transaction(client_id) as tx:
             count: int = tx.exec_driver_sql(
-                "SELECT count(*) FROM (SELECT 1 FROM face_encodings WHERE client_id = %s AND region = %s LIMIT %s) AS faces",
-                (client_id, region, at_most),
+                "SELECT count(*) FROM face_encodings WHERE client_id = %s AND region = %s", (client_id, region)
             ).scalar_one()
             return count
 

@@ -6,7 +6,7 @@ Migrations run as the role of the migration URL (the tables' owner); all other w
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any
@@ -21,6 +21,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from faceward.errors import AccessDeniedError, ExtensionMissingError, ModelMismatchError, SchemaMissingError
 from faceward.store.database import APP_ROLE, Database, parse_url
 from faceward.store.driver_errors import translate
+from faceward.store.graph_index import GraphIndex, GraphSettings
 
 HEAD = "0001"
 """The newest migration. Kept here so that a start on a current database needs no Alembic; a test holds the two equal."""
@@ -83,11 +84,25 @@ class Schema:
             command.upgrade(config, "head")
             return True
 
+    def apply_graph(self, settings: GraphSettings) -> bool:
+        """Build, drop or rebuild the HNSW index so that it is as the settings say; True if anything was done."""
+        with self._translated():
+            return GraphIndex(self._engine).apply(settings)
+
+    def set_graph_aside(self, at_most: int) -> AbstractContextManager[None] | None:
+        """As GraphIndex.set_aside."""
+        with self._translated():
+            return GraphIndex(self._engine).set_aside(at_most)
+
     @contextmanager
     def _connection(self) -> Iterator[sa.Connection]:
+        with self._translated(), self._engine.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
         try:
-            with self._engine.begin() as connection:
-                yield connection
+            yield
         except (SQLAlchemyError, psycopg.Error) as exc:
             raise translate(exc, self._url.render_as_string(hide_password=True)) from exc
 

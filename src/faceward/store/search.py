@@ -11,11 +11,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
 from pgvector import Vector
 
 from faceward.errors import IndexMissingError
 from faceward.store.database import Database
 from faceward.types import Candidate, Embedding
+
+TAIL_LIMIT = 1_000
+"""Newer rows of a region that a search re-ranks beside what is proposed; where there are more, ask another source."""
+
+# A search is a few hundred look-ups by key; the planner, unsure of the counts, must not read the scope for a hash join.
+_PLAN = {"enable_hashjoin": "off", "enable_mergejoin": "off"}
 
 SCOPE = "f.client_id = %(client_id)s AND f.region = ANY(%(regions)s::varchar[])"
 
@@ -23,8 +31,9 @@ SCOPE = "f.client_id = %(client_id)s AND f.region = ANY(%(regions)s::varchar[])"
 class CandidateSource(Protocol):
     """Proposes the faces that one search re-ranks.
 
-    sql: a query of one column `id`, over `face_encodings f` in SCOPE; it may use %(client_id)s, %(regions)s, %(probe)s
-    and its own parameters. settings: set for the transaction of the search only.
+    sql: a query of two columns over `face_encodings f` in SCOPE: `id`, and `fresh` where the proposer has not seen the row.
+    It may use %(client_id)s, %(regions)s, %(probe)s and its own parameters. settings: set for the transaction of the
+    search only.
     """
 
     @property
@@ -47,7 +56,8 @@ class FullVectors:
     def sql(self) -> str:
         # "+ 0" keeps the planner from answering this order out of the HNSW index, which misses.
         return (
-            f"SELECT f.id FROM face_encodings f WHERE {SCOPE} ORDER BY (f.embedding <=> %(probe)s) + 0 LIMIT %(limit)s"
+            f"SELECT f.id, false AS fresh FROM face_encodings f WHERE {SCOPE} "
+            "ORDER BY (f.embedding <=> %(probe)s) + 0 LIMIT %(limit)s"
         )
 
     @property
@@ -69,7 +79,7 @@ class SignBits:
     @property
     def sql(self) -> str:
         return (
-            f"SELECT f.id FROM face_encodings f WHERE {SCOPE} "
+            f"SELECT f.id, false AS fresh FROM face_encodings f WHERE {SCOPE} "
             f"ORDER BY f.code <~> binary_quantize(%(probe)s)::bit({self.dimension}) LIMIT %(limit)s"
         )
 
@@ -90,10 +100,16 @@ class Graph:
     ef_search: int = 200
     iterative_scan: str = "strict_order"
     max_scan_tuples: int = 20_000
+    halfvec: bool = False
+    dimension: int = 512
 
     @property
     def sql(self) -> str:
-        return f"SELECT f.id FROM face_encodings f WHERE {SCOPE} ORDER BY f.embedding <=> %(probe)s LIMIT %(limit)s"
+        kind = f"::halfvec({self.dimension})" if self.halfvec else ""
+        return (
+            f"SELECT f.id, false AS fresh FROM face_encodings f WHERE {SCOPE} "
+            f"ORDER BY f.embedding{kind} <=> %(probe)s{kind} LIMIT %(limit)s"
+        )
 
     @property
     def parameters(self) -> Mapping[str, Any]:
@@ -112,18 +128,55 @@ class Graph:
 
 
 @dataclass(frozen=True, slots=True)
+class Proposed:
+    """Ids that somebody proposes, and every row of the regions that is newer than what the proposer has seen.
+
+    ids: int64. watermarks: for each region the version from which on rows may be unknown to the proposer.
+    """
+
+    ids: NDArray[np.int64]
+    watermarks: Mapping[str, int]
+
+    @property
+    def sql(self) -> str:
+        # One range of idx_face_scope_version for each region. The constant LIMIT bounds what a search may cost, and tells
+        # the planner that the tail is short, which it could not know of a bound parameter.
+        tails = " UNION ALL ".join(
+            f"(SELECT f.id, true FROM face_encodings f WHERE f.client_id = %(client_id)s AND f.region = %(tail{i})s "
+            f"AND f.row_version >= %(since{i})s::text::xid8 LIMIT {TAIL_LIMIT + 1})"
+            for i in range(len(self.watermarks))
+        )
+        return f"SELECT unnest(%(ids)s::bigint[]) AS id, false AS fresh UNION ALL {tails}"
+
+    @property
+    def parameters(self) -> Mapping[str, Any]:
+        parameters: dict[str, Any] = {"ids": self.ids.tolist()}
+        for i, (region, version) in enumerate(self.watermarks.items()):
+            parameters[f"tail{i}"] = region
+            parameters[f"since{i}"] = str(version)
+        return parameters
+
+    @property
+    def settings(self) -> Mapping[str, str]:
+        return {}
+
+
+@dataclass(frozen=True, slots=True)
 class SearchAnswer:
-    """candidates: the nearest persons, best first, one entry each. reranked: faces whose full vectors were compared."""
+    """candidates: the nearest persons, best first, one entry each. reranked: faces whose full vectors were compared.
+    fresh: those of them that a proposer did not know yet.
+    """
 
     candidates: tuple[Candidate, ...]
     reranked: int
+    fresh: int = 0
 
 
 # "+ 0": as in FullVectors; the re-rank must not be planned as a walk through the HNSW index either.
 _STATEMENT = """
 WITH candidates AS MATERIALIZED ({source}),
 ranked AS MATERIALIZED (
-    SELECT f.id, f.person_id, f.region, (f.embedding <=> %(probe)s) + 0 AS distance
+    SELECT f.id, f.person_id, f.region, c.fresh, (f.embedding <=> %(probe)s) + 0 AS distance
     FROM candidates c JOIN face_encodings f ON f.client_id = %(client_id)s AND f.id = c.id
     WHERE f.region = ANY(%(regions)s::varchar[]) AND f.model_id = %(model_id)s
 ),
@@ -132,8 +185,9 @@ best AS (
 ),
 top AS (SELECT * FROM best ORDER BY distance, id LIMIT %(top_k)s)
 SELECT t.person_id, t.id, p.name, t.region, 1 - t.distance, p.external_id, p.description,
-       (SELECT count(*) FROM ranked)
-FROM top t JOIN persons p ON p.client_id = %(client_id)s AND p.id = t.person_id
+       n.reranked, n.fresh
+FROM (SELECT count(*) AS reranked, count(*) FILTER (WHERE fresh) AS fresh FROM ranked) n
+LEFT JOIN (top t JOIN persons p ON p.client_id = %(client_id)s AND p.id = t.person_id) ON true
 ORDER BY t.distance, t.id
 """
 
@@ -163,7 +217,7 @@ class FaceSearch:
         with self._database.driver_connection() as connection, connection.cursor(binary=True) as cursor:
             cursors = []
             with connection.pipeline():
-                settings: dict[str, str] = {"faceward.client_id": client_id}
+                settings: dict[str, str] = {"faceward.client_id": client_id, **_PLAN}
                 for source in sources:
                     settings.update(source.settings)
                 cursor.execute(
@@ -188,8 +242,9 @@ class FaceSearch:
                 result.close()
                 answers.append(
                     SearchAnswer(
-                        candidates=tuple(_candidate(row) for row in rows),
-                        reranked=rows[0][7] if rows else 0,
+                        candidates=tuple(_candidate(row) for row in rows if row[0] is not None),
+                        reranked=rows[0][7],
+                        fresh=rows[0][8],
                     )
                 )
         return answers

@@ -1,0 +1,259 @@
+"""Picks the candidate source of each search.
+
+All strategies end in the same re-rank by PostgreSQL (`faceward.store.search`); they differ in who proposes the faces to
+re-rank. `exact`: every full vector of a small scope, every sign-bit code of a larger one, in SQL. `sketch`: the same codes
+in memory, scored against the un-quantised probe. `hnsw`: pgvector's graph, which may miss. `auto`: exact for small scopes,
+sketch for all others.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from faceward.retrieval.freshness import SketchKeeper
+from faceward.sketches import (
+    LOWEST_SIMILARITY,
+    CachedSketch,
+    Candidates,
+    candidates_for,
+    hamming_candidates_for,
+    propose,
+    score_floor,
+)
+from faceward.store.gallery import Gallery
+from faceward.store.search import (
+    TAIL_LIMIT,
+    CandidateSource,
+    FaceSearch,
+    FullVectors,
+    Graph,
+    Proposed,
+    SearchAnswer,
+    SignBits,
+)
+from faceward.types import Embedding, Strategy
+
+
+@dataclass(frozen=True, slots=True)
+class RetrievalSettings:
+    """How candidates are found.
+
+    full_vectors_up_to: faces of a scope whose full vectors are all compared; sketch_from: faces from which on `auto` uses
+    the sketch. size_seconds: how long a scope's size is believed. ef_search, iterative_scan, halfvec: of the strategy hnsw.
+    """
+
+    strategy: Strategy = "auto"
+    full_vectors_up_to: int = 2_000
+    sketch_from: int = 2_000
+    size_seconds: float = 10.0
+    ef_search: int = 200
+    iterative_scan: str = "strict_order"
+    halfvec: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Proposal:
+    """What the sketches of the regions propose for one probe. cut: there were more at the lowest score's height."""
+
+    candidates: Candidates
+    watermarks: dict[str, int]
+    cut: bool
+
+    @property
+    def source(self) -> Proposed:
+        return Proposed(self.candidates.ids, self.watermarks)
+
+    def is_thin(self, answer: SearchAnswer) -> bool:
+        """Whether a face nearer than the one found may stand below the last candidate."""
+        if not (self.cut and answer.candidates):
+            return False
+        return bool(self.candidates.scores[-1] > score_floor(answer.candidates[0].similarity))
+
+
+class Retriever:
+    """Finds the nearest persons of regions of a client."""
+
+    def __init__(
+        self,
+        search: FaceSearch,
+        gallery: Gallery,
+        keeper: SketchKeeper,
+        *,
+        model_id: str,
+        dimension: int,
+        settings: RetrievalSettings | None = None,
+    ) -> None:
+        self._search = search
+        self._keeper = keeper
+        self._model_id = model_id
+        self._dimension = dimension
+        self._settings = settings or RetrievalSettings()
+        self._sizes = _ScopeSizes(gallery.count_faces, self._settings.size_seconds)
+
+    def find(
+        self,
+        client_id: str,
+        regions: Sequence[str],
+        probes: Sequence[Embedding],
+        *,
+        top_k: int,
+        floor: float = LOWEST_SIMILARITY,
+        strategy: Strategy | None = None,
+    ) -> list[SearchAnswer]:
+        """The nearest persons of the regions to each probe, best first.
+
+        floor: the similarity from which on a nearest person matters to the caller, as a threshold does.
+        """
+        if not probes:
+            return []
+        chosen = strategy or self._settings.strategy
+        if chosen == "hnsw":
+            return self._ask(client_id, regions, probes, [self._graph(top_k)] * len(probes), top_k)
+        if chosen == "sketch" or (chosen == "auto" and self._is_large(client_id, regions)):
+            entries = self._entries(client_id, regions)
+            if entries is not None:
+                return self._find_sketched(client_id, entries, probes, top_k, floor)
+        source = self._exact(client_id, regions, top_k)
+        return self._ask(client_id, regions, probes, [source] * len(probes), top_k)
+
+    def warm(self, client_id: str, region: str) -> bool:
+        """Load a region's sketch now; False where it is too large for the memory, or being loaded."""
+        return self._keeper.load((client_id, region)) is not None
+
+    def close(self) -> None:
+        self._keeper.close()
+
+    def _ask(
+        self,
+        client_id: str,
+        regions: Sequence[str],
+        probes: Sequence[Embedding],
+        sources: Sequence[CandidateSource],
+        top_k: int,
+    ) -> list[SearchAnswer]:
+        return self._search.search(client_id, regions, probes, sources, model_id=self._model_id, top_k=top_k)
+
+    def _graph(self, top_k: int) -> Graph:
+        return Graph(
+            limit=max(100, top_k),
+            ef_search=self._settings.ef_search,
+            iterative_scan=self._settings.iterative_scan,
+            halfvec=self._settings.halfvec,
+            dimension=self._dimension,
+        )
+
+    def _exact(self, client_id: str, regions: Sequence[str], top_k: int) -> CandidateSource:
+        size = self._size(client_id, regions)
+        if size <= self._settings.full_vectors_up_to:
+            return FullVectors(limit=max(top_k * _FACES_PER_PERSON, 100))
+        # Plain Hamming distance tells less than the sketch's score: it takes more candidates to hold the nearest.
+        limit = max(top_k * _FACES_PER_PERSON, hamming_candidates_for(size))
+        return SignBits(limit=limit, dimension=self._dimension)
+
+    def _is_large(self, client_id: str, regions: Sequence[str]) -> bool:
+        return self._size(client_id, regions) >= self._settings.sketch_from
+
+    def _size(self, client_id: str, regions: Sequence[str]) -> int:
+        return sum(self._keeper.size((client_id, region)) or self._sizes.of(client_id, region) for region in regions)
+
+    def _entries(self, client_id: str, regions: Sequence[str]) -> dict[str, CachedSketch[int]] | None:
+        """The regions' sketches, or None where one of them is not there (yet)."""
+        entries = {}
+        for region in regions:
+            entry = self._keeper.get((client_id, region))
+            if entry is None:
+                return None
+            entries[region] = entry
+        return entries
+
+    def _propose(
+        self, entries: dict[str, CachedSketch[int]], probe: Embedding, top_k: int, floor: float, widen: int = 1
+    ) -> _Proposal:
+        faces = sum(len(entry.sketch) for entry in entries.values())
+        least = top_k * _FACES_PER_PERSON
+        most = max(least, widen * candidates_for(faces, self._dimension))
+        found = _best(
+            [
+                propose(entry.sketch, probe, similarity=min(floor, LOWEST_SIMILARITY), least=least, most=most)
+                for entry in entries.values()
+            ],
+            most,
+        )
+        watermarks = {region: entry.watermark for region, entry in entries.items()}
+        return _Proposal(found, watermarks, cut=most == len(found) < faces)
+
+    def _find_sketched(
+        self,
+        client_id: str,
+        entries: dict[str, CachedSketch[int]],
+        probes: Sequence[Embedding],
+        top_k: int,
+        floor: float,
+    ) -> list[SearchAnswer]:
+        regions = list(entries)
+        proposals = [self._propose(entries, probe, top_k, floor) for probe in probes]
+        answers = self._ask(client_id, regions, probes, [proposal.source for proposal in proposals], top_k)
+        wider: dict[int, CandidateSource] = {}
+        for i, (answer, proposal) in enumerate(zip(answers, proposals, strict=True)):
+            proposed = len(proposal.candidates)
+            dead = proposed - (answer.reranked - answer.fresh)
+            for region in regions:
+                self._keeper.observe((client_id, region), fresh=answer.fresh, dead=dead, proposed=proposed)
+            if answer.fresh > TAIL_LIMIT or dead > proposed // 2:
+                wider[i] = self._exact(client_id, regions, top_k)  # knows every new row, and no face that is gone
+            elif proposal.is_thin(answer):
+                wider[i] = self._propose(entries, probes[i], top_k, floor, widen=4).source
+        if wider:
+            repeated = self._ask(client_id, regions, [probes[i] for i in wider], list(wider.values()), top_k)
+            for i, answer in zip(wider, repeated, strict=True):
+                answers[i] = answer
+        return answers
+
+
+_FACES_PER_PERSON = 10
+"""Faces re-ranked for each person asked for: the nearest faces may be many photos of few persons."""
+
+
+def _best(parts: Sequence[Candidates], most: int) -> Candidates:
+    """The best candidates of several sketches for one probe; their scores are of one scale."""
+    if len(parts) == 1:
+        return parts[0]
+    scores = np.concatenate([part.scores for part in parts])
+    ids = np.concatenate([part.ids for part in parts])
+    order = np.lexsort((ids, -scores))[:most]
+    return Candidates(ids[order], scores[order])
+
+
+class _ScopeSizes:
+    """How many faces a region has, counted anew after some seconds, later for a large one.
+
+    A size that is out of date makes a search slower, never wrong. At most `_MOST` scopes are remembered.
+    """
+
+    _MOST = 10_000
+
+    def __init__(self, count: Callable[[str, str], int], seconds: float) -> None:
+        self._count = count
+        self._seconds = seconds
+        self._lock = threading.Lock()
+        self._sizes: OrderedDict[tuple[str, str], tuple[int, float]] = OrderedDict()
+
+    def of(self, client_id: str, region: str) -> int:
+        key = (client_id, region)
+        with self._lock:
+            size, until = self._sizes.get(key, (0, 0.0))
+        if time.monotonic() < until:
+            return size
+        size = self._count(client_id, region)
+        with self._lock:
+            self._sizes[key] = (size, time.monotonic() + self._seconds * (1 + size / 50_000))
+            self._sizes.move_to_end(key)
+            if len(self._sizes) > self._MOST:
+                self._sizes.popitem(last=False)
+        return size

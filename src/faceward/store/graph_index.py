@@ -1,0 +1,113 @@
+"""pgvector's HNSW index: built as the settings say, dropped, and set aside during a large import.
+
+Nothing but the strategy `hnsw` needs it, and every enrolment pays for it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+
+from faceward.errors import InvalidValueError
+
+NAME = "idx_embedding_hnsw"
+
+
+@dataclass(frozen=True, slots=True)
+class GraphSettings:
+    """Whether the index exists, and its shape. m: 2..100 links a node. ef_construction: 4..1000, at least 2 m.
+    halfvec: index 16-bit copies of the vectors, half the size.
+    """
+
+    exists: bool = True
+    m: int = 16
+    ef_construction: int = 64
+    halfvec: bool = False
+
+    def __post_init__(self) -> None:
+        if not 2 <= self.m <= 100:
+            raise InvalidValueError("hnsw m", self.m, "a whole number from 2 to 100")
+        if not max(4, 2 * self.m) <= self.ef_construction <= 1000:
+            raise InvalidValueError("hnsw ef_construction", self.ef_construction, f"from {max(4, 2 * self.m)} to 1000")
+
+
+class GraphIndex:
+    """The index of one database. engine: of the tables' owner."""
+
+    def __init__(self, engine: sa.Engine) -> None:
+        self._engine = engine.execution_options(isolation_level="AUTOCOMMIT")
+
+    def apply(self, settings: GraphSettings) -> bool:
+        """Build, drop or rebuild the index so that it is as the settings say; True if anything was done."""
+        with self._engine.connect() as connection:
+            if not settings.exists:
+                had = _definition(connection) is not None
+                connection.exec_driver_sql(f"DROP INDEX IF EXISTS {NAME}")
+                return had
+            dimension = connection.exec_driver_sql(
+                "SELECT atttypmod FROM pg_attribute WHERE attrelid = 'face_encodings'::regclass AND attname = 'embedding'"
+            ).scalar_one()
+            column = f"((embedding::halfvec({dimension})) halfvec_cosine_ops)"
+            if not settings.halfvec:
+                column = "(embedding vector_cosine_ops)"
+            shape = f"USING hnsw {column} WITH (m={settings.m}, ef_construction={settings.ef_construction})"
+            standing = _definition(connection)
+            if standing is not None and _plain(shape) in _plain(standing):
+                return False
+            connection.exec_driver_sql(f"DROP INDEX IF EXISTS {NAME}")
+            _build(connection, f"CREATE INDEX {NAME} ON face_encodings {shape}")
+            return True
+
+    def set_aside(self, at_most: int) -> contextlib.AbstractContextManager[None] | None:
+        """Drop the index until the end of the block, then build it once.
+
+        None, and nothing done, where there is no index, where the login does not own the table, and where the table holds
+        more than `at_most` faces: then keeping it up row by row is cheaper.
+        """
+        with self._engine.connect() as connection:
+            definition = _definition(connection)
+            if definition is None or not connection.exec_driver_sql(_OWNED).scalar():
+                return None
+            if connection.exec_driver_sql(_SIZE, (at_most + 1,)).scalar_one() > at_most:
+                return None
+        return self._without(definition)
+
+    @contextlib.contextmanager
+    def _without(self, definition: str) -> Iterator[None]:
+        with self._engine.connect() as connection:
+            connection.exec_driver_sql(f"DROP INDEX IF EXISTS {NAME}")
+        try:
+            yield
+        finally:
+            with self._engine.connect() as connection:
+                _build(connection, definition)
+
+
+_OWNED = "SELECT pg_has_role(current_user, relowner, 'USAGE') FROM pg_class WHERE oid = 'face_encodings'::regclass"
+# The planner's estimate: nobody's rows are read for it. A table never analysed says -1.
+_SIZE = "SELECT least(greatest(reltuples, 0), %s)::bigint FROM pg_class WHERE oid = 'face_encodings'::regclass"
+
+
+def _build(connection: sa.Connection, definition: str) -> None:
+    """CONCURRENTLY: enrolment goes on. A graph that fits in memory while it is built is built many times faster."""
+    memory = (
+        "SELECT set_config('maintenance_work_mem', greatest(pg_size_bytes(current_setting('maintenance_work_mem')), "
+    )
+    connection.exec_driver_sql(memory + "512 * 1024 * 1024)::bigint / 1024 || 'kB', false)")
+    connection.exec_driver_sql(definition.replace("CREATE INDEX", "CREATE INDEX CONCURRENTLY", 1))
+
+
+def _definition(connection: sa.Connection) -> str | None:
+    """The statement that makes the index as it stands; None where it is absent or was left half built."""
+    definition: str | None = connection.exec_driver_sql(
+        "SELECT pg_get_indexdef(indexrelid) FROM pg_index WHERE indexrelid = to_regclass(%s) AND indisvalid", (NAME,)
+    ).scalar()
+    return definition
+
+
+def _plain(definition: str) -> str:
+    """For comparison: PostgreSQL writes back what it was given with other brackets, quotes and spaces."""
+    return "".join(char for char in definition if char not in " '()")

@@ -1,0 +1,101 @@
+"""Reads whole scopes (a region of a client) in a stream: codes for the sketches, full vectors for an audit.
+
+Every reading is one snapshot together with its watermark: the oldest transaction that was still running. A row whose
+`row_version` is below the watermark was in the snapshot or will never be; a row that appears later is at or above it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import psycopg
+from numpy.typing import NDArray
+
+from faceward.store.database import SET_TENANT, Database
+
+_COPY_HEADER = 19  # signature, flags, and an empty extension area
+_COPY_TRAILER = b"\xff\xff"
+_BATCH_BYTES = 4 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class ScopeSnapshot:
+    """An open reading of a scope. faces: how many there are to come. watermark: as of this module's docstring."""
+
+    faces: int
+    watermark: int
+    _connection: psycopg.Connection[Any]
+    _scope: dict[str, Any]
+    _dimension: int
+
+    def codes(self) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.int64]]]:
+        """Batches of (codes uint8 (n, dimension / 8), ids int64 (n,))."""
+        row = np.dtype([("fields", ">i2"), ("l1", ">i4"), ("id", ">i8"), ("l2", ">i4"), ("bits", ">i4"),
+                        ("code", "u1", (self._dimension // 8,))])  # fmt: skip
+        for batch in self._rows("f.id, f.code", row):
+            yield batch["code"], batch["id"].astype(np.int64)
+
+    def embeddings(self) -> Iterator[tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.int64]]]:
+        """Batches of (embeddings float32 (n, dimension), face ids int64 (n,), person ids int64 (n,))."""
+        row = np.dtype([("fields", ">i2"), ("l1", ">i4"), ("id", ">i8"), ("l2", ">i4"), ("person", ">i8"),
+                        ("l3", ">i4"), ("dim", ">i2"), ("unused", ">i2"), ("v", ">f4", (self._dimension,))])  # fmt: skip
+        for batch in self._rows("f.id, f.person_id, f.embedding", row):
+            yield batch["v"].astype(np.float32), batch["id"].astype(np.int64), batch["person"].astype(np.int64)
+
+    def _rows(self, columns: str, row: np.dtype[Any]) -> Iterator[NDArray[Any]]:
+        """Binary COPY: rows of one length, so that numpy reads a batch without a look at each."""
+        statement = f"COPY (SELECT {columns} FROM face_encodings f WHERE {_SCOPE}) TO STDOUT (FORMAT BINARY)"
+        waiting = bytearray()
+        skip = _COPY_HEADER
+        with self._connection.cursor().copy(statement, self._scope) as copy:
+            for data in copy:
+                waiting += data
+                if skip:
+                    if len(waiting) < skip:
+                        continue
+                    del waiting[:skip]
+                    skip = 0
+                if len(waiting) >= _BATCH_BYTES:
+                    whole = len(waiting) // row.itemsize
+                    yield np.frombuffer(bytes(waiting[: whole * row.itemsize]), dtype=row)
+                    del waiting[: whole * row.itemsize]
+        if waiting.endswith(_COPY_TRAILER):
+            del waiting[-2:]
+        if waiting:
+            yield np.frombuffer(bytes(waiting), dtype=row)
+
+
+_SCOPE = (
+    "f.client_id = %(client_id)s AND f.region = %(region)s AND f.model_id = %(model_id)s "
+    "AND f.row_version >= %(since)s::text::xid8"
+)
+
+
+class ScopeReader:
+    """Opens readings of scopes of one model's embeddings."""
+
+    def __init__(self, database: Database, model_id: str, dimension: int) -> None:
+        self._database = database
+        self._model_id = model_id
+        self._dimension = dimension
+
+    @contextlib.contextmanager
+    def open(self, client_id: str, region: str, *, since: int = 0) -> Iterator[ScopeSnapshot]:
+        """A reading of the rows at or above the version `since`; 0 reads all."""
+        scope = {"client_id": client_id, "region": region, "model_id": self._model_id, "since": str(since)}
+        with self._database.driver_connection() as connection:
+            connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+            connection.execute(SET_TENANT, (client_id,))
+            # A scope of millions takes longer to read than a search may.
+            connection.execute("SET LOCAL statement_timeout = 0")
+            watermark, faces = connection.execute(
+                "SELECT pg_snapshot_xmin(pg_current_snapshot())::text, "
+                f"(SELECT count(*) FROM face_encodings f WHERE {_SCOPE})",
+                scope,
+            ).fetchone() or ("0", 0)
+            yield ScopeSnapshot(faces, int(watermark), connection, scope, self._dimension)
+            connection.execute("COMMIT")
