@@ -11,6 +11,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from faceward.bulk_import import ImportReport, PersonRecord
     from faceward.errors import FacewardError
     from faceward.factory import open_service
     from faceward.service import FaceService
@@ -37,7 +38,9 @@ __all__ = [
     "FaceMatch",
     "FaceService",
     "FacewardError",
+    "ImportReport",
     "Person",
+    "PersonRecord",
     "Quality",
     "Recognition",
     "RegionSummary",
@@ -49,6 +52,8 @@ __all__ = [
 ]
 
 _ELSEWHERE = {
+    "ImportReport": "faceward.bulk_import",
+    "PersonRecord": "faceward.bulk_import",
     "FaceService": "faceward.service",
     "FacewardError": "faceward.errors",
     "Settings": "faceward.settings",

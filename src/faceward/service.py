@@ -102,6 +102,16 @@ class FaceService:
         while self._on_close:
             self._on_close.pop()()
 
+    @property
+    def dimension(self) -> int:
+        """Length of the embeddings of the pack in use."""
+        return self._analyzer.dimension
+
+    @property
+    def model_id(self) -> str:
+        """Names the embedding model, as the gallery records it."""
+        return self._analyzer.model_id
+
     # Enrolment
 
     def enroll(
