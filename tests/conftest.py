@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import itertools
 import json
-from collections.abc import Iterator
+import os
+import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psycopg
@@ -21,13 +25,35 @@ LFW = Path(__file__).resolve().parents[2] / "shared" / "faces" / "lfw100"
 
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]:
-    """One server for each test process. Tests lose no data that matters, so it need not wait for the disk."""
-    server = EmbeddedServer(tmp_path_factory.mktemp("pg") / "data", extra={"fsync": "off", "shared_buffers": "256MB"})
-    server.ensure_database(TEMPLATE)
-    Schema(server.url_of(TEMPLATE)).upgrade()
-    yield server
-    server.close()
+def copy_cluster(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], Path]:
+    """Copies a stopped cluster with a migrated template database to a new directory: initdb takes seconds.
+
+    All test processes share the original. Tests lose no data that matters, so it need not wait for the disk.
+    """
+    base = tmp_path_factory.getbasetemp()
+    made = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "cluster"
+    made.mkdir(exist_ok=True)
+    with (made / "making").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (made / "done").exists():
+            extra = {"fsync": "off", "shared_buffers": "256MB"}
+            with contextlib.closing(EmbeddedServer(made / "data", extra)) as original:
+                original.ensure_database(TEMPLATE)
+                Schema(original.url_of(TEMPLATE)).upgrade()
+            (made / "done").touch()
+
+    def copy(target: Path) -> Path:
+        subprocess.run(["cp", "-a", made / "data", target], check=True)
+        return target
+
+    return copy
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory, copy_cluster: Callable[[Path], Path]) -> Iterator[EmbeddedServer]:
+    """One server for each test process."""
+    with contextlib.closing(EmbeddedServer(copy_cluster(tmp_path_factory.mktemp("pg") / "data"))) as server:
+        yield server
 
 
 @pytest.fixture(scope="session")
