@@ -8,8 +8,15 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from faceward.cli import demo, output
+from faceward.cli import output
+from faceward.cli.database import database_app
+from faceward.cli.demo import demo
+from faceward.cli.doctor import doctor
+from faceward.cli.enroll import enroll, enroll_dir
 from faceward.cli.invocation import Invocation
+from faceward.cli.models import models_app
+from faceward.cli.people import people_app, regions
+from faceward.cli.recognize import recognize, verify
 from faceward.errors import FacewardError
 
 
@@ -44,7 +51,16 @@ def build_app() -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback()(_options)
-    app.command("demo")(demo.demo)
+    app.command("demo")(demo)
+    app.command("enroll")(enroll)
+    app.command("enroll-dir")(enroll_dir)
+    app.command("recognize")(recognize)
+    app.command("verify")(verify)
+    app.add_typer(people_app(), name="people")
+    app.command("regions")(regions)
+    app.add_typer(models_app(), name="models")
+    app.add_typer(database_app(), name="db")
+    app.command("doctor")(doctor)
     return app
 
 

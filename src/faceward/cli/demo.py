@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from faceward.settings import Settings
     from faceward.store.embedded import EmbeddedServer
     from faceward.types import FaceMatch
-    from faceward.vision import Progress
 
 DATABASE = "faceward_demo"
 PICTURE = Path("demo-output") / "recognised.jpg"
@@ -111,26 +110,10 @@ def _fetch(settings: Settings) -> dict[str, Path]:
     """Have the model pack and the photos on the disk."""
     from faceward.vision import PackStore, fetch_sample_photos
 
-    with _progress("Fetching the models") as progress:
+    with output.download_bar("Fetching the models") as progress:
         PackStore(settings.home, notify=output.tell).get(progress=progress)
-    with _progress("Fetching the photos") as progress:
+    with output.download_bar("Fetching the photos") as progress:
         return fetch_sample_photos(settings.home, progress, notify=output.tell)
-
-
-@contextmanager
-def _progress(description: str) -> Iterator[Progress]:
-    """Shows a bar from the first byte on; nothing where nothing is fetched."""
-    from rich.progress import BarColumn, DownloadColumn, TextColumn
-    from rich.progress import Progress as Bars
-
-    columns = TextColumn("{task.description}"), BarColumn(), DownloadColumn()
-    with Bars(*columns, console=output.stderr(), transient=True) as bars:
-        task = bars.add_task(description, total=None, visible=False)
-
-        def report(done: int, total: int) -> None:
-            bars.update(task, completed=done, total=total, visible=True)
-
-        yield report
 
 
 @contextmanager
@@ -192,6 +175,8 @@ def _draw(photos: dict[str, Path], outcomes: list[Outcome]) -> None:
         ]
         for row in rows
     ]
+    if not all(tiles):
+        return  # the table says which faces were not found
     annotate.save(annotate.contact_sheet(tiles, caption=40), PICTURE)
 
 

@@ -13,6 +13,7 @@ from faceward.cli import output
 if TYPE_CHECKING:
     from faceward.service import FaceService
     from faceward.settings import Settings
+    from faceward.vision import PackManifest
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,13 +28,27 @@ class Invocation:
         return load_settings(self.config, **overrides)
 
     def open_service(self, **overrides: Any) -> FaceService:
-        """A service; the licence of a model pack is told on its first use."""
-        from faceward.factory import open_service
+        """A service. The first one on a machine fetches the model pack, and tells its licence."""
+        from faceward.factory import open_service, pack_store
 
-        return open_service(self.settings(**overrides), notify=output.tell)
+        settings = self.settings(**overrides)
+        with output.download_bar("Fetching the models") as progress:
+            pack_store(settings, output.tell).get(settings.model.pack, progress=progress)
+        return open_service(settings, notify=output.tell)
 
 
 def invocation(ctx: typer.Context) -> Invocation:
     found = ctx.find_object(Invocation)
     assert found is not None, "the application's callback sets it"
     return found
+
+
+def manifest_in_use(settings: Settings) -> PackManifest:
+    """Of the pack that the settings name; nothing is fetched. Raises UnknownPackError."""
+    from faceward.errors import UnknownPackError
+    from faceward.factory import pack_store
+
+    packs = {status.manifest.name: status.manifest for status in pack_store(settings).list()}
+    if settings.model.pack not in packs:
+        raise UnknownPackError(f"There is no model pack {settings.model.pack!r}. There are: {', '.join(packs)}.")
+    return packs[settings.model.pack]

@@ -5,13 +5,16 @@ from __future__ import annotations
 import dataclasses
 import datetime as dt
 import json
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 _WIDTH_WITHOUT_TERMINAL = 120
 
@@ -25,10 +28,16 @@ def stderr() -> Console:
 
 
 def _console(*, stderr: bool) -> Console:
-    console = Console(stderr=stderr, highlight=False, markup=False, soft_wrap=False)
-    if not console.is_terminal and "COLUMNS" not in console._environ:
-        console.width = _WIDTH_WITHOUT_TERMINAL
+    # Names and paths are shown as they are: "[red]" or ":smile:" in one is no mark-up.
+    console = Console(stderr=stderr, highlight=False, markup=False, emoji=False)
+    if not console.is_terminal:
+        console.width = max(console.width, _WIDTH_WITHOUT_TERMINAL)
     return console
+
+
+def say(line: str) -> None:
+    """The answer of a command that has no table."""
+    stdout().print(line, soft_wrap=True)
 
 
 def tell(line: str) -> None:
@@ -88,13 +97,24 @@ def when(moment: dt.datetime) -> str:
     return moment.astimezone().strftime("%Y-%m-%d %H:%M")
 
 
-def progress_bar() -> Progress:
+def counting_bar() -> Progress:
     """On stderr, and gone when it is done."""
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=stderr(),
-        transient=True,
-    )
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    return Progress(*columns, console=stderr(), transient=True)
+
+
+@contextmanager
+def download_bar(description: str) -> Iterator[Callable[[int, int], None]]:
+    """Receives the bytes done and in all. Shown from the first byte on, so not at all where nothing is fetched."""
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
+
+    columns = TextColumn("{task.description}"), BarColumn(), DownloadColumn()
+    with Progress(*columns, console=stderr(), transient=True) as bar:
+        task = bar.add_task(description, total=None, visible=False)
+
+        def report(done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total, visible=True)
+
+        yield report

@@ -1,0 +1,163 @@
+"""`faceward people` and `faceward regions`: who is enrolled where."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from faceward.cli import output
+from faceward.cli.invocation import invocation
+from faceward.cli.options import AsJson, Client, Images, Largest, PersonId
+
+if TYPE_CHECKING:
+    from faceward.types import Person
+
+
+def people_app() -> typer.Typer:
+    app = typer.Typer(help="List, show, move and delete enrolled people.", no_args_is_help=True)
+    app.command("list")(list_people)
+    app.command("show")(show)
+    app.command("add-photo")(add_photo)
+    app.command("move")(move)
+    app.command("delete")(delete)
+    return app
+
+
+def list_people(
+    ctx: typer.Context,
+    region: Annotated[str | None, typer.Option("--region", help="Only of this region.")] = None,
+    prefix: Annotated[str | None, typer.Option("--prefix", help="Only names that begin with this.")] = None,
+    limit: Annotated[int, typer.Option("--limit", min=1, max=1000, help="People on a page.")] = 50,
+    after: Annotated[int, typer.Option("--after", min=0, help="Begin after this person's number: the next page.")] = 0,
+    client: Client = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the people of a client, a page at a time."""
+    with invocation(ctx).open_service() as service:
+        page = service.list_persons(region=region, name_prefix=prefix, client_id=client, after=after, limit=limit)
+    if as_json:
+        output.print_json({"people": page.persons, "next_after": page.next_after})
+        return
+    if not page.persons:
+        output.tell("Nobody is enrolled here.")
+        return
+    table = output.new_table(
+        "person", "name", "region", "photos", "external id", "enrolled", right=("person", "photos")
+    )
+    for person in page.persons:
+        table.add_row(
+            str(person.id),
+            person.name,
+            person.region,
+            str(person.face_count),
+            person.external_id or "",
+            output.when(person.created_at),
+        )
+    output.print_table(table)
+    if page.next_after is not None:
+        output.tell(f"There are more: the next page with --after {page.next_after}")
+
+
+def show(ctx: typer.Context, person_id: PersonId, client: Client = None, as_json: AsJson = False) -> None:
+    """Show a person and the enrolled photos."""
+    with invocation(ctx).open_service() as service:
+        person = service.get_person(person_id, client_id=client)
+        faces = service.list_faces(person_id, client_id=client)
+    if as_json:
+        output.print_json({**output.plain(person), "faces": faces})
+        return
+    _print_person(person)
+    table = output.new_table("face", "photo", "quality", "enrolled", right=("face", "quality"))
+    for face in faces:
+        quality = "" if face.quality is None else f"{face.quality:.2f}"
+        table.add_row(str(face.id), face.image_path or "", quality, output.when(face.created_at))
+    output.print_table(table)
+
+
+def add_photo(
+    ctx: typer.Context,
+    person_id: PersonId,
+    images: Images,
+    client: Client = None,
+    largest: Largest = False,
+    as_json: AsJson = False,
+) -> None:
+    """Add photos to a person: all of them, or none."""
+    with invocation(ctx).open_service() as service:
+        stored = service.add_face(
+            person_id, list(images), client_id=client, several_faces="largest" if largest else "error"
+        )
+    if as_json:
+        output.print_json(stored)
+    else:
+        output.say(f"{stored.person.name} (person {person_id}) has {stored.person.face_count} photos now.")
+
+
+def move(
+    ctx: typer.Context,
+    person_id: PersonId,
+    region: Annotated[str, typer.Argument(metavar="REGION", help="Where to; made where it is absent.")],
+    client: Client = None,
+    as_json: AsJson = False,
+) -> None:
+    """Move a person with all photos to another region of the same client."""
+    with invocation(ctx).open_service() as service:
+        person = service.move_region(person_id, region, client_id=client)
+    if as_json:
+        output.print_json(person)
+    else:
+        output.say(f"{person.name} (person {person.id}) is in region {person.region} now.")
+
+
+def delete(
+    ctx: typer.Context,
+    person_id: PersonId,
+    client: Client = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Don't ask.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Delete a person with all photos, for good."""
+    with invocation(ctx).open_service() as service:
+        if not yes:
+            person = service.get_person(person_id, client_id=client)
+            question = (
+                f"Delete {person.name} (person {person_id}, region {person.region}) and {person.face_count} photos?"
+            )
+            typer.confirm(question, abort=True, err=True)
+        faces = service.delete_person(person_id, client_id=client)
+    if as_json:
+        output.print_json({"person_id": person_id, "faces_deleted": faces})
+    else:
+        output.say(f"Deleted person {person_id} and {faces} photos.")
+
+
+def regions(ctx: typer.Context, client: Client = None, as_json: AsJson = False) -> None:
+    """List the regions of a client, with their people and photos."""
+    with invocation(ctx).open_service() as service:
+        found = service.list_regions(client_id=client)
+    if as_json:
+        output.print_json({"regions": found})
+        return
+    if not found:
+        output.tell("This client has no region yet; enrolling a person makes one.")
+        return
+    table = output.new_table("region", "people", "photos", "made", right=("people", "photos"))
+    for region in found:
+        table.add_row(region.name, str(region.persons), str(region.faces), output.when(region.created_at))
+    output.print_table(table)
+
+
+def _print_person(person: Person) -> None:
+    output.print_fields(
+        {
+            "person": person.id,
+            "name": person.name,
+            "client": person.client_id,
+            "region": person.region,
+            "external id": person.external_id,
+            "description": person.description,
+            "enrolled": output.when(person.created_at),
+            "changed": output.when(person.updated_at),
+        }
+    )
