@@ -59,10 +59,10 @@ class Deployment:
             halfvec=given.hnsw_halfvec,
         )
 
-    def connect(self) -> Database:
+    def connect(self, url: str | None = None) -> Database:
         given = self.settings.database
         return Database(
-            self.url,
+            url or self.url,
             pool=PoolSettings(given.pool_size, given.max_overflow, given.pool_timeout, given.pool_recycle),
             connect_timeout=given.connect_timeout,
             statement_timeout=given.statement_timeout,
@@ -99,6 +99,11 @@ def open_service(
         database = deployment.connect()
         closing.append(database.close)
         check_database(database, pack.model_id, pack.dimension)
+        searched = database
+        if settings.database.search_url is not None:
+            searched = deployment.connect(settings.database.search_url)
+            closing.append(searched.close)
+            check_database(searched, pack.model_id, pack.dimension)
         analyzer = FaceAnalyzer.open(
             pack,
             runtime=settings.model.runtime,
@@ -108,16 +113,16 @@ def open_service(
         )
         closing.append(analyzer.close)
         gallery = Gallery(database, pack.model_id)
-        search = FaceSearch(database)
+        search = FaceSearch(searched)
         keeper = SketchKeeper(
-            ScopeReader(database, pack.model_id, pack.dimension),
+            ScopeReader(searched, pack.model_id, pack.dimension),
             SketchCache(settings.search.sketch_bytes, pack.dimension),
             KeeperSettings(idle_seconds=settings.search.refresh_seconds),
         )
         closing.append(keeper.close)
         retriever = Retriever(
             search,
-            gallery,
+            Gallery(searched, pack.model_id),
             keeper,
             model_id=pack.model_id,
             dimension=pack.dimension,

@@ -38,6 +38,10 @@ class DatabaseSettings(_Section):
     migration_url: str | None = Field(
         None, description="The login that owns the tables and migrates them, where it isn't that of `url`."
     )
+    search_url: str | None = Field(
+        None,
+        description="A hot standby that answers the searches, where that isn't `url`; it answers as of its own moment.",
+    )
     pool_size: int = Field(20, ge=1, le=1000, description="Connections kept open.")
     max_overflow: int = Field(40, ge=0, le=1000, description="Connections opened beyond pool_size under load.")
     pool_timeout: float = Field(30.0, gt=0, le=3600, description="Seconds to wait for a free connection.")
