@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import faiss
@@ -14,7 +15,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from faceward.errors import InvalidEmbeddingError, SketchTooLargeError
-from faceward.sketches import Sketch, SketchBuilder, SketchCache, sign_codes, sketch_bytes
+from faceward.evaluation.noise_model import NoiseModel
+from faceward.sketches import (
+    Sketch,
+    SketchBuilder,
+    SketchCache,
+    candidates_for,
+    hamming_candidates_for,
+    propose,
+    score_floor,
+    sign_codes,
+    sketch_bytes,
+)
 
 
 def embeddings(seed: int, count: int, dimension: int = 512) -> np.ndarray:
@@ -130,6 +142,19 @@ def test_threads_share_a_sketch() -> None:
             assert [found.ids.tolist() for found in pool.map(lambda probe: sketch.search(probe, 50), probes)] == alone
 
 
+def test_a_sketch_larger_than_the_processor_cache() -> None:
+    codes = np.random.default_rng(1).integers(0, 256, (270_000, 64), dtype=np.uint8)
+    probe = embeddings(2, 1)[0]
+    places = np.arange(5, 270_000, 30_000)
+    for flipped, place in enumerate(places):
+        codes[place] = sign_codes(probe)
+        codes[place, :flipped] ^= 0xFF
+    sketch = build(codes, np.arange(270_000, dtype=np.int64), 50_000)
+    found = sketch.search(probe, len(places))
+    assert found.ids.tolist() == places.tolist()
+    assert np.allclose(found.scores, exact_scores(probe, codes[places]), atol=rounding(probe), rtol=0)
+
+
 def test_an_empty_sketch() -> None:
     sketch = SketchBuilder(512, 0).build()
     assert len(sketch) == len(sketch.search(embeddings(1, 1)[0], 5)) == 0
@@ -216,6 +241,47 @@ def test_building_takes_at_most_100_bytes_a_face() -> None:
     assert counted <= 73
 
 
+def test_the_nearest_face_is_among_the_candidates() -> None:
+    model = NoiseModel.load()
+    gallery = model.photos(model.persons(20_000, np.random.default_rng(1)), np.random.default_rng(2))
+    sketch = build(sign_codes(gallery), np.arange(20_000, dtype=np.int64))
+    for similarity in (0.45, 0.58, 0.70):
+        probes = model.near(gallery[:1000], similarity, np.random.default_rng(3))
+        nearest = (probes @ gallery.T).argmax(axis=1)
+        proposed = [propose(sketch, probe) for probe in probes]
+        assert all(face in found.ids for face, found in zip(nearest.tolist(), proposed, strict=True))
+        assert all(32 <= len(found) <= candidates_for(20_000) for found in proposed)
+    assert np.median([len(found) for found in proposed]) == 32  # at 0.70 one face stands out
+
+
+def test_what_a_score_says_of_the_similarity() -> None:
+    model = NoiseModel.load()
+    faces = model.persons(20_000, np.random.default_rng(1))
+    for similarity in (0.40, 0.58):
+        probes = model.near(faces, similarity, np.random.default_rng(2))
+        signs = np.where(faces > 0, np.float32(1), np.float32(-1))
+        scores = np.einsum("ij,ij->i", probes, signs)
+        assert scores.mean() == pytest.approx(np.sqrt(1024 / np.pi) * similarity, abs=0.03)
+        assert (scores < score_floor(similarity)).mean() < 0.0005
+
+
+def test_proposals_at_the_ends() -> None:
+    assert len(propose(SketchBuilder(512, 0).build(), embeddings(1, 1)[0])) == 0
+    small = build(sign_codes(embeddings(1, 10)), np.arange(10, dtype=np.int64))
+    assert len(propose(small, embeddings(2, 1)[0])) == 10
+    large = build(sign_codes(embeddings(1, 3000)), np.arange(3000, dtype=np.int64))
+    assert len(propose(large, embeddings(2, 1)[0], similarity=-1.0, most=40)) == 40
+    assert len(propose(large, embeddings(2, 1)[0], least=5, similarity=0.9)) == 5
+
+
+def test_more_faces_need_more_candidates() -> None:
+    sizes = (0, 1000, 10_000, 100_000, 1_000_000)
+    assert [candidates_for(size) for size in sizes] == [32, 48, 102, 337, 1363]
+    assert candidates_for(1000, 128) == 4 * 48
+    assert candidates_for(1000, 1024) == 48
+    assert [hamming_candidates_for(size) for size in sizes[:4]] == [32, 80, 460, 3845]
+
+
 class Clock:
     now = 0.0
 
@@ -223,7 +289,7 @@ class Clock:
         return self.now
 
 
-def faces(count: int, watermark: str = "w"):
+def faces(count: int, watermark: str = "w") -> Callable[[SketchBuilder], str]:
     """A loader of that many faces."""
 
     def fill(builder: SketchBuilder) -> str:

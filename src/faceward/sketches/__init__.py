@@ -4,9 +4,17 @@ A sketch proposes, it never decides: its candidates are re-ranked over the full 
 """
 
 from faceward.sketches.cache import CachedSketch, CacheStats, ScopeState, SketchCache
+from faceward.sketches.proposals import (
+    LOWEST_SIMILARITY,
+    candidates_for,
+    hamming_candidates_for,
+    propose,
+    score_floor,
+)
 from faceward.sketches.sketch import Candidates, Sketch, SketchBuilder, sign_codes, sketch_bytes
 
 __all__ = [
+    "LOWEST_SIMILARITY",
     "CacheStats",
     "CachedSketch",
     "Candidates",
@@ -14,6 +22,10 @@ __all__ = [
     "Sketch",
     "SketchBuilder",
     "SketchCache",
+    "candidates_for",
+    "hamming_candidates_for",
+    "propose",
+    "score_floor",
     "sign_codes",
     "sketch_bytes",
 ]

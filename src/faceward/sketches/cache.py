@@ -85,6 +85,11 @@ class SketchCache(Generic[K, W]):
             self._entries.move_to_end(key)
             return entry
 
+    def peek(self, key: K) -> CachedSketch[W] | None:
+        """As `get`, but it does not count as use."""
+        with self._lock:
+            return self._entries.get(key)
+
     def state(self, key: K) -> ScopeState:
         """What the cache holds of a scope. A loaded scope that is being loaded anew is "loaded"."""
         with self._lock:
