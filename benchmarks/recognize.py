@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from report import options, scratch_server, show, write_json
 from rich.console import Console
 
 import faceward
 from faceward.settings import Settings, load_settings
-from faceward.vision import FaceAnalyzer, ModelPack, PackStore, open_session
+from faceward.vision import ModelPack, PackStore, open_session
+from report import options, scratch_server, show, write_json
 
 THRESHOLD = 0.35
 CLIENT, OTHER_CLIENT = "bench", "bench-other"
