@@ -17,8 +17,10 @@ import pytest
 from faceward.settings import load_settings
 from faceward.store.database import Database, PoolSettings
 from faceward.store.embedded import EmbeddedServer
+from faceward.store.gallery import Gallery
 from faceward.store.schema import Schema
 from faceward.vision import FaceAnalyzer, ModelPack, PackStore, fetch_sample_photos
+from synthetic import MODEL
 
 TEMPLATE = "faceward_template"
 LFW = Path(__file__).resolve().parents[2] / "shared" / "faces" / "lfw100"
@@ -75,6 +77,11 @@ def database_url(server: EmbeddedServer, _numbers: Iterator[int]) -> Iterator[st
 def database(database_url: str) -> Iterator[Database]:
     with Database(database_url, pool=PoolSettings(pool_size=4, max_overflow=8, pool_timeout=5)) as database:
         yield database
+
+
+@pytest.fixture
+def gallery(database: Database) -> Gallery:
+    return Gallery(database, MODEL)
 
 
 @pytest.fixture(scope="session")

@@ -23,6 +23,9 @@ from faceward.store.driver_errors import is_disconnect, translate
 APP_ROLE = "faceward_app"
 SET_TENANT = "SELECT set_config('faceward.client_id', %s, true)"
 
+EVERY_MODEL = "SELECT set_config('faceward.every_model', 'on', true)"
+"""Shows the transaction which models made the galleries of all tenants, and nothing else of them."""
+
 # enable_seqscan: every query here is one of a tenant's index ranges. A plan made while a table was still empty (those of
 # the foreign keys above all, which a session keeps) would otherwise scan it whole, for each row of a first large import.
 # jit: costs more than the millisecond that a search takes.

@@ -16,6 +16,10 @@ _UNAVAILABLE = (
 )
 _NO_DATABASE = "{reason} ({url}). `./setup_postgres.sh` creates it."
 _AUTHENTICATION = "PostgreSQL at {url} refused the login: {reason}. Check user and password in database.url."
+_ROLE = (
+    "The login of database.url can't work as the role that faceward uses: {reason} ({url}). `./setup_postgres.sh` creates "
+    "that role and grants it, or as a superuser: GRANT faceward_app TO the login;"
+)
 _PERMISSION = "The database role may not do this: {reason}. `./setup_postgres.sh` grants what is needed."
 _SCHEMA = "A table or column is missing: {reason}. Run `faceward db upgrade`."
 _EXTENSION = (
@@ -51,6 +55,7 @@ _BY_STATE: tuple[tuple[str, type[errors.FacewardError], str], ...] = (
 
 # A refused connection carries no SQLSTATE, only libpq's sentence.
 _BY_SENTENCE: tuple[tuple[str, type[errors.FacewardError], str], ...] = (
+    ("permission denied to set role", errors.AccessDeniedError, _ROLE),
     ("does not exist", errors.DatabaseUnavailableError, _NO_DATABASE),
     ("authentication failed", errors.AccessDeniedError, _AUTHENTICATION),
     ("no password supplied", errors.AccessDeniedError, _AUTHENTICATION),

@@ -17,8 +17,10 @@ from faceward.errors import (
     ModelMismatchError,
     UnknownPersonError,
 )
-from faceward.store.database import Database
+from faceward.store.database import EVERY_MODEL, Database
 from faceward.types import NewFace, Person, RegionSummary, StoredFace
+
+_MODEL_LOCK = 0x6D6F6465  # "mode"
 
 _PERSON = """
 SELECT p.id, p.client_id, p.region, p.name, p.description, p.external_id, p.created_at, p.updated_at,
@@ -157,6 +159,10 @@ class Gallery:
         """Move a person with all faces to another region, which is made on first use."""
         with self._conflicts(client_id, region, (), None), self._database.transaction(client_id) as tx:
             _ensure_region(tx, client_id, region)
+            # Wait for a face that is being added: the next statement's snapshot has to see it, to move it along.
+            tx.exec_driver_sql(
+                "SELECT 1 FROM persons WHERE client_id = %s AND id = %s FOR UPDATE", (client_id, person_id)
+            )
             # One statement, so that no snapshot sees a person in one region and a face of it in another.
             moved = tx.exec_driver_sql(
                 """
@@ -270,26 +276,24 @@ class Gallery:
 
     def _ensure_model(self, tx: sa.Connection, client_id: str) -> None:
         """Record the model with a tenant's first face, and refuse any other from then on."""
-
-        def recorded() -> set[str]:
-            rows = tx.exec_driver_sql("SELECT model_id FROM embedding_models WHERE client_id = %s", (client_id,))
-            return set(rows.scalars())
-
-        models = recorded()
+        own = tx.exec_driver_sql("SELECT model_id FROM embedding_models WHERE client_id = %s", (client_id,))
+        models = set(own.scalars())
+        if models == {self._model_id}:
+            return
         if not models:
-            # Two services with different packs may write a tenant's first face at once.
-            tx.exec_driver_sql("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", (f"model of {client_id}",))
-            models = recorded()
-            if not models:
-                tx.exec_driver_sql(
-                    "INSERT INTO embedding_models (client_id, model_id) VALUES (%s, %s)", (client_id, self._model_id)
-                )
-                return
-        if models != {self._model_id}:
+            # Two services with different packs may write the first faces of a database at once.
+            tx.exec_driver_sql("SELECT pg_advisory_xact_lock(%s)", (_MODEL_LOCK,))
+            tx.exec_driver_sql(EVERY_MODEL)
+            models = set(tx.exec_driver_sql("SELECT DISTINCT model_id FROM embedding_models").scalars())
+        if models - {self._model_id}:
             raise ModelMismatchError(
-                f"The gallery of client {client_id!r} was made by the model {', '.join(sorted(models))}; the pack in use is "
-                f"{self._model_id}. Their embeddings can't be compared."
+                f"The gallery was made by the model {', '.join(sorted(models))}; the pack in use is {self._model_id}. Their "
+                "embeddings can't be compared. Use the pack that made it, or a database of its own for this one."
             )
+        tx.exec_driver_sql(
+            "INSERT INTO embedding_models (client_id, model_id) VALUES (%s, %s) ON CONFLICT DO NOTHING",
+            (client_id, self._model_id),
+        )
 
     @contextlib.contextmanager
     def _conflicts(

@@ -19,7 +19,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy.exc import SQLAlchemyError
 
 from faceward.errors import AccessDeniedError, ExtensionMissingError, ModelMismatchError, SchemaMissingError
-from faceward.store.database import APP_ROLE, Database, parse_url
+from faceward.store.database import APP_ROLE, EVERY_MODEL, Database, parse_url
 from faceward.store.driver_errors import translate
 from faceward.store.graph_index import GraphIndex, GraphSettings
 
@@ -74,9 +74,17 @@ class Schema:
         with self._connection() as connection:
             if _revision(connection) == HEAD:
                 return False
+        # A connection of its own: one that has looked for a table and found none goes on believing so in its transaction.
+        with self._connection() as connection:
             connection.exec_driver_sql("SELECT pg_advisory_xact_lock(%s)", (_MIGRATION_LOCK,))
-            if _revision(connection) == HEAD:
+            revision = _revision(connection)
+            if revision == HEAD:
                 return False
+            if revision is not None and revision not in _known_revisions():
+                raise SchemaMissingError(
+                    f"The database holds the tables of version {revision}, which this faceward (version {HEAD}) does not "
+                    "know: a newer faceward made them. Install that one here too."
+                )
             _ensure_extension(connection)
             _ensure_app_role(connection)
             config = _alembic_config()
@@ -92,7 +100,13 @@ class Schema:
     def set_graph_aside(self, at_most: int) -> AbstractContextManager[None] | None:
         """As GraphIndex.set_aside."""
         with self._translated():
-            return GraphIndex(self._engine).set_aside(at_most)
+            aside = GraphIndex(self._engine).set_aside(at_most)
+        return None if aside is None else self._within(aside)
+
+    @contextmanager
+    def _within(self, block: AbstractContextManager[None]) -> Iterator[None]:
+        with self._translated(), block:
+            yield
 
     @contextmanager
     def _connection(self) -> Iterator[sa.Connection]:
@@ -122,6 +136,7 @@ def check_database(database: Database, model_id: str, dimension: int) -> None:
         column = connection.exec_driver_sql(
             "SELECT atttypmod FROM pg_attribute WHERE attrelid = 'face_encodings'::regclass AND attname = 'embedding'"
         ).scalar_one()
+        connection.exec_driver_sql(EVERY_MODEL)
         others = (
             connection.exec_driver_sql(
                 "SELECT DISTINCT model_id FROM embedding_models WHERE model_id <> %s", (model_id,)
@@ -144,6 +159,11 @@ def check_database(database: Database, model_id: str, dimension: int) -> None:
 def newest_revision() -> str | None:
     """The newest migration that the package carries."""
     return ScriptDirectory.from_config(_alembic_config()).get_current_head()
+
+
+def _known_revisions() -> frozenset[str]:
+    scripts = ScriptDirectory.from_config(_alembic_config())
+    return frozenset(script.revision for script in scripts.walk_revisions())
 
 
 def _alembic_config() -> Config:
@@ -226,7 +246,11 @@ def _ensure_app_role(connection: sa.Connection) -> None:
             f"DO $$ BEGIN CREATE ROLE {APP_ROLE} NOLOGIN; "
             "EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL; END $$"
         )
-    member = connection.exec_driver_sql(f"SELECT pg_has_role(current_user, '{APP_ROLE}', 'MEMBER')").scalar()
-    if not member and may_create:
+    # From PostgreSQL 16 on, who creates a role is its member but may not act as it.
+    may_act = connection.exec_driver_sql(
+        f"SELECT pg_has_role(current_user, '{APP_ROLE}', "
+        "CASE WHEN current_setting('server_version_num')::int >= 160000 THEN 'SET' ELSE 'MEMBER' END)"
+    ).scalar()
+    if not may_act and may_create:
         connection.exec_driver_sql(f"GRANT {APP_ROLE} TO CURRENT_USER")
     connection.exec_driver_sql(f"GRANT USAGE ON SCHEMA public TO {APP_ROLE}")

@@ -113,8 +113,12 @@ def upgrade() -> None:
             "WITH CHECK (client_id = current_setting('faceward.client_id', true))"
         )
         op.execute(f"GRANT SELECT, INSERT, UPDATE, DELETE ON {table} TO faceward_app")
-    # Which models made this database is no tenant's secret, and a service must know it before it knows a tenant.
-    op.execute("CREATE POLICY model_names ON embedding_models FOR SELECT USING (true)")
+    # A service must know which models made this database before it knows a tenant. It says so when it asks: what forgets
+    # to name a tenant still sees nothing.
+    op.execute(
+        "CREATE POLICY model_names ON embedding_models FOR SELECT "
+        "USING (current_setting('faceward.every_model', true) = 'on')"
+    )
     op.execute("GRANT SELECT ON alembic_version TO faceward_app")
 
 
