@@ -1,0 +1,196 @@
+"""Settings: where a value comes from, what a wrong one gets, and that docs/settings.md lists every one."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from pathlib import Path
+from typing import get_args
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import BaseModel
+
+from faceward.errors import SettingsError
+from faceward.settings import Settings, described, load_settings
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "settings.md"
+
+
+@pytest.fixture(autouse=True)
+def _plain_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No variable and no ./config.json of the machine that runs the tests."""
+    for name in os.environ:
+        if name.startswith("FACEWARD_"):
+            monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+
+
+def variable_of(name: str) -> str:
+    return "FACEWARD_" + name.upper().replace(".", "__")
+
+
+def document() -> str:
+    """docs/settings.md as it must be: its own words, then a table for each section."""
+    text = DOCUMENT.read_text(encoding="utf-8").partition("\n## ")[0]
+    section = None
+    for name, default, description in described():
+        if section != (section := name.rpartition(".")[0]):
+            kind = Settings.model_fields[section].annotation if section else None
+            heading = f"{section}\n\n{kind.__doc__}" if kind else "Directories"
+            text += (
+                f"\n## {heading}\n\n| setting | environment variable | default | meaning |\n| --- | --- | --- | --- |\n"
+            )
+        text += f"| `{name}` | `{variable_of(name)}` | `{default}` | {description} |\n"
+    return text
+
+
+def write(path: Path, content: object) -> Path:
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
+    return path
+
+
+def test_the_document_lists_every_setting_as_it_is() -> None:
+    assert DOCUMENT.read_text(encoding="utf-8") == document(), (
+        "to write its tables anew: python tests/unit/test_settings.py"
+    )
+
+
+@pytest.mark.parametrize("name", [name for name, _, _ in described()])
+def test_every_variable_of_the_document_is_read(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def read() -> object:
+        value: object = load_settings()
+        for part in name.split("."):
+            value = getattr(value, part)
+        return value
+
+    standing = read()
+    if name.endswith("url"):
+        wanted: object = "postgresql://h/d"
+    elif isinstance(standing, bool):
+        wanted = not standing
+    elif isinstance(standing, int | float):
+        wanted = standing + 1 if standing >= 1 else 0.5
+    else:
+        special = {"home": Path("/h"), "data": Path("/d"), "search.threshold": 0.5, "model.pack": "mine"}
+        wanted = special.get(name) or another_choice(name)
+    monkeypatch.setenv(variable_of(name), str(wanted))
+    assert read() == wanted
+
+
+def another_choice(name: str) -> str:
+    """The last of the texts that a setting may have."""
+    section, field = name.split(".")
+    kind = Settings.model_fields[section].annotation
+    assert isinstance(kind, type)
+    assert issubclass(kind, BaseModel)
+    choices = get_args(kind.model_fields[field].annotation)
+    return str(choices[-1])
+
+
+def test_every_setting_is_described() -> None:
+    for name, default, description in described():
+        json.loads(default)
+        assert re.search(r"\w.*\.$", description), f"{name} has no description that is a sentence"
+
+
+def test_without_anything_the_embedded_server_is_used() -> None:
+    assert load_settings().database.url == "embedded"
+
+
+def test_the_contracts_config_is_read_from_the_working_directory(tmp_path: Path) -> None:
+    database = {
+        "type": "postgresql",
+        "url": "postgresql://u:p@h/face_recognition",
+        "pool_size": 20,
+        "max_overflow": 40,
+        "pool_timeout": 30,
+        "pool_recycle": 3600,
+    }
+    write(tmp_path / "config.json", {"database": database})
+    assert load_settings().database.model_dump(include=set(database)) == database
+
+
+def test_a_named_file_outranks_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path / "config.json", {"database": {"pool_size": 1}})
+    first = write(tmp_path / "first.json", {"database": {"pool_size": 2}})
+    second = write(tmp_path / "second.json", {"database": {"pool_size": 3}})
+    monkeypatch.setenv("FACEWARD_CONFIG", str(first))
+    assert load_settings().database.pool_size == 2
+    assert load_settings(second).database.pool_size == 3
+
+
+def test_a_variable_outranks_the_file_and_leaves_its_neighbours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "config.json", {"database": {"pool_size": 7, "max_overflow": 8}})
+    monkeypatch.setenv("FACEWARD_DATABASE__POOL_SIZE", "9")
+    settings = load_settings()
+    assert (settings.database.pool_size, settings.database.max_overflow) == (9, 8)
+
+
+def test_an_override_leaves_its_neighbours(tmp_path: Path) -> None:
+    write(tmp_path / "config.json", {"database": {"pool_size": 7, "max_overflow": 8}})
+    settings = load_settings(database={"pool_size": 9})
+    assert (settings.database.pool_size, settings.database.max_overflow) == (9, 8)
+
+
+def test_home_holds_the_embedded_data_where_it_is_set_and_data_outranks_it(tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    assert load_settings(home=tmp_path).database_directory == tmp_path / "postgres-18"
+    assert load_settings(home=tmp_path, data=elsewhere).database_directory == elsewhere
+    assert load_settings().home not in load_settings().database_directory.parents
+
+
+def test_sections_of_other_programs_are_left_alone(tmp_path: Path) -> None:
+    write(tmp_path / "config.json", {"logging": {"level": "INFO"}})
+    assert load_settings() == Settings()
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("{", "is not JSON"),
+        ("[]", "JSON object"),
+        ({"database": {"pool_sice": 3}}, "database.pool_sice"),
+        ({"database": {"pool_size": 0}}, "database.pool_size"),
+        ({"database": {"type": "mysql"}}, "database.type"),
+        ({"database": "postgresql://h/d"}, "database"),
+        ({"search": {"strategy": "fast"}}, "search.strategy"),
+        ({"search": {"threshold": 1.5}}, "search.threshold"),
+        ({"model": {"threads": "two"}}, "model.threads"),
+        ({"images": {"store": "thumbnail"}}, "images.store"),
+    ],
+)
+def test_a_wrong_file_is_refused_by_the_settings_name(tmp_path: Path, content: object, said: str) -> None:
+    path = write(tmp_path / "wrong.json", content)
+    with pytest.raises(SettingsError, match=re.escape(said)):
+        load_settings(path)
+
+
+def test_a_file_that_is_not_there_is_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"nowhere\.json can't be read: No such file"):
+        load_settings(tmp_path / "nowhere.json")
+
+
+def test_a_file_that_is_not_text_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "binary.json"
+    path.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(SettingsError, match="is not JSON"):
+        load_settings(path)
+
+
+@given(st.dictionaries(st.sampled_from(["url", "pool_size", "pool_timeout", "x"]), st.text(min_size=8)))
+def test_no_message_shows_a_value(tmp_path_factory: pytest.TempPathFactory, database: dict[str, str]) -> None:
+    path = write(
+        tmp_path_factory.getbasetemp() / "config-of-secrets.json", {"database": {**database, "pool_size": "sEcReT"}}
+    )
+    with pytest.raises(SettingsError) as refused:
+        load_settings(path)
+    assert "sEcReT" not in str(refused.value)
+
+
+if __name__ == "__main__":
+    DOCUMENT.write_text(document(), encoding="utf-8")
