@@ -146,11 +146,13 @@ class FaceAnalyzer:
             detections = [Detection(_scaled(found.box, zoom), found.confidence) for found in detections]
             clock.lap("decode")
         found = [self._measure(image, detection, clock) for detection in detections]
-        embeddings = self._embedder.embed([face.crop for face in found])
+        embeddings, norms = self._embedder.embed([face.crop for face in found])
         clock.lap("embed")
         return tuple(
             Face(face.box, face.landmarks, face.confidence, face.quality, embedding)
-            for face, embedding in zip(found, embeddings, strict=True)
+            for face, embedding, norm in zip(found, embeddings, norms, strict=True)
+            # A pattern that only the detector took for a face leaves the embedding model nearly unmoved.
+            if norm >= self._embedder.min_norm
         )
 
     def _measure(self, image: DecodedImage, detection: Detection, clock: _Clock) -> _FoundFace:
@@ -161,7 +163,7 @@ class FaceAnalyzer:
         clock.lap("embed")
         landmarks = (points * factor + (left, top)) / image.scale
         original = _scaled(detection.box, 1.0 / image.scale)
-        quality = rate(measure(crop, landmarks, original, image.size))
+        quality = rate(measure(crop, landmarks, original, image.size, self._embedder.template))
         clock.lap("quality")
         width, height = image.size
         inside = Box(

@@ -20,12 +20,14 @@ from faceward.vision.tensors import InputConvention, image_tensor
 class EmbeddingConvention:
     """What an embedding model of the ArcFace kind takes and gives.
 
-    template: where the five landmarks lie in its input, in pixels. dimension: length of the embedding.
+    template: where the five landmarks lie in its input, in pixels. dimension: length of the embedding. min_norm: a crop
+    whose embedding is shorter than this before it is brought to unit length shows no face; 0 where that is not known.
     """
 
     input: InputConvention
     template: tuple[tuple[float, float], ...]
     dimension: int
+    min_norm: float = 0.0
 
 
 class FaceEmbedder:
@@ -47,7 +49,7 @@ class FaceEmbedder:
             )
         self._session = session
         self._convention = convention
-        self._template: Points = np.array(convention.template, np.float32)
+        self.template: Points = np.array(convention.template, np.float32)
         self._any_batch = takes[0] is None
 
     @property
@@ -57,15 +59,20 @@ class FaceEmbedder:
     def crop(self, pixels: BGRImage, landmarks: Points) -> BGRImage:
         """The aligned crop of a face, BGR uint8 of the model's input size. landmarks: five, in pixels of the image."""
         convention = self._convention.input
-        return align(pixels, landmarks, self._template, (convention.width, convention.height))
+        return align(pixels, landmarks, self.template, (convention.width, convention.height))
 
-    def embed(self, crops: Sequence[BGRImage]) -> NDArray[np.float32]:
-        """The unit embeddings of aligned crops: shape (n, dimension), float32."""
+    @property
+    def min_norm(self) -> float:
+        """Below this length an embedding is of no face."""
+        return self._convention.min_norm
+
+    def embed(self, crops: Sequence[BGRImage]) -> tuple[NDArray[np.float32], list[float]]:
+        """The unit embeddings of aligned crops, shape (n, dimension) float32, and how long each was before."""
         unit = np.empty((len(crops), self.dimension), np.float32)
         tensors = [image_tensor(crop, self._convention.input) for crop in crops]
         if self._any_batch and tensors:
             tensors = [np.concatenate(tensors)]
-        done = 0
+        norms: list[float] = []
         for tensor in tensors:
             for raw in self._session.run(tensor)[0].reshape(len(tensor), -1):
                 norm = math.sqrt(float(raw @ raw)) if len(raw) == self.dimension else 0.0
@@ -75,11 +82,11 @@ class FaceEmbedder:
                         f"The embedding model gave {len(raw)} numbers that are no direction; {self.dimension} finite ones "
                         "are needed."
                     )
-                np.multiply(raw, np.float32(1.0 / norm), out=unit[done])
-                done += 1
-        return unit
+                np.multiply(raw, np.float32(1.0 / norm), out=unit[len(norms)])
+                norms.append(norm)
+        return unit, norms
 
     def embed_one(self, crop: BGRImage) -> Embedding:
         """The unit embedding of one crop: shape (dimension,), float32."""
-        embedding: Embedding = self.embed((crop,))[0]
+        embedding: Embedding = self.embed((crop,))[0][0]
         return embedding

@@ -121,7 +121,15 @@ def _faceplugin() -> KnownPack:
             files={file.name: file.sha256 for file in wanted},
             detector="fr_detect.onnx",
             landmarks="fr_landmark.onnx",
-            embedding=EmbeddingModel(file="fr_feature.onnx", dimension=512, colour="bgr", mean=127.5, scale=128.0),
+            embedding=EmbeddingModel(
+                file="fr_feature.onnx",
+                dimension=512,
+                colour="bgr",
+                mean=127.5,
+                scale=128.0,
+                # Measured: faces that anything can tell apart are above 2.0, patterns taken for a face below 1.82.
+                min_norm=1.9,
+            ),
             threshold=0.35,
         ),
         wanted=wanted,

@@ -35,7 +35,10 @@ class Licence(_Part):
 
 
 class EmbeddingModel(_Part):
-    """The embedding model and what it takes: (pixel - mean) / scale, of crops aligned to the template."""
+    """The embedding model and what it takes: (pixel - mean) / scale, of crops aligned to the template.
+
+    min_norm: length of the raw embedding below which the crop shows no face; 0 where that is not known.
+    """
 
     file: FileName
     dimension: int = Field(ge=1, le=16_000)
@@ -45,6 +48,7 @@ class EmbeddingModel(_Part):
     mean: float = Field(ge=-255, le=255)
     scale: float = Field(gt=0, le=1000)
     layout: Layout = "nchw"
+    min_norm: float = Field(default=0.0, ge=0)
     template: Literal["arcface"] | tuple[_Point, _Point, _Point, _Point, _Point] = "arcface"
 
     @property
@@ -56,7 +60,7 @@ class EmbeddingModel(_Part):
         else:
             points = self.template
         given = InputConvention(self.width, self.height, self.colour, self.mean, self.scale, self.layout)
-        return EmbeddingConvention(input=given, template=points, dimension=self.dimension)
+        return EmbeddingConvention(given, points, self.dimension, self.min_norm)
 
 
 class PackManifest(_Part):
