@@ -15,11 +15,11 @@ from pathlib import Path
 
 import faiss
 import numpy as np
-from galleries import Gallery
 from numpy.typing import NDArray
 
 from faceward.evaluation.noise_model import NoiseModel, Rows
 from faceward.sketches import SketchBuilder, sign_codes
+from galleries import Gallery
 
 LEVELS = (0.9995, 0.9999)
 DEEPEST = 8000

@@ -8,8 +8,8 @@ eigen-spectrum of real embeddings gave these figures, and 100 real photos of 10 
 
 How many are enough. Rank of the true nearest face, for probes whose enrolled photo is at exactly that similarity (where
 an impostor is nearer, and at 0.45 in a gallery of a million one is for half of the probes, that impostor is the true
-nearest). 4,000 probes against one gallery of each size, 250 enrolled photos drawn for each; so "0.9999" is the number of
-candidates that misses one of ten thousand. Where a score is tied, the true nearest counts as the last of the tie.
+nearest). `benchmarks/candidates.py`: 4,000 probes against one gallery of each size, 250 enrolled photos drawn for each,
+so "0.9999" is the number of candidates that misses one of ten thousand. In a tie the true nearest counts as the last.
 
     faces       nearest at 0.45     nearest at 0.40     plain Hamming, 0.45     plain Hamming, 0.40
                 0.9995   0.9999     0.9995   0.9999     0.9995   0.9999         0.9995   0.9999
