@@ -51,9 +51,25 @@ def milliseconds(seconds: Sequence[float]) -> dict[str, float]:
 
 
 def write_json(path: Path | None, content: dict[str, Any]) -> None:
+    """One object, with the machine in it."""
+    _write(path, {"machine": machine(), **content})
+
+
+def write_rows(path: Path | None, rows: list[dict[str, Any]]) -> None:
+    """A list of rows, the last of which tells the machine."""
+    _write(path, [*rows, {"method": "machine", **machine()}])
+
+
+def _write(path: Path | None, content: Any) -> None:
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps({"machine": machine(), **content}, indent=1) + "\n")
+        path.write_text(json.dumps(content, indent=1) + "\n")
+
+
+def wide_console() -> Console:
+    """A terminal's own width; wide enough for a table where the output is kept in a file."""
+    console = Console()
+    return console if console.is_terminal else Console(width=150)
 
 
 def show(console: Console, title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:

@@ -38,7 +38,7 @@ from faceward.store.scopes import ScopeReader
 from faceward.store.search import FaceSearch, Graph
 from galleries import Gallery
 from plots import plot_search
-from report import machine, milliseconds, options, scratch_server, show, write_json
+from report import machine, milliseconds, options, scratch_server, show, wide_console, write_rows
 
 CLIENT, REGION = "bench", "A"
 SIMILARITIES = (0.70, 0.58, 0.45)
@@ -189,7 +189,6 @@ class Bench:
             assert entry is not None
             sketch = entry.sketch
             most = candidates_for(self.faces)
-            shift = owner.execute("SELECT min(id) FROM face_encodings").fetchone()[0]
             rerank = "SELECT id FROM face_encodings WHERE client_id = %s AND id = ANY(%s) ORDER BY (embedding <=> %s) + 0 LIMIT 5"
             owner.execute("SET enable_seqscan = off")
             ratios = []
@@ -212,7 +211,6 @@ class Bench:
                 self.add("bound: SQL re-rank", probes.similarity, None, reranks, 0)
                 ratios.append(statistics.median(autos) / (statistics.median(scans) + statistics.median(reranks)))
             self.facts["auto_to_scan_and_rerank"] = [round(ratio, 3) for ratio in ratios]
-            del shift, sketch, entry, keeper, cache
 
     def flat(self, most: int) -> None:
         """FAISS over the float vectors in memory: exact, without a database, 2 KiB a face."""
@@ -244,45 +242,36 @@ class Bench:
             for order in ("relaxed_order", "strict_order"):
                 self.measure(f"HNSW ef_search 40, iterative {order}", by(Graph(100, 40, order)), most)
 
-    def throughput(self, seconds: float) -> list[dict[str, Any]]:
+    def throughput(self, seconds: float) -> None:
         """Searches a second by 1, 8 and 64 threads on this one region."""
-        results = []
-        rows = self.probes[1].rows
+        probes = self.probes[1]
         for threads in (1, 8, 64):
             durations: list[list[float]] = [[] for _ in range(threads)]
             errors: list[str] = []
-            stop = time.perf_counter() + seconds
-
-            def work(
-                number: int, durations: list[list[float]] = durations, errors: list[str] = errors, stop: float = stop
-            ) -> None:
-                position = number * 31
-                while time.perf_counter() < stop:
-                    start = time.perf_counter()
-                    try:
-                        self.service.search(rows[position % len(rows)], region=REGION, client_id=CLIENT)
-                    except faceward.FacewardError as exc:
-                        errors.append(str(exc))
-                    durations[number].append(time.perf_counter() - start)
-                    position += 1
-
-            workers = [threading.Thread(target=work, args=(number,)) for number in range(threads)]
             begin = time.perf_counter()
+            workers = [
+                threading.Thread(
+                    target=self._search_until, args=(begin + seconds, probes.rows, number, durations[number], errors)
+                )
+                for number in range(threads)
+            ]
             for worker in workers:
                 worker.start()
             for worker in workers:
                 worker.join()
             took = time.perf_counter() - begin
             done = [value for part in durations for value in part]
-            results.append(
-                {
-                    "threads": threads,
-                    "searches_per_s": round(len(done) / took, 1),
-                    **milliseconds(done),
-                    "errors": len(errors),
-                }
-            )
-        return results
+            self.add(f"auto, {threads} threads", probes.similarity, None, done, 0)
+            self.rows[-1] |= {"searches_per_s": round(len(done) / took, 1), "errors": len(errors)}
+
+    def _search_until(self, stop: float, rows: Rows, position: int, durations: list[float], errors: list[str]) -> None:
+        while (start := time.perf_counter()) < stop:
+            position += 31
+            try:
+                self.service.search(rows[position % len(rows)], region=REGION, client_id=CLIENT)
+            except faceward.FacewardError as exc:
+                errors.append(str(exc))
+            durations.append(time.perf_counter() - start)
 
 
 def main() -> None:
@@ -300,8 +289,8 @@ def main() -> None:
     count, seconds = (200, 1.0) if arguments.quick else (arguments.probes, 5.0)
     rows: list[dict[str, Any]] = []
     facts: list[dict[str, Any]] = []
-    throughput: list[dict[str, Any]] = []
-    console = Console()
+    console = wide_console()
+    console.print(machine())
     with scratch_server(arguments.directory) as server, Progress(console=console, transient=True) as progress:
         for size in sizes:
             bench = Bench(console, server, size, count, progress)
@@ -309,7 +298,7 @@ def main() -> None:
             bench.strategies(slow)
             bench.bounds()
             if size == 100_000 or (arguments.quick and size == max(sizes)):
-                throughput = bench.throughput(seconds)
+                bench.throughput(seconds)
             bench.flat(slow)
             if size <= arguments.hnsw_up_to:
                 bench.graph(count)
@@ -317,8 +306,7 @@ def main() -> None:
             facts.append(bench.facts)
             bench.close()
             # After each size, so that an interrupted run has something to show.
-            content = {"searches": rows, "sizes": facts, "throughput": throughput, "counted_from": COUNTED_FROM}
-            write_json(arguments.json, content)
+            write_rows(arguments.json, [*rows, *({"method": "facts", **fact} for fact in facts)])
     show(
         console,
         "Recall@1 of probes with a true nearest similarity above 0.40, and latency of one search",
@@ -336,10 +324,11 @@ def main() -> None:
             for row in rows
         ],
     )
-    show(console, "Each size", list(dict.fromkeys(key for fact in facts for key in fact)),
-         [[fact.get(key, "") for key in dict.fromkeys(key for fact in facts for key in fact)] for fact in facts])  # fmt: skip
-    if throughput:
-        show(console, "Throughput of one region", list(throughput[0]), [list(row.values()) for row in throughput])
+    names = list(dict.fromkeys(name for fact in facts for name in fact))
+    show(console, "Each size", names, [[fact.get(name, "") for name in names] for fact in facts])
+    threaded = [row for row in rows if "searches_per_s" in row]
+    names = ["method", "searches_per_s", "p50_ms", "p95_ms", "p99_ms", "errors"]
+    show(console, "Throughput of one region", names, [[row[name] for name in names] for row in threaded])
     if arguments.plot:
         plot_search(rows, arguments.plot, machine())
 
