@@ -8,6 +8,7 @@ import itertools
 import json
 import os
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -27,34 +28,48 @@ LFW = Path(__file__).resolve().parents[2] / "shared" / "faces" / "lfw100"
 
 
 @pytest.fixture(scope="session")
-def copy_cluster(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], Path]:
+def server_directories() -> Iterator[Callable[[], Path]]:
+    """Makes directories for servers.
+
+    Not in pytest's own: where root runs the tests PostgreSQL runs as another user, and each start of pytest closes that
+    directory to others, also under the servers of a run that is still going on.
+    """
+    with contextlib.ExitStack() as made:
+        yield lambda: Path(
+            made.enter_context(tempfile.TemporaryDirectory(prefix="faceward-", ignore_cleanup_errors=True))
+        )
+
+
+@pytest.fixture(scope="session")
+def copy_cluster(
+    tmp_path_factory: pytest.TempPathFactory, server_directories: Callable[[], Path]
+) -> Callable[[Path], Path]:
     """Copies a stopped cluster with a migrated template database to a new directory: initdb takes seconds.
 
     All test processes share the original. Tests lose no data that matters, so it need not wait for the disk.
     """
     base = tmp_path_factory.getbasetemp()
     made = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "cluster"
-    made.mkdir(exist_ok=True)
-    with (made / "making").open("a") as lock:
+    with made.with_suffix(".lock").open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (made / "done").exists():
-            extra = {"fsync": "off", "shared_buffers": "256MB"}
-            with contextlib.closing(EmbeddedServer(made / "data", extra)) as original:
+        if not made.exists():
+            data = server_directories() / "data"
+            with contextlib.closing(EmbeddedServer(data, {"fsync": "off", "shared_buffers": "256MB"})) as original:
                 original.ensure_database(TEMPLATE)
                 Schema(original.url_of(TEMPLATE)).upgrade()
-            (made / "done").touch()
+            subprocess.run(["cp", "-a", data, made], check=True)
 
     def copy(target: Path) -> Path:
-        subprocess.run(["cp", "-a", made / "data", target], check=True)
+        subprocess.run(["cp", "-a", made, target], check=True)
         return target
 
     return copy
 
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory, copy_cluster: Callable[[Path], Path]) -> Iterator[EmbeddedServer]:
+def server(server_directories: Callable[[], Path], copy_cluster: Callable[[Path], Path]) -> Iterator[EmbeddedServer]:
     """One server for each test process."""
-    with contextlib.closing(EmbeddedServer(copy_cluster(tmp_path_factory.mktemp("pg") / "data"))) as server:
+    with contextlib.closing(EmbeddedServer(copy_cluster(server_directories() / "data"))) as server:
         yield server
 
 

@@ -56,17 +56,17 @@ class OtherProcess:
 
 
 @pytest.fixture
-def directory(tmp_path: Path, copy_cluster: Callable[[Path], Path]) -> Iterator[Path]:
+def directory(server_directories: Callable[[], Path], copy_cluster: Callable[[Path], Path]) -> Iterator[Path]:
     """A cluster of this test's own, not running; what a failed test leaves running is stopped."""
-    directory = copy_cluster(tmp_path / "data")
+    directory = copy_cluster(server_directories() / "data")
     yield directory
     stop(directory)
 
 
 @pytest.fixture(scope="module")
-def fresh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]:
+def fresh(server_directories: Callable[[], Path]) -> Iterator[EmbeddedServer]:
     """A server in a directory that did not exist, with no setting of ours; a first try was killed in its initdb."""
-    directory = tmp_path_factory.mktemp("fresh") / "data"
+    directory = server_directories() / "data"
     first = subprocess.Popen([sys.executable, "-c", OPEN_AND_WAIT, str(directory)], stdin=subprocess.PIPE)
     wait_until(lambda: (directory.with_name("data.new") / "PG_VERSION").exists())
     for process in [*psutil.Process(first.pid).children(recursive=True), first]:
@@ -254,10 +254,10 @@ def test_a_directory_that_holds_something_else_is_left_as_it_is(tmp_path: Path) 
 
 
 def test_a_socket_in_a_common_directory_is_the_owners_alone(
-    tmp_path: Path, copy_cluster: Callable[[Path], Path]
+    server_directories: Callable[[], Path], copy_cluster: Callable[[Path], Path]
 ) -> None:
     """A path too long for a socket puts it elsewhere, where other users may enter; logins need no password."""
-    folder = tmp_path / ("long" * 30)
+    folder = server_directories() / ("long" * 30)
     folder.mkdir()
     with contextlib.closing(EmbeddedServer(copy_cluster(folder / "data"))) as server:
         assert answer(server) == 1

@@ -1,0 +1,236 @@
+"""Raw SQL as faceward_app: without a tenant nothing is there, with one only that tenant's rows are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from faceward.store.database import APP_ROLE, EVERY_MODEL, SET_TENANT
+from faceward.store.gallery import Gallery
+from synthetic import new_face
+
+TABLES = (
+    "SELECT oid::regclass::text FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p')"
+)
+UNSCOPED = {"alembic_version"}
+"""Tables that hold nothing of any tenant. A new table is a tenant's until it is named here."""
+
+
+@pytest.fixture
+def app(database_url: str, gallery: Gallery) -> Iterator[psycopg.Connection]:
+    """A connection as faceward_app to a database in which two clients have the same regions and ids of their own."""
+    for client in ("acme", "globex"):
+        for region in ("A", "B"):
+            gallery.create_person(client, region, f"{client} in {region}", [new_face(1, "one"), new_face(2, "two")])
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute(f"SET ROLE {APP_ROLE}")
+        yield connection
+
+
+@pytest.fixture
+def tables(database_url: str) -> list[str]:
+    with psycopg.connect(database_url) as connection:
+        found = {row[0] for row in connection.execute(TABLES)}
+    assert {"persons", "face_encodings", "regions", "embedding_models"} <= found
+    return sorted(found - UNSCOPED)
+
+
+def as_acme(app: psycopg.Connection, statement: str, parameters: tuple[object, ...] = ()) -> None:
+    with app.transaction():
+        app.execute(SET_TENANT, ("acme",))
+        app.execute(statement, parameters)
+
+
+def count(app: psycopg.Connection, table: str) -> int:
+    row = app.execute(sql.SQL("SELECT count(*) FROM {}").format(sql.Identifier(table))).fetchone()
+    assert row is not None
+    return row[0]
+
+
+def test_without_a_tenant_no_table_shows_a_row(app: psycopg.Connection, tables: list[str]) -> None:
+    assert {table: count(app, table) for table in tables} == dict.fromkeys(tables, 0)
+
+
+def test_with_a_tenant_each_table_shows_its_rows_only(app: psycopg.Connection, tables: list[str]) -> None:
+    for table in tables:
+        with app.transaction():
+            app.execute(SET_TENANT, ("acme",))
+            clients = app.execute(sql.SQL("SELECT DISTINCT client_id FROM {}").format(sql.Identifier(table))).fetchall()
+        assert clients == [("acme",)], table
+        # The tenant ended with its transaction.
+        assert count(app, table) == 0
+
+
+@pytest.mark.parametrize("tenant", ["", "Acme", "acme ", "initech", "%", "acme' OR ''='"])
+def test_a_tenant_that_does_not_exist_shows_nothing(app: psycopg.Connection, tables: list[str], tenant: str) -> None:
+    with app.transaction():
+        app.execute(SET_TENANT, (tenant,))
+        assert {table: count(app, table) for table in tables} == dict.fromkeys(tables, 0)
+
+
+def test_every_table_has_row_security_for_its_owner_too(database_url: str, tables: list[str]) -> None:
+    with psycopg.connect(database_url) as connection:
+        for table in tables:
+            state = connection.execute(
+                "SELECT relrowsecurity, relforcerowsecurity FROM pg_class WHERE oid = %s::regclass", (table,)
+            ).fetchone()
+            assert state == (True, True), table
+
+
+def test_every_policy_names_the_tenant(database_url: str, tables: list[str]) -> None:
+    """One more permissive policy would open a table: they are joined by OR."""
+    with psycopg.connect(database_url) as connection:
+        policies = connection.execute("SELECT tablename, policyname, cmd, qual, with_check FROM pg_policies").fetchall()
+    tenant = "((client_id)::text = current_setting('faceward.client_id'::text, true))"
+    by_name = {(table, name): rest for table, name, *rest in policies}
+    asked_for = by_name.pop(("embedding_models", "model_names"))
+    assert asked_for == ["SELECT", "(current_setting('faceward.every_model'::text, true) = 'on'::text)", None]
+    assert by_name == {(table, "tenant"): ["ALL", tenant, tenant] for table in tables}
+
+
+def test_the_models_of_all_tenants_are_shown_on_demand_and_nothing_else(
+    app: psycopg.Connection, tables: list[str]
+) -> None:
+    with app.transaction():
+        app.execute(EVERY_MODEL)
+        assert {table: count(app, table) for table in tables if count(app, table)} == {"embedding_models": 2}
+    with app.transaction():
+        app.execute(EVERY_MODEL)
+        assert app.execute("DELETE FROM embedding_models").rowcount == 0
+
+
+def test_another_tenants_rows_cannot_be_changed_or_deleted(
+    app: psycopg.Connection, database_url: str, tables: list[str]
+) -> None:
+    def content() -> dict[str, list[tuple[object, ...]]]:
+        with psycopg.connect(database_url) as connection:
+            return {
+                table: connection.execute(
+                    sql.SQL("SELECT t::text FROM {} t WHERE client_id <> 'acme' ORDER BY 1").format(
+                        sql.Identifier(table)
+                    )
+                ).fetchall()
+                for table in tables
+            }
+
+    before = content()
+    assert all(before.values())
+    with app.transaction():
+        app.execute(SET_TENANT, ("acme",))
+        for change in (
+            "UPDATE persons SET name = 'Mallory'",
+            "UPDATE persons SET name = 'Mallory' WHERE client_id = 'globex'",
+            "UPDATE face_encodings SET confidence = 0",
+            "DELETE FROM face_encodings",
+            "DELETE FROM persons",
+            "DELETE FROM persons WHERE client_id = 'globex'",
+            "DELETE FROM regions",
+            "DELETE FROM embedding_models",
+        ):
+            app.execute(change)
+    assert content() == before
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "INSERT INTO regions (client_id, name) VALUES ('globex', 'C')",
+        "INSERT INTO embedding_models (client_id, model_id) VALUES ('globex', 'm')",
+        "INSERT INTO persons (client_id, name, region) VALUES ('globex', 'Mallory', 'A')",
+        "INSERT INTO persons (name, region) VALUES ('Mallory', 'A')",
+        "UPDATE persons SET client_id = 'globex'",
+        "UPDATE regions SET client_id = 'globex'",
+        "UPDATE face_encodings SET client_id = 'globex'",
+        "UPDATE embedding_models SET client_id = 'globex'",
+        "INSERT INTO face_encodings (client_id, person_id, region, model_id, embedding) "
+        "SELECT 'globex', person_id, region, model_id, embedding FROM face_encodings",
+    ],
+)
+def test_no_row_can_be_given_to_another_tenant(app: psycopg.Connection, statement: str) -> None:
+    with pytest.raises(psycopg.errors.InsufficientPrivilege, match="row-level security"):
+        as_acme(app, statement)
+
+
+def test_a_face_cannot_be_given_to_another_tenants_person_or_region(app: psycopg.Connection, database_url: str) -> None:
+    """The foreign keys name the tenant on both sides."""
+    with psycopg.connect(database_url) as connection:
+        row = connection.execute("SELECT id FROM persons WHERE client_id = 'globex' AND region = 'A'").fetchone()
+    with pytest.raises(psycopg.errors.ForeignKeyViolation, match="fk_face_person"):
+        as_acme(app, "UPDATE face_encodings SET person_id = %s WHERE region = 'A'", tuple(row or ()))
+
+
+def test_a_face_cannot_be_in_another_region_than_its_person(app: psycopg.Connection) -> None:
+    with pytest.raises(psycopg.errors.ForeignKeyViolation, match="fk_face_person"):
+        as_acme(app, "UPDATE face_encodings SET region = 'B' WHERE region = 'A'")
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "ALTER TABLE persons DISABLE ROW LEVEL SECURITY",
+        "DROP POLICY tenant ON persons",
+        "CREATE POLICY open ON persons USING (true)",
+        "TRUNCATE persons CASCADE",
+        "DROP TABLE face_encodings",
+        "CREATE TABLE public.mine ()",
+        "UPDATE alembic_version SET version_num = '0'",
+        "COPY persons TO PROGRAM 'cat'",
+        "SELECT pg_read_file('postgresql.conf')",
+    ],
+)
+def test_the_role_can_do_no_more_than_its_work(app: psycopg.Connection, statement: str) -> None:
+    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+        app.execute(statement)
+
+
+def test_every_key_names_the_tenant(database_url: str, tables: list[str]) -> None:
+    """On both sides of a foreign key: so the tables can be distributed by it, and no key crosses a tenant."""
+    with psycopg.connect(database_url) as connection:
+        keys = connection.execute(
+            """
+            SELECT c.conrelid::regclass::text, c.conname, c.contype::text,
+                   (SELECT array_agg(attname::text) FROM pg_attribute WHERE attrelid = c.conrelid AND attnum = ANY(c.conkey)),
+                   (SELECT array_agg(attname::text) FROM pg_attribute WHERE attrelid = c.confrelid AND attnum = ANY(c.confkey))
+            FROM pg_constraint c WHERE c.contype IN ('p', 'u', 'f') AND c.connamespace = 'public'::regnamespace
+            """
+        ).fetchall()
+        unique_indexes = connection.execute(
+            "SELECT indexrelid::regclass::text, array_agg(attname::text) FROM pg_index JOIN pg_attribute ON "
+            "attrelid = indexrelid WHERE indisunique AND indrelid = ANY(%s::regclass[]) GROUP BY 1",
+            (tables,),
+        ).fetchall()
+    by_table = {table: [key for key in keys if key[0] == table] for table in tables}
+    for table, of_table in by_table.items():
+        assert "p" in [kind for _, _, kind, _, _ in of_table], f"{table} has no primary key"
+        for _, name, kind, here, there in of_table:
+            assert "client_id" in here, name
+            assert kind != "f" or "client_id" in there, name
+    assert all("client_id" in columns for _, columns in unique_indexes)
+
+
+def test_every_tenant_column_is_of_one_type(database_url: str, tables: list[str]) -> None:
+    with psycopg.connect(database_url) as connection:
+        columns = connection.execute(
+            "SELECT attrelid::regclass::text, format_type(atttypid, atttypmod), attnotnull, attcollation::regcollation::text, "
+            "pg_get_expr(adbin, adrelid) FROM pg_attribute LEFT JOIN pg_attrdef ON adrelid = attrelid AND adnum = attnum "
+            "WHERE attname = 'client_id' AND attrelid = ANY(%s::regclass[])",
+            (tables,),
+        ).fetchall()
+    assert {column[0] for column in columns} == set(tables)
+    assert {column[1:] for column in columns} == {
+        ("character varying(100)", True, '"default"', "'default'::character varying")
+    }
+
+
+def test_nothing_fires_or_cascades_across_a_key(database_url: str, tables: list[str]) -> None:
+    """No triggers of ours, and no key that changes rows when another changes: a distributed table allows neither."""
+    with psycopg.connect(database_url) as connection:
+        triggers = connection.execute("SELECT tgname FROM pg_trigger WHERE NOT tgisinternal").fetchall()
+        actions = connection.execute(
+            "SELECT conname, confupdtype::text, confdeltype::text FROM pg_constraint WHERE contype = 'f'"
+        ).fetchall()
+    assert triggers == []
+    assert all(update == "a" and delete in ("a", "c") for _, update, delete in actions), actions
