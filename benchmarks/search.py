@@ -189,7 +189,10 @@ class Bench:
             assert entry is not None
             sketch = entry.sketch
             most = candidates_for(self.faces)
-            rerank = "SELECT id FROM face_encodings WHERE client_id = %s AND id = ANY(%s) ORDER BY (embedding <=> %s) + 0 LIMIT 5"
+            rerank = (
+                "SELECT id FROM face_encodings WHERE client_id = %s AND id = ANY(%s) "
+                "ORDER BY (embedding <=> %s) + 0 LIMIT 5"
+            )
             owner.execute("SET enable_seqscan = off")
             ratios = []
             for probes in self.probes:

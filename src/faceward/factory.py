@@ -113,7 +113,7 @@ def open_service(
         )
         closing.append(analyzer.close)
         gallery = Gallery(database, pack.model_id)
-        search = FaceSearch(searched)
+        search = FaceSearch(searched, settings.search.most_at_once)
         keeper = SketchKeeper(
             ScopeReader(searched, pack.model_id, pack.dimension),
             SketchCache(settings.search.sketch_bytes, pack.dimension),

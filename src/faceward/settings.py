@@ -86,6 +86,9 @@ class SearchSettings(_Section):
     threshold: float | None = Field(
         None, ge=-1, le=1, description="The similarity from which on a face is a match; unset: the model pack's."
     )
+    most_at_once: int | None = Field(
+        None, ge=1, description="Searches under way in one process, the others wait; unset: four for each core."
+    )
     sketch_from: int = Field(
         2_000, ge=0, description="Faces of a region from which on `auto` searches its sketch in memory, not SQL alone."
     )

@@ -7,6 +7,8 @@ source can be wrong only by leaving somebody out. A new strategy is a new Candid
 
 from __future__ import annotations
 
+import os
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -193,10 +195,15 @@ ORDER BY t.distance, t.id
 
 
 class FaceSearch:
-    """Runs searches against one database, each in one round trip, the tenant's scope included."""
+    """Runs searches against one database, each in one round trip, the tenant's scope included.
 
-    def __init__(self, database: Database) -> None:
+    most_at_once: searches under way; further ones wait for their turn. A search is work for the processor: more of them
+    than there are cores to do it only take time from each other.
+    """
+
+    def __init__(self, database: Database, most_at_once: int | None = None) -> None:
         self._database = database
+        self._turns = threading.BoundedSemaphore(most_at_once or 4 * (os.cpu_count() or 1))
 
     def search(
         self,
@@ -214,7 +221,7 @@ class FaceSearch:
         transaction as the search, so that they can't outlive it.
         """
         answers = []
-        with self._database.driver_connection() as connection, connection.cursor(binary=True) as cursor:
+        with self._turns, self._database.driver_connection() as connection, connection.cursor(binary=True) as cursor:
             cursors = []
             with connection.pipeline():
                 settings: dict[str, str] = {"faceward.client_id": client_id, **_PLAN}
