@@ -49,7 +49,7 @@ class WantedFile:
 
 
 class SourceError(Exception):
-    """A source did not give a file; the text says why. Never leaves this module's callers: they try the next source."""
+    """A source did not give a file; the text says why. It never leaves this module: the next source is tried."""
 
 
 Put: TypeAlias = Callable[[WantedFile, Iterable[bytes]], None]
@@ -95,7 +95,7 @@ class WebFiles:
 
 @dataclass(frozen=True, slots=True)
 class LocalArchive:
-    """An archive that somebody put there by hand."""
+    """An archive that is there already, because somebody put it there."""
 
     path: Path
     sha256: str
@@ -105,8 +105,6 @@ class LocalArchive:
         return str(self.path)
 
     def deliver(self, wanted: Sequence[WantedFile], put: Put) -> None:
-        if not self.path.is_file():
-            raise SourceError("no such file")
         _deliver_members(self.path, self.sha256, wanted, put)
 
 
@@ -181,39 +179,57 @@ def fetch_files(
     if not missing_files(wanted, directory):
         return
     tell = notify or _silent
-    with process_lock(lock, waiting=lambda: tell(f"Another process is fetching {what}; waiting for it.")):
-        missing = missing_files(wanted, directory)
-        total = sum(file.size for file in missing)
-        done = 0
-        said: list[str] = []
-
-        def put(file: WantedFile, chunks: Iterable[bytes]) -> None:
-            nonlocal done
-            start = done
-            try:
-                write_atomically(directory / file.name, _counted(_verified(file, chunks), report))
-            except SourceError:
-                done = start
-                raise
-
-        def report(size: int) -> None:
-            nonlocal done
-            done += size
-            if progress is not None:
-                progress(done, total)
-
-        for source in sources:
-            if not missing:
-                return
-            try:
-                source.deliver(missing, put)
-            except SourceError as exc:
-                said.append(f"{source.label}: {exc}")
+    try:
+        with process_lock(lock, waiting=lambda: tell(f"Another process is fetching {what}; waiting for it.")):
             missing = missing_files(wanted, directory)
-        if missing:
-            names = ", ".join(file.name for file in missing)
-            tried = "".join(f"\n  - {line}" for line in said)
-            raise PackUnavailableError(f"{what}: can't get {names}. Tried:{tried}\n{by_hand}")
+            said = _fetch_missing(
+                missing, directory, sources, progress, lambda label: tell(f"Fetching {what}: {label}")
+            )
+            missing = missing_files(missing, directory)
+    except OSError as exc:
+        raise PackUnavailableError(f"{what} can't be written to {directory}: {exc.strerror or exc}.") from exc
+    if missing:
+        names = ", ".join(file.name for file in missing)
+        tried = "".join(f"\n  - {line}" for line in said)
+        raise PackUnavailableError(f"{what}: can't get {names}. Tried:{tried}\n{by_hand}")
+
+
+def _fetch_missing(
+    missing: Sequence[WantedFile],
+    directory: Path,
+    sources: Sequence[Source],
+    progress: Progress | None,
+    begin: Callable[[str], None],
+) -> list[str]:
+    """Ask one source after the other. Returns what those said that did not have everything."""
+    total, done = sum(file.size for file in missing), 0
+
+    def put(file: WantedFile, chunks: Iterable[bytes]) -> None:
+        nonlocal done
+        start = done
+        try:
+            write_atomically(directory / file.name, _counted(_verified(file, chunks), report))
+        except SourceError:
+            done = start
+            raise
+
+    def report(size: int) -> None:
+        nonlocal done
+        done += size
+        if progress is not None:
+            progress(done, total)
+
+    said = []
+    for source in sources:
+        if not missing:
+            break
+        begin(source.label)
+        try:
+            source.deliver(missing, put)
+        except SourceError as exc:
+            said.append(f"{source.label}: {exc}")
+        missing = missing_files(missing, directory)
+    return said
 
 
 def _silent(_: str) -> None:

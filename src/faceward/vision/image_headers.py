@@ -17,6 +17,8 @@ ImageFormat: TypeAlias = Literal["JPEG", "PNG", "WebP", "BMP"]
 _ORIENTATION_TAG = 0x0112
 _MOST_SCANS = 100
 """A progressive JPEG of ordinary software has about ten scans; each costs a pass over all pixels."""
+_MOST_PARTS = 20_000
+"""Segments or chunks; a photo has tens, and a large PNG some thousands."""
 _FRAME_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _PROGRESSIVE = frozenset({0xC2, 0xC6, 0xCA, 0xCE})
 _MARKERS_WITHOUT_LENGTH = frozenset({0x01, *range(0xD0, 0xD8)})
@@ -76,8 +78,9 @@ def _damaged(name: str, what: str) -> DamagedImageError:
 
 
 def _read_jpeg(data: bytes) -> ImageHeader:
-    position, size, orientation, progressive = 2, None, 1, False
-    while True:
+    size: tuple[int, int] | None = None
+    position, orientation, progressive = 2, 1, False
+    for _ in range(_MOST_PARTS):
         if data[position] != 0xFF:
             raise _damaged("JPEG", f"no marker at byte {position}")
         marker = data[position + 1]
@@ -87,11 +90,9 @@ def _read_jpeg(data: bytes) -> ImageHeader:
         position += 2
         if marker in _MARKERS_WITHOUT_LENGTH:
             continue
-        if marker == 0xD9:
-            raise _damaged("JPEG", "it ends before its first scan")
         (length,) = struct.unpack_from(">H", data, position)
-        if length < 2:
-            raise _damaged("JPEG", f"a segment of {length} bytes at byte {position}")
+        if length < 2 or marker == 0xD9:
+            raise _damaged("JPEG", f"no picture, but marker {marker:#x} at byte {position}")
         if marker in _FRAME_MARKERS and size is None:
             height, width = struct.unpack_from(">HH", data, position + 3)
             size, progressive = (width, height), marker in _PROGRESSIVE
@@ -115,32 +116,32 @@ def _read_png(data: bytes) -> ImageHeader:
         raise _damaged("PNG", "its first chunk is not IHDR")
     width, height = struct.unpack_from(">II", data, 16)
     position, orientation = 8, 1
-    while True:
-        if position + 8 > len(data):
-            raise _damaged("PNG", f"it ends early, after {len(data)} bytes")
+    for _ in range(_MOST_PARTS):
         length, kind = struct.unpack_from(">I4s", data, position)
         if position + 12 + length > len(data):
-            raise _damaged("PNG", f"it ends early, after {len(data)} bytes")
+            break
         if kind == b"eXIf":
             orientation = exif_orientation(data[position + 8 : position + 8 + length])
         elif kind == b"IEND":
             return ImageHeader("PNG", width, height, orientation)
         position += 12 + length
+    raise _damaged("PNG", f"it ends early, after {len(data)} bytes")
 
 
 def _read_webp(data: bytes) -> ImageHeader:
     (riff_length,) = struct.unpack_from("<I", data, 4)
     if riff_length + 8 > len(data):
         raise _damaged("WebP", f"it ends early, after {len(data)} of {riff_length + 8} bytes")
-    end, position, size, orientation = riff_length + 8, 12, None, 1
-    while position + 8 <= end:
+    size: tuple[int, int] | None = None
+    end, position, orientation = riff_length + 8, 12, 1
+    for _ in range(_MOST_PARTS):
+        if position + 8 > end:
+            break
         kind, length = struct.unpack_from("<4sI", data, position)
         body = position + 8
         if kind == b"VP8X":
-            size = (
-                1 + int.from_bytes(data[body + 4 : body + 7], "little"),
-                1 + int.from_bytes(data[body + 7 : body + 10], "little"),
-            )
+            width, height = (int.from_bytes(data[start : start + 3], "little") for start in (body + 4, body + 7))
+            size = (1 + width, 1 + height)
         elif kind == b"VP8 " and size is None:
             width, height = struct.unpack_from("<HH", data, body + 6)
             size = (width & 0x3FFF, height & 0x3FFF)
@@ -148,8 +149,7 @@ def _read_webp(data: bytes) -> ImageHeader:
             (bits,) = struct.unpack_from("<I", data, body + 1)
             size = ((bits & 0x3FFF) + 1, ((bits >> 14) & 0x3FFF) + 1)
         elif kind == b"EXIF":
-            block = data[body : body + length]
-            orientation = exif_orientation(block.removeprefix(b"Exif\0\0"))
+            orientation = exif_orientation(data[body : body + length].removeprefix(b"Exif\0\0"))
         position = body + length + (length & 1)
     if size is None:
         raise _damaged("WebP", "it holds no picture")

@@ -7,7 +7,6 @@ import os
 import stat
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import Any, BinaryIO, Final
 
 import cv2
@@ -111,20 +110,26 @@ def read_image_file(path: str | os.PathLike[str], max_bytes: int) -> bytes:
     Raises ImageNotFoundError and ImageTooLargeError.
     """
     try:
-        shown = str(Path(path))
-        # A pipe without a writer blocks open() for ever, unless O_NONBLOCK is set.
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-        with os.fdopen(descriptor, "rb", buffering=0) as file:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                raise ImageNotFoundError(f"{shown} is not a file: give the path of an image file.")
+        with open(path, "rb", buffering=0, opener=_open_at_once) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise ImageNotFoundError(f"{os.fspath(path)} is not a file: give the path of an image file.")
             data = _read_bounded(file, max_bytes)
     except FileNotFoundError as exc:
-        raise ImageNotFoundError(f"There is no image file at {shown}.") from exc
-    except (OSError, ValueError, TypeError) as exc:
-        raise ImageNotFoundError(f"The image file {os.fspath(path)!r} can't be read: {exc}.") from exc
+        raise ImageNotFoundError(f"There is no image file at {os.fspath(path)}.") from exc
+    except OSError as exc:
+        raise ImageNotFoundError(f"The image file {os.fspath(path)} can't be read: {exc.strerror}.") from exc
+    except ValueError as exc:  # a null character
+        raise ImageNotFoundError(f"{os.fspath(path)!r} is no path of a file: {exc}.") from exc
     if len(data) > max_bytes:
-        raise ImageTooLargeError(f"{shown} holds more than {max_bytes:,} bytes, the limit. Send a smaller image.")
+        raise ImageTooLargeError(
+            f"{os.fspath(path)} holds more than {max_bytes:,} bytes, the limit. Send a smaller image."
+        )
     return data
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    # A pipe without a writer would block for ever.
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def _read_open_file(file: BinaryIO, limits: ImageLimits) -> bytes:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from faceward.errors import PackDamagedError, PackManifestError, UnknownPackError
+from faceward.errors import PackDamagedError, PackManifestError, PackUnavailableError, UnknownPackError
 from faceward.vision.embedding import EmbeddingConvention
 from faceward.vision.fetch import (
     LocalArchive,
@@ -82,7 +82,7 @@ class PackStatus:
     manifest: PackManifest
     present: bool
     directory: Path
-    fetched_from: tuple[str, ...]
+    fetched_from: tuple[str, ...] = ()
 
 
 def _faceplugin() -> KnownPack:
@@ -150,8 +150,8 @@ KNOWN_PACKS: Final[Mapping[str, KnownPack]] = {DEFAULT_PACK: _faceplugin()}
 class PackStore:
     """The packs below a home directory.
 
-    home: packs lie in `packs/NAME`, archives put there by hand in `downloads`. notify: receives lines for the user: that
-    another process fetches the same, and a pack's licence on its first use. known: the packs that can be fetched.
+    home: packs lie in `packs/NAME`, archives put there by hand in `downloads`. notify: receives lines for the user:
+    what is fetched from where, and a pack's licence on its first use. known: the packs that can be fetched.
     """
 
     def __init__(
@@ -172,8 +172,22 @@ class PackStore:
         return (*self._known, *(name for name in added if name not in self._known))
 
     def list(self) -> tuple[PackStatus, ...]:
-        """Every pack and whether its files are on the disk; their content is not read."""
-        return tuple(self._status(name) for name in self.names())
+        """Every pack and whether its files are on the disk; their content is not read.
+
+        A pack whose manifest can't be read is left out, and `notify` told why.
+        """
+        found = []
+        for name in self.names():
+            try:
+                manifest = self._manifest(name)
+            except PackManifestError as exc:
+                self._tell(str(exc))
+                continue
+            directory = self.directory(name)
+            present = all((directory / file).is_file() for file in manifest.files)
+            sources = self._known[name].sources if name in self._known else ()
+            found.append(PackStatus(manifest, present, directory, tuple(source.label for source in sources)))
+        return tuple(found)
 
     def get(self, name: str = DEFAULT_PACK, *, progress: Progress | None = None) -> ModelPack:
         """A pack whose files have all been verified; fetches what is missing.
@@ -205,10 +219,11 @@ class PackStore:
             return self.verify(name)
         directory = self.directory(name)
         by_hand = self._home / "downloads" / known.archive
+        sources = (LocalArchive(by_hand, known.archive_sha256),) if by_hand.is_file() else ()
         fetch_files(
             known.wanted,
             directory,
-            (LocalArchive(by_hand, known.archive_sha256), *known.sources),
+            (*sources, *known.sources),
             what=f"model pack {name}",
             by_hand=(
                 f"By hand: on a machine with a network run `{known.how}`, put the file {known.archive} that it writes "
@@ -231,16 +246,20 @@ class PackStore:
             raise PackManifestError(f"The name {manifest.name} belongs to a pack of faceward; give yours another one.")
         _verify(manifest, directory, f"Mend {directory / MANIFEST_NAME} or the file.")
         target = self.directory(manifest.name)
-        with process_lock(self._home / "locks" / f"pack-{manifest.name}.lock"):
-            if target.exists() and read_manifest(target) != manifest:
-                raise PackManifestError(
-                    f"A different pack of the name {manifest.name} is in {target}. Give this one another name, or "
-                    "delete that directory first."
-                )
-            for name in manifest.files:
-                copy_atomically(directory / name, target / name)
-            # The manifest comes last: without it the directory is no pack yet.
-            copy_atomically(directory / MANIFEST_NAME, target / MANIFEST_NAME)
+        try:
+            with process_lock(self._home / "locks" / f"pack-{manifest.name}.lock"):
+                if (target / MANIFEST_NAME).exists() and read_manifest(target) != manifest:
+                    raise PackManifestError(
+                        f"A different pack of the name {manifest.name} is in {target}. Give this one another name, or "
+                        "delete that directory first."
+                    )
+                for name in manifest.files:
+                    copy_atomically(directory / name, target / name)
+                # The manifest comes last: without it the directory is no pack yet.
+                copy_atomically(directory / MANIFEST_NAME, target / MANIFEST_NAME)
+        except OSError as exc:
+            reason = exc.strerror or type(exc).__name__
+            raise PackUnavailableError(f"Model pack {manifest.name} can't be copied to {target}: {reason}.") from exc
         return manifest
 
     def verify(self, name: str = DEFAULT_PACK) -> tuple[str, ...]:
@@ -271,11 +290,9 @@ class PackStore:
             )
         return manifest
 
-    def _status(self, name: str) -> PackStatus:
-        manifest, directory = self._manifest(name), self.directory(name)
-        present = all((directory / file).is_file() for file in manifest.files)
-        sources = self._known[name].sources if name in self._known else ()
-        return PackStatus(manifest, present, directory, tuple(source.label for source in sources))
+    def _tell(self, line: str) -> None:
+        if self._notify is not None:
+            self._notify(line)
 
     def _show_licence(self, manifest: PackManifest) -> None:
         shown = self.directory(manifest.name) / _LICENCE_SHOWN
@@ -283,7 +300,7 @@ class PackStore:
             return
         licence = manifest.licence
         where = f" Full text: {self.directory(manifest.name) / licence.file}" if licence.file else ""
-        self._notify(f"Model pack {manifest.name}: licence {licence.name}. It allows {licence.allows}.{where}")
+        self._tell(f"Model pack {manifest.name}: licence {licence.name}. It allows {licence.allows}.{where}")
         with suppress(OSError):  # a read-only home shows the notice each time
             write_atomically(shown, ())
 

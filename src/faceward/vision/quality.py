@@ -25,10 +25,11 @@ _TOP, _LEFT, _RIGHT = 0.25, 0.2, 0.8
 class FaceMeasures:
     """What the score is made of.
 
-    size: height of the face's box in pixels of the original. sharpness: mean absolute second difference of the aligned
-    grey face over its contrast, across or down, whichever is less. turn: how far the nose lies from the middle of eyes and mouth, sideways in eye distances and up or
-    down in heights of that part (0 frontal). brightness: mean grey value of the face, 0..255. contrast: standard
-    deviation of it. outside: share of the aligned face that lies beyond the image's border, 0..1.
+    size: height of the face's box in pixels of the original. sharpness: mean absolute second difference of the
+    aligned grey face over its contrast, across or down, whichever is less. turn: how far the nose lies from the
+    middle of eyes and mouth, sideways in eye distances and up or down in heights of that part (0 frontal).
+    brightness: mean grey value of the face, 0..255. contrast: standard deviation of it. outside: share of the
+    aligned face that lies beyond the image's border, 0..1.
     """
 
     size: float

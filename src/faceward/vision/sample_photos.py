@@ -83,10 +83,12 @@ def fetch_sample_photos(
     """
     folder, downloads = home / "photos", home / "downloads"
     for photos in sets:
+        by_hand = downloads / photos.archive
+        sources = (LocalArchive(by_hand, photos.archive_sha256),) if by_hand.is_file() else ()
         fetch_files(
             photos.photos,
             folder,
-            (LocalArchive(downloads / photos.archive, photos.archive_sha256), *photos.sources),
+            (*sources, *photos.sources),
             what="sample photos",
             by_hand=(
                 f"By hand: on a machine with a network run `{photos.how}`, put the file {photos.archive} that it "
