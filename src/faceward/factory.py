@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from faceward.bulk_import import Importer
+from faceward.enrolment import EnrolmentGate
 from faceward.retrieval import KeeperSettings, RetrievalSettings, Retriever, SketchKeeper
 from faceward.service import FaceService
 from faceward.settings import EMBEDDED, Settings, load_settings
@@ -141,16 +142,20 @@ def open_service(
             large_from=settings.search.hnsw_rebuild_from,
         )
         threshold = settings.search.threshold
+        gate = EnrolmentGate(
+            analyzer,
+            min_quality=settings.enroll.min_quality,
+            min_face=settings.enroll.min_face,
+            store_images=settings.images.store == "original",
+        )
         return FaceService(
             analyzer,
+            gate,
             gallery,
             search,
             retriever,
             importer,
             threshold=pack.threshold if threshold is None else threshold,
-            min_quality=settings.enroll.min_quality,
-            min_face=settings.enroll.min_face,
-            store_images=settings.images.store == "original",
             on_close=closing,
         )
     except BaseException:

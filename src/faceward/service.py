@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import time
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 from faceward.bulk_import import Importer, ImportReport, PersonRecord
+from faceward.enrolment import EnrolmentGate, named
 from faceward.errors import (
     InvalidValueError,
-    LowQualityError,
     NoFaceError,
     NotFoundError,
-    SeveralFacesError,
     UnknownRegionError,
 )
 from faceward.retrieval import Retriever
@@ -31,9 +28,7 @@ from faceward.types import (
     Face,
     FaceMatch,
     ImageSource,
-    NewFace,
     Person,
-    Quality,
     Recognition,
     RegionSummary,
     StoredFace,
@@ -46,6 +41,7 @@ from faceward.types import (
     check_name,
     check_optional_text,
     check_region,
+    check_share,
     check_threshold,
     unit_embedding,
 )
@@ -60,34 +56,29 @@ class FaceService:
     """The one entry object. Safe to share between threads; every call is synchronous.
 
     A client is a tenant: each method works inside one, `default` where `client_id` is left out, and can't reach another.
-    analyzer, gallery, search, retriever, importer: the parts. threshold: the similarity from which on a face is a match,
-    where a call names none. min_quality (0..1), min_face (pixels of the box's height): the gate of enrolment.
-    store_images: keep the photos. on_close: called by close(), the last acquired first.
+    analyzer, gate, gallery, search, retriever, importer: the parts. threshold: the similarity from which on a face is a
+    match, where a call names none. on_close: called by close(), the last acquired first.
     """
 
     def __init__(
         self,
         analyzer: FaceAnalyzer,
+        gate: EnrolmentGate,
         gallery: Gallery,
         search: FaceSearch,
         retriever: Retriever,
         importer: Importer,
         *,
         threshold: float,
-        min_quality: float = 0.3,
-        min_face: float = 32.0,
-        store_images: bool = False,
         on_close: Sequence[Callable[[], None]] = (),
     ) -> None:
         self._analyzer = analyzer
+        self._gate = gate
         self._gallery = gallery
         self._search = search
         self._retriever = retriever
         self._importer = importer
         self._threshold = threshold
-        self._min_quality = min_quality
-        self._min_face = min_face
-        self._store_images = store_images
         self._on_close = list(on_close)
 
     def __enter__(self) -> Self:
@@ -136,7 +127,7 @@ class FaceService:
         client_id, region, name = check_client_id(client_id), check_region(region), check_name(name)
         description = check_description(description)
         external_id = check_optional_text("external_id", external_id, MAX_EXTERNAL_ID)
-        faces, quality = self._faces_to_store(images, several_faces)
+        faces, quality = self._gate.admit(images, several_faces)
         person, face_ids = self._gallery.create_person(
             client_id, region, name, faces, description=description, external_id=external_id
         )
@@ -153,7 +144,7 @@ class FaceService:
         """Store more photos of a person. Raises as `enroll` does, and UnknownPersonError."""
         client_id, person_id = check_client_id(client_id), check_id("person_id", person_id)
         self._gallery.get_person(client_id, person_id)
-        faces, quality = self._faces_to_store(images, several_faces)
+        faces, quality = self._gate.admit(images, several_faces)
         person, face_ids = self._gallery.add_faces(client_id, person_id, faces)
         return Enrollment(person, face_ids, quality)
 
@@ -182,6 +173,7 @@ class FaceService:
         client_id, regions, limit = self._scope(region, client_id, threshold)
         check_count("top_k", top_k, MAX_TOP_K)
         check_strategy(strategy)
+        check_share("min_quality", min_quality)
         faces = [
             face
             for face in self._analyzer.analyze(image, max_faces=max_faces, stages=stages)
@@ -390,69 +382,10 @@ class FaceService:
                     raise UnknownRegionError(region, known)
         return [answer.candidates for answer in answers]
 
-    def _faces_to_store(
-        self, images: ImageSource | Sequence[ImageSource], several_faces: str
-    ) -> tuple[list[NewFace], tuple[Quality, ...]]:
-        if several_faces not in ("error", "largest"):
-            raise InvalidValueError("several_faces", several_faces, "'error' or 'largest'")
-        sources: list[Any] = list(images) if isinstance(images, (list, tuple)) else [images]
-        if not sources:
-            raise InvalidValueError("images", images, "at least one photo")
-        check_count("the number of photos", len(sources), 1000)
-        stored = [self._face_to_store(source, several_faces) for source in sources]
-        return [face for face, _ in stored], tuple(quality for _, quality in stored)
-
-    def _face_to_store(self, source: ImageSource, several_faces: str) -> tuple[NewFace, Quality]:
-        image = self._analyzer.decode(source)
-        faces = self._analyzer.analyze_decoded(image)
-        if not faces:
-            raise NoFaceError(f"No face was found in {_named(source)}. Send a photo in which one face is plain to see.")
-        if len(faces) > 1 and several_faces == "error":
-            boxes = [face.box.as_tuple() for face in faces]
-            listed = "; ".join(
-                "left {:.0f}, top {:.0f}, right {:.0f}, bottom {:.0f}".format(*box) for box in boxes[:10]
-            )
-            raise SeveralFacesError(
-                f"{_named(source)} shows {len(faces)} faces ({listed}). Send a photo of one person, or choose the largest "
-                "face (several_faces='largest', --largest).",
-                boxes,
-            )
-        face = faces[0]
-        self._check_quality(face, source)
-        path = str(source) if isinstance(source, (str, os.PathLike)) else None
-        return (
-            NewFace(
-                embedding=face.embedding,
-                box=face.box,
-                confidence=face.confidence,
-                quality=face.quality.score,
-                image_path=path if path is None or len(path) <= MAX_IMAGE_PATH else Path(path).name[:MAX_IMAGE_PATH],
-                image_data=image.encoded if self._store_images else None,
-                image_sha256=image.sha256,
-            ),
-            face.quality,
-        )
-
-    def _check_quality(self, face: Face, source: ImageSource) -> None:
-        reasons = face.quality.reasons
-        if face.box.height < self._min_face:
-            raise LowQualityError(
-                f"The face in {_named(source)} is {face.box.height:.0f} pixels high; enrolment needs {self._min_face:.0f}. "
-                "Send a larger photo, or lower enroll.min_face.",
-                ("small", *(reason for reason in reasons if reason != "small")),
-            )
-        if face.quality.score < self._min_quality:
-            raise LowQualityError(
-                f"The face in {_named(source)} has a quality of {face.quality.score:.2f}; enrolment needs "
-                f"{self._min_quality:.2f}. What lowers it: {', '.join(reasons) or 'several small things'}. Send a better "
-                "photo, or lower enroll.min_quality.",
-                reasons,
-            )
-
     def _largest_face(self, source: ImageSource) -> Face:
         faces = self._analyzer.analyze(source, max_faces=1)
         if not faces:
-            raise NoFaceError(f"No face was found in {_named(source)}. Send a photo in which one face is plain to see.")
+            raise NoFaceError(f"No face was found in {named(source)}. Send a photo in which one face is plain to see.")
         return faces[0]
 
 
@@ -478,8 +411,3 @@ def _match(candidates: tuple[Candidate, ...], threshold: float) -> Candidate | N
 def check_strategy(strategy: object) -> None:
     if strategy not in (None, "auto", "exact", "sketch", "hnsw"):
         raise InvalidValueError("strategy", strategy, "auto, exact, sketch or hnsw")
-
-
-def _named(source: ImageSource) -> str:
-    """How an error names a photo: its path, never its content."""
-    return str(source) if isinstance(source, (str, os.PathLike)) else "the photo"

@@ -281,6 +281,13 @@ def check_threshold(value: object) -> float:
     return number
 
 
+def check_share(field_name: str, value: object) -> float:
+    """A finite number in 0..1."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0.0 <= value <= 1.0:
+        raise InvalidValueError(field_name, value, "a number from 0 to 1")
+    return float(value)
+
+
 def check_count(field_name: str, value: object, most: int) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
         raise InvalidValueError(field_name, value, f"a whole number from 1 to {most}")
