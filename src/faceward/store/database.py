@@ -18,7 +18,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from faceward.errors import SettingsError
-from faceward.store.driver_errors import is_disconnect, translate
+from faceward.store.driver_errors import is_disconnect, translate, without_values
 
 APP_ROLE = "faceward_app"
 SET_TENANT = "SELECT set_config('faceward.client_id', %s, true)"
@@ -55,6 +55,12 @@ def parse_url(url: str) -> URL:
             f"database.url begins with {parsed.drivername!r}; faceward needs postgresql:// or the word embedded."
         )
     return parsed.set(drivername="postgresql+psycopg")
+
+
+def shown(url: URL) -> str:
+    """The URL as messages show it: without a password, wherever in it that stands."""
+    plain = url.set(drivername="postgresql").difference_update_query(["password", "sslpassword"])
+    return plain.render_as_string(hide_password=True)
 
 
 class Database:
@@ -100,7 +106,7 @@ class Database:
     @property
     def shown_url(self) -> str:
         """The URL without its password."""
-        return self.url.render_as_string(hide_password=True)
+        return shown(self.url)
 
     def close(self) -> None:
         self._engine.dispose()
@@ -149,7 +155,7 @@ class Database:
             if is_disconnect(exc):
                 # The other idle connections died with this one; the next call must not have to find out one by one.
                 self._engine.dispose()
-            raise translate(exc, self.shown_url) from exc
+            raise translate(exc, self.shown_url) from without_values(exc)
 
 
 def _prepare_connection(driver: psycopg.Connection[Any], _record: object) -> None:

@@ -18,7 +18,7 @@ _NO_DATABASE = "{reason} ({url}). `./setup_postgres.sh` creates it."
 _AUTHENTICATION = "PostgreSQL at {url} refused the login: {reason}. Check user and password in database.url."
 _ROLE = (
     "The login of database.url can't work as the role that faceward uses: {reason} ({url}). `./setup_postgres.sh` creates "
-    "that role and grants it, or as a superuser: GRANT faceward_app TO the login;"
+    "both; for a login that exists, a superuser may also say: GRANT faceward_app TO it;"
 )
 _PERMISSION = "The database role may not do this: {reason}. `./setup_postgres.sh` grants what is needed."
 _SCHEMA = "A table or column is missing: {reason}. Run `faceward db upgrade`."
@@ -27,6 +27,9 @@ _EXTENSION = (
     "`./setup_postgres.sh` does it and says which package carries it)."
 )
 _FULL = "The database server is out of room: {reason}. Nothing was stored; free space, memory or connections there."
+_FILES = (
+    "The database server can't read or write its own files: {reason}. Nothing was stored; see its disk and its log."
+)
 _TIMEOUT = "The database took longer than the deadline: {reason}. `faceward doctor` tells whether an index is missing."
 _BUSY = "Another transaction was in the way: {reason}. Nothing was stored; try again."
 _READ_ONLY = "This database is a read-only standby: {reason}. Write to its primary."
@@ -40,7 +43,7 @@ _BY_STATE: tuple[tuple[str, type[errors.FacewardError], str], ...] = (
     ("55P03", errors.BusyError, _BUSY),
     ("40", errors.BusyError, _BUSY),
     ("53", errors.DatabaseFullError, _FULL),
-    ("58030", errors.DatabaseFullError, _FULL),
+    ("58", errors.UnexpectedDatabaseError, _FILES),
     ("57P", errors.DatabaseUnavailableError, _UNAVAILABLE),
     ("08", errors.DatabaseUnavailableError, _UNAVAILABLE),
     ("3D000", errors.DatabaseUnavailableError, _NO_DATABASE),
@@ -56,10 +59,12 @@ _BY_STATE: tuple[tuple[str, type[errors.FacewardError], str], ...] = (
 # A refused connection carries no SQLSTATE, only libpq's sentence.
 _BY_SENTENCE: tuple[tuple[str, type[errors.FacewardError], str], ...] = (
     ("permission denied to set role", errors.AccessDeniedError, _ROLE),
+    ("FATAL:  role ", errors.AccessDeniedError, _ROLE),
     ("does not exist", errors.DatabaseUnavailableError, _NO_DATABASE),
     ("authentication failed", errors.AccessDeniedError, _AUTHENTICATION),
     ("no password supplied", errors.AccessDeniedError, _AUTHENTICATION),
-    ("no pg_hba.conf entry", errors.AccessDeniedError, _AUTHENTICATION),
+    ("pg_hba.conf", errors.AccessDeniedError, _AUTHENTICATION),
+    ("too many connections", errors.DatabaseFullError, _FULL),
     ("too many clients", errors.DatabaseFullError, _FULL),
     ("remaining connection slots", errors.DatabaseFullError, _FULL),
     ("vector type not found", errors.ExtensionMissingError, _EXTENSION),
@@ -104,14 +109,27 @@ def translate(exc: BaseException, url: str) -> errors.FacewardError:
     return errors.UnexpectedDatabaseError(_OTHER.format(reason=reason, state=state))
 
 
+def without_values(exc: BaseException) -> BaseException:
+    """The driver's error as the cause of the translated one: a log of it must not quote a row with its name or embedding."""
+    driver = _driver_error(exc)
+    if driver is None:
+        return exc
+    driver.args = (_reason(driver),)
+    return driver
+
+
 def _driver_error(exc: BaseException) -> psycopg.Error | None:
     inner = exc.orig if isinstance(exc, sa_exc.DBAPIError) else exc
     return inner if isinstance(inner, psycopg.Error) else None
 
 
 def _reason(driver: psycopg.Error) -> str:
-    if driver.diag.message_primary:
-        return driver.diag.message_primary.rstrip(".")
-    lines = [line.strip() for line in str(driver).splitlines() if line.strip()]
-    # libpq repeats its sentence for each address tried; the last line is the one that ended it.
-    return lines[-1].removeprefix("- ").rstrip(".") if lines else type(driver).__name__
+    primary = driver.diag.message_primary
+    if primary and (driver.sqlstate or "").startswith("22"):
+        # 'invalid input syntax for type vector: "[0.1, ...]"': the value stands after the colon.
+        return primary.partition(": ")[0]
+    if primary:
+        return primary.rstrip(".")
+    # libpq indents its remarks, and repeats its sentence for each address tried: the last one is the one that ended it.
+    told = [line for line in str(driver).splitlines() if line and not line[0].isspace()]
+    return told[-1].removeprefix("- ").rstrip(".") if told else type(driver).__name__

@@ -19,8 +19,8 @@ from alembic.script import ScriptDirectory
 from sqlalchemy.exc import SQLAlchemyError
 
 from faceward.errors import AccessDeniedError, ExtensionMissingError, ModelMismatchError, SchemaMissingError
-from faceward.store.database import APP_ROLE, EVERY_MODEL, Database, parse_url
-from faceward.store.driver_errors import translate
+from faceward.store.database import APP_ROLE, EVERY_MODEL, Database, parse_url, shown
+from faceward.store.driver_errors import translate, without_values
 from faceward.store.graph_index import GraphIndex, GraphSettings
 
 HEAD = "0001"
@@ -118,7 +118,7 @@ class Schema:
         try:
             yield
         except (SQLAlchemyError, psycopg.Error) as exc:
-            raise translate(exc, self._url.render_as_string(hide_password=True)) from exc
+            raise translate(exc, shown(self._url)) from without_values(exc)
 
 
 def check_database(database: Database, model_id: str, dimension: int) -> None:

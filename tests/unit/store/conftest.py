@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -44,3 +45,12 @@ def login(admin: psycopg.Connection) -> Iterator[Callable[[str, str, str], str]]
         with contextlib.suppress(psycopg.OperationalError), psycopg.connect(url, autocommit=True) as connection:
             connection.execute(sql.SQL("DROP OWNED BY {} CASCADE").format(sql.Identifier(name)))
         admin.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(name)))
+
+
+@pytest.fixture
+def own_server(
+    server_directories: Callable[[], Path], copy_cluster: Callable[[Path], Path]
+) -> Iterator[EmbeddedServer]:
+    """A server that the test may stop, break and configure, with the migrated database TEMPLATE."""
+    with contextlib.closing(EmbeddedServer(copy_cluster(server_directories() / "data"))) as server:
+        yield server
