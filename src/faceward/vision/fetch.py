@@ -318,4 +318,4 @@ def _run(command: list[str], folder: Path) -> None:
         raise SourceError(str(exc)) from exc
     if ended.returncode != 0:
         lines = [line.strip() for line in ended.stderr.splitlines() if line.strip()]
-        raise SourceError(f"exit status {ended.returncode}: {' '.join(lines)[:300] or 'it said nothing'}")
+        raise SourceError(f"exit status {ended.returncode}: {' '.join(lines)[-500:] or 'it said nothing'}")
