@@ -66,28 +66,26 @@ def test_every_variable_of_the_document_is_read(name: str, monkeypatch: pytest.M
             value = getattr(value, part)
         return value
 
-    standing = read()
-    if name.endswith("url"):
-        wanted: object = "postgresql://h/d"
-    elif isinstance(standing, bool):
-        wanted = not standing
-    elif isinstance(standing, int | float):
-        wanted = standing + 1 if standing >= 1 else 0.5
-    else:
-        special = {"home": Path("/h"), "data": Path("/d"), "search.threshold": 0.5, "model.pack": "mine"}
-        wanted = special.get(name) or another_choice(name)
+    wanted = another_value(name, read())
     monkeypatch.setenv(variable_of(name), str(wanted))
     assert read() == wanted
 
 
-def another_choice(name: str) -> str:
-    """The last of the texts that a setting may have."""
+def another_value(name: str, standing: object) -> object:
+    """A value that the setting may have and has not."""
+    if name in ("home", "data", "model.pack") or name.endswith("url"):
+        return {"home": Path("/h"), "data": Path("/d"), "model.pack": "mine"}.get(name, "postgresql://h/d")
     section, field = name.split(".")
     kind = Settings.model_fields[section].annotation
     assert isinstance(kind, type)
     assert issubclass(kind, BaseModel)
-    choices = get_args(kind.model_fields[field].annotation)
-    return str(choices[-1])
+    annotation = kind.model_fields[field].annotation
+    if isinstance(standing, bool):
+        return not standing
+    if isinstance(standing, int | float):
+        return standing + 1 if standing >= 1 else 0.5
+    kinds = [each for each in get_args(annotation) if each is not type(None)]
+    return {int: 7, float: 0.5}.get(kinds[-1], kinds[-1])  # the last of the texts of a Literal
 
 
 def test_every_setting_is_described() -> None:

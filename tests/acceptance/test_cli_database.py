@@ -1,0 +1,165 @@
+"""`faceward db` and `faceward doctor`, on sound databases and on broken ones."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from command_line import CommandLine
+
+from faceward.cli.doctor import DATABASE_POINTS
+from faceward.store.embedded import EmbeddedServer
+from faceward.store.schema import HEAD
+
+
+@pytest.fixture
+def sql(database_url: str) -> Any:
+    """Runs statements in this test's database, as its superuser."""
+
+    def run(*statements: str) -> None:
+        with psycopg.connect(database_url, autocommit=True) as connection:
+            for statement in statements:
+                connection.execute(statement)
+
+    return run
+
+
+@pytest.fixture
+def empty(server: EmbeddedServer, faceward: CommandLine) -> Any:
+    """The command line on a database without anything in it."""
+    with psycopg.connect(server.url_of("postgres"), autocommit=True) as admin:
+        admin.execute("CREATE DATABASE bare")
+        faceward.config.write_text(json.dumps({"database": {"url": server.url_of("bare")}}))
+        yield faceward
+        admin.execute("DROP DATABASE bare WITH (FORCE)")
+
+
+def states(faceward: CommandLine) -> dict[str, tuple[str, str]]:
+    """What the doctor found: the state and the mending words of each point."""
+    return {point["name"]: (point["state"], point["mend"]) for point in faceward("doctor", "--json").json}
+
+
+def failed(faceward: CommandLine) -> dict[str, str]:
+    return {name: mend for name, (state, mend) in states(faceward).items() if state == "failed"}
+
+
+def test_status_describes_the_database_without_its_password(faceward: CommandLine) -> None:
+    status = faceward.succeeds("db", "status", "--json").json
+    assert (status["revision"], status["current"], status["newest_revision"]) == (HEAD, True, HEAD)
+    assert {"idx_embedding_hnsw", "idx_person_region_client"} <= set(status["indexes"])
+    assert f"version {HEAD} (newest: {HEAD})" in faceward.succeeds("db", "status").stdout
+
+
+def test_upgrade_makes_the_tables_once(empty: CommandLine) -> None:
+    assert empty.succeeds("db", "status", "--json").json["revision"] is None
+    assert f"at version {HEAD} now" in empty.succeeds("db", "upgrade").stdout
+    assert f"at version {HEAD} already" in empty.succeeds("db", "upgrade").stdout
+    assert empty.succeeds("db", "status", "--json").json["current"] is True
+
+
+def test_index_makes_the_hnsw_index_as_the_settings_say(faceward: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "already" in faceward.succeeds("db", "index").stdout
+    monkeypatch.setenv("FACEWARD_SEARCH__HNSW_INDEX", "false")
+    assert "now" in faceward.succeeds("db", "index").stdout
+    assert "idx_embedding_hnsw" not in faceward.succeeds("db", "status", "--json").json["indexes"]
+    assert "idx_embedding_hnsw" not in str(failed(faceward))  # absent, but wanted so
+
+
+def test_nothing_fails_where_all_is_well(faceward: CommandLine) -> None:
+    answer = faceward.succeeds("doctor")
+    assert "Everything is in order." in answer.stdout
+    assert "✗" not in answer.stdout
+    found = states(faceward)
+    assert {state for state, _ in found.values()} == {"ok"}
+    assert set(DATABASE_POINTS) < set(found)
+
+
+def test_a_server_that_is_down_leaves_the_later_points_unreached(without_database: CommandLine) -> None:
+    answer = without_database("doctor")
+    assert answer.status == 1
+    assert "✗" in answer.stdout
+    assert "not reached" in answer.stdout
+    assert "sEcReT" not in answer.stdout
+    found = states(without_database)
+    assert found["model pack"][0] == "ok"
+    assert found["server"][0] == "failed"
+    assert "systemctl start postgresql" in found["server"][1]
+    assert [name for name, (state, _) in found.items() if state == "not reached"] == list(DATABASE_POINTS[1:])
+
+
+def test_a_database_without_anything_is_told_what_makes_it(empty: CommandLine) -> None:
+    assert "faceward db upgrade" in failed(empty)["pgvector"]
+    empty.succeeds("db", "upgrade")
+    assert failed(empty) == {}
+
+
+@pytest.mark.parametrize(
+    ("statements", "point", "mend"),
+    [
+        (["DROP TABLE alembic_version"], "tables", "faceward db upgrade"),
+        (["DROP INDEX idx_embedding_hnsw"], "index idx_embedding_hnsw", "faceward db index"),
+        (["DROP INDEX idx_person_region_client"], "index idx_person_region_client", "CREATE INDEX"),
+        (
+            ["UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'idx_embedding_hnsw'::regclass"],
+            "index idx_embedding_hnsw",
+            "faceward db index",
+        ),
+        (["DROP EXTENSION vector CASCADE"], "pgvector", "CREATE EXTENSION vector"),
+        (["REVOKE ALL ON alembic_version FROM faceward_app"], "work as faceward_app", "./setup_postgres.sh"),
+        (
+            ["INSERT INTO embedding_models (client_id, model_id) VALUES ('acme', 'another-model')"],
+            "gallery's model",
+            "model.pack",
+        ),
+    ],
+)
+def test_each_broken_point_is_told_what_mends_it(
+    faceward: CommandLine, sql: Any, statements: list[str], point: str, mend: str
+) -> None:
+    sql(*statements)
+    found = failed(faceward)
+    assert list(found) == [point]
+    assert mend in found[point]
+
+
+def test_the_hnsw_index_is_mended_by_the_command_named(faceward: CommandLine, sql: Any) -> None:
+    sql("DROP INDEX idx_embedding_hnsw")
+    assert failed(faceward) == {"index idx_embedding_hnsw": "faceward db index"}
+    faceward.succeeds("db", "index")
+    assert failed(faceward) == {}
+
+
+def test_settings_that_cant_be_read_come_first(tmp_path: Path) -> None:
+    found = states(CommandLine(tmp_path / "nowhere.json"))
+    assert found.pop("settings")[0] == "failed"
+    assert {state for state, _ in found.values()} == {"not reached"}
+
+
+def test_a_pack_that_is_absent_is_told_what_fetches_it(
+    faceward: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FACEWARD_HOME", str(tmp_path / "home"))
+    assert failed(faceward) == {"model pack": "faceward models pull faceplugin-0.0.1"}
+    monkeypatch.setenv("FACEWARD_MODEL__PACK", "none-such")
+    assert failed(faceward)["model pack"] == "faceward models list"
+
+
+def test_a_runtime_that_is_absent_is_told_what_installs_it(
+    faceward: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "onnxruntime", None)
+    monkeypatch.setenv("FACEWARD_MODEL__RUNTIME", "onnxruntime")
+    assert "pip install" in failed(faceward)["runtime"]
+
+
+def test_a_data_directory_that_cant_be_made_is_named(
+    faceward: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_the_way = tmp_path / "file"
+    in_the_way.write_text("")
+    monkeypatch.setenv("FACEWARD_DATA", str(in_the_way / "data"))
+    monkeypatch.setenv("FACEWARD_DATABASE__URL", "embedded")
+    assert "FACEWARD_DATA" in failed(faceward)["data directory"]

@@ -1,0 +1,193 @@
+"""Enrolment at the command line: one person, a folder of people, and what a bad photo gets."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import psycopg
+import pytest
+from command_line import CommandLine
+
+
+@pytest.fixture
+def people(photos: dict[str, Path], tmp_path: Path) -> Path:
+    """A folder of three people in two regions, with photos that can't be used among them."""
+    root = tmp_path / "people"
+    for place, names in {
+        "A/Barack_Obama": ["obama.jpg", "obama2.jpg"],
+        "B/Joe_Biden": ["biden.jpg"],
+        "B/Eileen Collins": ["astronaut.png"],
+    }.items():
+        folder = root / place
+        folder.mkdir(parents=True)
+        for name in names:
+            shutil.copy(photos[name], folder)
+    (root / "B" / "Joe_Biden" / "broken.jpg").write_bytes(photos["biden.jpg"].read_bytes()[:5000])
+    (root / "B" / "Joe_Biden" / "notes.txt").write_text("no photo")
+    (root / "A" / "Nobody").mkdir()
+    return root
+
+
+def test_enroll_says_who_is_where(faceward: CommandLine, photos: dict[str, Path]) -> None:
+    shown = faceward.succeeds("enroll", photos["obama.jpg"], "--name", "Barack Obama", "--region", "A").stdout
+    assert "Enrolled Barack Obama as person 1 in region A of client default." in shown
+
+
+def test_enroll_stores_all_that_was_given(faceward: CommandLine, photos: dict[str, Path]) -> None:
+    stored = faceward.succeeds(
+        *("enroll", photos["obama.jpg"], photos["obama2.jpg"], "--name", "Barack Obama", "--region", "Zürich"),
+        *("--client", "acme", "--description", "44th", "--external-id", "potus-44", "--json"),
+    ).json
+    person = stored["person"]
+    assert (person["name"], person["region"], person["client_id"]) == ("Barack Obama", "Zürich", "acme")
+    assert (person["description"], person["external_id"], person["face_count"]) == ("44th", "potus-44", 2)
+    assert len(stored["face_ids"]) == len(stored["quality"]) == 2
+
+
+def test_of_several_faces_the_largest_is_taken_where_asked(faceward: CommandLine, two_faces: Path) -> None:
+    who = ("--name", "Joe Biden", "--region", "A")
+    line = faceward.fails("enroll", two_faces, *who)
+    assert "shows 2 faces" in line
+    assert "--largest" in line
+    faceward.succeeds("enroll", two_faces, *who, "--largest")
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--region", "x" * 51], "region = "),
+        (["--region", " A"], "without white space at its ends"),
+        (["--region", ""], "a text that is not empty"),
+        (["--name", "x" * 256], "at most 255 characters"),
+        (["--name", "a\nb"], "without control characters"),
+        (["--client", "x" * 101], "at most 100 characters"),
+        (["--external-id", "x" * 256], "external_id = "),
+    ],
+)
+def test_a_text_outside_its_limits_is_refused_by_name(
+    faceward: CommandLine, photos: dict[str, Path], options: list[str], said: str
+) -> None:
+    assert said in faceward.fails("enroll", photos["obama.jpg"], "--name", "N", "--region", "A", *options)
+    assert faceward.succeeds("regions", "--json").json == {"regions": []}
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda photo, _: photo.with_name("nowhere.jpg"), "no image file at"),
+        (lambda photo, _: photo.parent, "Is a directory"),
+        (lambda _, save: save("grey.png", np.full((400, 400, 3), 128, np.uint8)), "No face was found in"),
+        (
+            lambda photo, save: save("small.png", cv2.resize(cv2.imread(str(photo)), None, fx=0.05, fy=0.05)),
+            "pixels high",
+        ),
+    ],
+)
+def test_a_photo_that_cant_be_enrolled_is_refused_with_the_reason(
+    faceward: CommandLine, photos: dict[str, Path], save_photo: Callable[[str, Any], Path], make: Any, said: str
+) -> None:
+    bad = make(photos["obama.jpg"], save_photo)
+    good = photos["obama2.jpg"]
+    assert said in faceward.fails("enroll", good, bad, "--name", "Barack Obama", "--region", "A")
+    assert faceward.succeeds("people", "list", "--json").json["people"] == []
+
+
+@pytest.mark.parametrize(("content", "said"), [(b"no image", "no known image format"), (None, "ends"), (b"", "empty")])
+def test_a_file_that_is_no_whole_image_is_refused(
+    faceward: CommandLine, photos: dict[str, Path], tmp_path: Path, content: bytes | None, said: str
+) -> None:
+    bad = tmp_path / "bad.jpg"
+    bad.write_bytes(photos["obama.jpg"].read_bytes()[:100_000] if content is None else content)
+    assert said in faceward.fails("enroll", bad, "--name", "N", "--region", "A")
+
+
+def test_the_same_photo_twice_is_refused(faceward: CommandLine, photos: dict[str, Path], enrolled: int) -> None:
+    line = faceward.fails("enroll", photos["obama.jpg"], "--name", "Again", "--region", "A")
+    assert f"enrolled in region 'A' already, for person {enrolled}" in line
+
+
+def test_an_external_id_twice_is_refused(faceward: CommandLine, photos: dict[str, Path], enrolled: int) -> None:
+    line = faceward.fails("enroll", photos["biden.jpg"], "--name", "Joe", "--region", "A", "--external-id", "44")
+    assert "external id '44' is taken" in line
+
+
+def test_a_folder_is_enrolled_by_region_and_person(faceward: CommandLine, people: Path) -> None:
+    answer = faceward("enroll-dir", people, "--json")
+    assert answer.status == 1
+    assert (answer.json["enrolled"], answer.json["skipped"]) == (4, 0)
+    (refused,) = answer.json["refused"]
+    assert refused["photo"].endswith("broken.jpg")
+    assert refused["code"] == "damaged_image"
+    listed = faceward.succeeds("people", "list", "--json").json["people"]
+    assert {(each["region"], each["name"], each["external_id"], each["face_count"]) for each in listed} == {
+        ("A", "Barack Obama", "Barack_Obama", 2),
+        ("B", "Joe Biden", "Joe_Biden", 1),
+        ("B", "Eileen Collins", "Eileen Collins", 1),
+    }
+
+
+def test_a_folder_enrolled_again_adds_what_is_new_only(
+    faceward: CommandLine, people: Path, photos: dict[str, Path]
+) -> None:
+    (people / "B" / "Joe_Biden" / "broken.jpg").unlink()
+    assert faceward.succeeds("enroll-dir", people, "--client", "acme", "--workers", "1", "--json").json["enrolled"] == 4
+    shutil.copy(photos["obama3.jpg"], people / "A" / "Barack_Obama")
+    answer = faceward.succeeds("enroll-dir", people, "--client", "acme")
+    assert "1 photos enrolled, 4 were enrolled already, 0 refused." in answer.stdout
+    people_of_a = faceward.succeeds("people", "list", "--client", "acme", "--region", "A", "--json").json["people"]
+    assert [person["face_count"] for person in people_of_a] == [3]
+
+
+def test_a_photo_that_another_person_has_is_refused(faceward: CommandLine, people: Path, enrolled: int) -> None:
+    answer = faceward("enroll-dir", people / "..", "--json")  # regions are the folders one level too high
+    assert answer.status == 1
+    answer = faceward("enroll-dir", people, "--json")
+    assert {(refused["code"], Path(refused["photo"]).name) for refused in answer.json["refused"]} == {
+        ("damaged_image", "broken.jpg"),
+        ("duplicate_face", "obama.jpg"),
+    }
+
+
+def test_refused_photos_are_listed_with_the_reason(faceward: CommandLine, people: Path) -> None:
+    answer = faceward("enroll-dir", people)
+    assert answer.status == 1
+    assert "B/Joe_Biden/broken.jpg" in answer.stdout
+    assert "The image ends" in answer.stdout
+    assert "4 photos enrolled, 0 were enrolled already, 1 refused." in answer.stdout
+
+
+def test_a_folder_without_photos_is_refused(faceward: CommandLine, tmp_path: Path, photos: dict[str, Path]) -> None:
+    assert "REGION/PERSON/photo.jpg" in faceward.fails("enroll-dir", tmp_path)
+    assert "nowhere: No such file" in faceward.fails("enroll-dir", tmp_path / "nowhere")
+    assert "obama.jpg: Not a directory" in faceward.fails("enroll-dir", photos["obama.jpg"])
+
+
+def test_ctrl_c_keeps_what_is_done_and_the_next_run_goes_on(
+    faceward: CommandLine, save_photo: Callable[[str, Any], Path], photos: dict[str, Path], database_url: str
+) -> None:
+    small = cv2.resize(cv2.imread(str(photos["obama.jpg"])), None, fx=0.3, fy=0.3)
+    for number in range(40):
+        small[-1] = number  # the same face in a file of other bytes
+        people = save_photo(f"people/A/Barack_Obama/{number}.bmp", small).parents[2]
+    running = faceward.program("enroll-dir", people, "--workers", "1")
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        while not connection.execute("SELECT 1 FROM face_encodings LIMIT 1").fetchone():
+            assert running.poll() is None
+            time.sleep(0.01)
+    running.send_signal(signal.SIGINT)
+    _, said = running.communicate(timeout=60)
+    assert running.returncode == 130, said
+    assert "of 40 photos were enrolled" in said
+    assert "the same command goes on from there" in said
+    assert "Traceback" not in said
+    (person,) = faceward.succeeds("people", "list", "--json").json["people"]
+    assert 0 < person["face_count"] < 40
+    again = faceward.succeeds("enroll-dir", people, "--json").json
+    assert (again["skipped"], again["enrolled"]) == (person["face_count"], 40 - person["face_count"])

@@ -1,0 +1,109 @@
+"""People and regions at the command line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from command_line import CommandLine
+
+
+@pytest.fixture
+def three(faceward: CommandLine, photos: dict[str, Path]) -> list[int]:
+    """Three people of the client acme: two in region A, one in B."""
+    return [
+        faceward.succeeds(
+            "enroll", photos[photo], "--name", name, "--region", region, "--client", "acme", "--json"
+        ).json["person"]["id"]
+        for photo, name, region in (
+            ("obama.jpg", "Barack Obama", "A"),
+            ("biden.jpg", "Joe Biden", "A"),
+            ("astronaut.png", "Eileen Collins", "B"),
+        )
+    ]
+
+
+def test_people_are_listed_page_by_page(faceward: CommandLine, three: list[int]) -> None:
+    first = faceward.succeeds("people", "list", "--client", "acme", "--limit", "2")
+    assert "Barack Obama" in first.stdout
+    assert "Eileen Collins" not in first.stdout
+    assert f"the next page with --after {three[1]}" in first.stderr
+    second = faceward.succeeds("people", "list", "--client", "acme", "--limit", "2", "--after", three[1], "--json").json
+    assert [person["name"] for person in second["people"]] == ["Eileen Collins"]
+    assert second["next_after"] is None
+
+
+def test_people_are_listed_by_region_and_prefix(faceward: CommandLine, three: list[int]) -> None:
+    def names(*options: str) -> list[str]:
+        listed = faceward.succeeds("people", "list", "--client", "acme", "--json", *options).json
+        return [person["name"] for person in listed["people"]]
+
+    assert names("--region", "B") == ["Eileen Collins"]
+    assert names("--prefix", "J") == ["Joe Biden"]
+    assert names("--prefix", "%") == []
+    assert names("--region", "Q") == []
+
+
+def test_another_client_sees_nobody(faceward: CommandLine, three: list[int]) -> None:
+    answer = faceward.succeeds("people", "list", "--client", "globex")
+    assert (answer.stdout, answer.stderr.strip()) == ("", "Nobody is enrolled here.")
+    assert "does not exist for this client" in faceward.fails("people", "show", three[0], "--client", "globex")
+    assert "does not exist" in faceward.fails("people", "delete", three[0], "--client", "globex", "--yes")
+    assert "does not exist" in faceward.fails("people", "move", three[0], "B", "--client", "globex")
+
+
+def test_a_person_is_shown_with_the_photos(faceward: CommandLine, photos: dict[str, Path], three: list[int]) -> None:
+    shown = faceward.succeeds("people", "show", three[0], "--client", "acme").stdout
+    assert "Barack Obama" in shown
+    assert "obama.jpg" in shown
+    person = faceward.succeeds("people", "show", three[0], "--client", "acme", "--json").json
+    assert (person["name"], person["face_count"]) == ("Barack Obama", 1)
+    assert person["faces"][0]["image_path"] == str(photos["obama.jpg"])
+
+
+def test_photos_are_added_to_a_person(faceward: CommandLine, photos: dict[str, Path], three: list[int]) -> None:
+    add = ("people", "add-photo", three[0], photos["obama2.jpg"], photos["obama3.jpg"], "--client", "acme")
+    assert "has 3 photos now" in faceward.succeeds(*add).stdout
+    assert "enrolled" in faceward.fails(*add)
+
+
+def test_a_moved_person_is_found_in_the_new_region_only(
+    faceward: CommandLine, photos: dict[str, Path], three: list[int]
+) -> None:
+    assert "is in region C now" in faceward.succeeds("people", "move", three[0], "C", "--client", "acme").stdout
+
+    def found(region: str) -> bool:
+        call = ("recognize", photos["obama2.jpg"], "--region", region, "--client", "acme", "--json")
+        return faceward.succeeds(*call).json[0]["faces"][0]["match"] is not None
+
+    assert found("C")
+    assert not found("A")
+
+
+def test_deleting_asks_first(faceward: CommandLine, three: list[int]) -> None:
+    call = ("people", "delete", three[0], "--client", "acme")
+    refused = faceward(*call, typed="n\n")
+    assert refused.status == 1
+    assert "Deleted" not in refused.stdout
+    assert "Delete Barack Obama (person 1, region A) and 1 photos?" in refused.stderr
+    unanswered = faceward(*call)
+    assert unanswered.status == 1
+    assert faceward.succeeds("people", "show", three[0], "--client", "acme", "--json").json["id"] == three[0]
+    assert "Deleted person 1 and 1 photos." in faceward.succeeds(*call, typed="y\n").stdout
+    assert "Person 1 does not exist" in faceward.fails(*call, "--yes")
+
+
+def test_deleting_for_a_program_asks_nothing(faceward: CommandLine, three: list[int]) -> None:
+    answer = faceward.succeeds("people", "delete", three[1], "--client", "acme", "--yes", "--json")
+    assert answer.json == {"person_id": three[1], "faces_deleted": 1}
+
+
+def test_regions_are_counted(faceward: CommandLine, three: list[int]) -> None:
+    counted = faceward.succeeds("regions", "--client", "acme", "--json").json["regions"]
+    assert [(each["name"], each["persons"], each["faces"]) for each in counted] == [("A", 2, 2), ("B", 1, 1)]
+    assert "A" in faceward.succeeds("regions", "--client", "acme").stdout
+    answer = faceward.succeeds("regions", "--client", "globex")
+    assert (answer.stdout, answer.stderr.strip()) == (
+        "",
+        "This client has no region yet; enrolling a person makes one.",
+    )
