@@ -27,10 +27,11 @@ from src.services.advanced_face_service import AdvancedFaceRecognitionService
 import faceward
 from faceward.bulk_import import PersonRecord
 from faceward.cli import output
+from faceward.cli.invocation import shown_url
 from faceward.errors import FacewardError, PackUnavailableError
 from faceward.evaluation.noise_model import NoiseModel
 from faceward.factory import Deployment
-from faceward.store.database import Database, parse_url
+from faceward.store.database import Database
 from faceward.store.schema import CONTRACT_INDEXES
 from faceward.vision import fetch_sample_photos
 
@@ -190,8 +191,8 @@ def expect(holds: bool, otherwise: str) -> None:
 
 def describe(deployment: Deployment) -> str:
     status = deployment.schema.status()
-    url = parse_url(deployment.url).render_as_string(hide_password=True)
-    return f"{url}: PostgreSQL {status.server_version}, pgvector {status.pgvector or 'not in this database yet'}"
+    pgvector = status.pgvector or "not in this database yet"
+    return f"{shown_url(deployment.url)}: PostgreSQL {status.server_version}, pgvector {pgvector}"
 
 
 def describe_tables(deployment: Deployment) -> str:

@@ -90,6 +90,23 @@ def test_a_server_that_is_down_leaves_the_later_points_unreached(without_databas
     assert [name for name, (state, _) in found.items() if state == "not reached"] == list(DATABASE_POINTS[1:])
 
 
+def test_a_login_that_is_refused_is_told_from_a_server_that_is_down(
+    faceward: CommandLine, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FACEWARD_DATABASE__URL", database_url.replace("postgres:@", "nobody:@", 1))
+    found = states(faceward)
+    assert found["server"][0] == "ok"
+    assert found["login"][0] == "failed"
+    assert "user and password" in found["login"][1]
+
+
+def test_a_database_that_is_missing_is_told_what_makes_it(
+    faceward: CommandLine, server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FACEWARD_DATABASE__URL", server.url_of("nowhere"))
+    assert "./setup_postgres.sh" in failed(faceward)["server"]
+
+
 def test_a_database_without_anything_is_told_what_makes_it(empty: CommandLine) -> None:
     assert "faceward db upgrade" in failed(empty)["pgvector"]
     empty.succeeds("db", "upgrade")

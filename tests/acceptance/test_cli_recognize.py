@@ -11,6 +11,8 @@ import pytest
 from command_line import CommandLine
 from PIL import Image
 
+from faceward.cli import annotate
+
 
 def test_a_man_is_found_in_his_region_only(faceward: CommandLine, photos: dict[str, Path], enrolled: int) -> None:
     faceward.succeeds("enroll", photos["biden.jpg"], "--name", "Joe Biden", "--region", "B")
@@ -123,6 +125,14 @@ def test_names_of_any_script_are_drawn_and_shown(
     answer = faceward.succeeds("recognize", photos["obama2.jpg"], "--region", "A", "--annotate", target)
     assert name in answer.stdout
     assert target.stat().st_size > 10_000
+
+
+@pytest.mark.parametrize(
+    ("name", "drawn"), [("Zoë Müller", "Zoe Muller"), ("李小龙", "person 7"), ("Ann O'Neil", "Ann O'Neil")]
+)
+def test_a_name_that_no_font_can_draw_is_made_plain(monkeypatch: pytest.MonkeyPatch, name: str, drawn: str) -> None:
+    monkeypatch.setattr(annotate, "_OTHER_FONTS", ())  # a machine without fonts: Pillow's own has English letters only
+    assert annotate.drawable_name(name, 7) == drawn
 
 
 def test_the_picture_needs_one_photo_and_a_known_format(

@@ -63,13 +63,16 @@ def to_picture(photo: DecodedImage) -> Image.Image:
 
 
 def label_of(face: FaceMatch) -> str:
-    """Who it is and how alike, or nobody. A name that no font here can draw gives way to the person's number."""
+    """Who it is and how alike, or nobody."""
     if face.match is None:
         return _NOBODY_HERE
-    name = face.match.name
-    if _font(name, 20) is None:
-        name = f"person {face.match.person_id}"
-    return f"{name}  {face.match.match_score:.0f} %"
+    return f"{drawable_name(face.match.name, face.match.person_id)}  {face.match.match_score:.0f} %"
+
+
+def drawable_name(name: str, person_id: int) -> str:
+    """The name; where no font here has its letters, the name without its accents; else the person's number."""
+    plain = "".join(letter for letter in unicodedata.normalize("NFKD", name) if not unicodedata.combining(letter))
+    return next((text for text in (name, plain) if _font(text, 20) is not None), f"person {person_id}")
 
 
 def contact_sheet(rows: Sequence[Sequence[tuple[Image.Image, str]]], *, caption: int) -> Image.Image:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from faceward.cli import output
-from faceward.cli.invocation import invocation, manifest_in_use
+from faceward.cli.invocation import invocation, manifest_in_use, shown_url
 from faceward.cli.options import AsJson
 
 
@@ -49,12 +49,11 @@ def status(ctx: typer.Context, as_json: AsJson = False) -> None:
     from contextlib import closing
 
     from faceward.factory import Deployment
-    from faceward.store.database import parse_url
     from faceward.store.schema import CONTRACT_INDEXES, HEAD
 
     with closing(Deployment(invocation(ctx).settings())) as deployment:
         found = deployment.schema.status()
-        url = parse_url(deployment.url).render_as_string(hide_password=True)
+        url = shown_url(deployment.url)
     if as_json:
         output.print_json({"url": url, **output.plain(found), "newest_revision": HEAD, "current": found.current})
         return

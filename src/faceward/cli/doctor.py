@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 import typer
 
 from faceward.cli import output
-from faceward.cli.invocation import Invocation, invocation, manifest_in_use
+from faceward.cli.invocation import Invocation, invocation, manifest_in_use, shown_url
 from faceward.cli.options import AsJson
 from faceward.errors import (
     AccessDeniedError,
@@ -73,7 +73,7 @@ def doctor(ctx: typer.Context, as_json: AsJson = False) -> None:
 def _examine(given: Invocation) -> Iterator[Point]:
     try:
         settings = given.settings()
-        url = _shown_url(settings)
+        url = shown_url(settings.database.url)
     except SettingsError as exc:
         yield Point("settings", "failed", str(exc), "mend that file, or name another with --config PATH")
         for name in ("runtime", "model pack", *DATABASE_POINTS):
@@ -158,7 +158,7 @@ def _database(settings: Settings, open_things: ExitStack, *, embedded: bool) -> 
         yield Point("server", "failed", str(exc), start)
         return
     yield Point("server", "ok", f"PostgreSQL {status.server_version}")
-    yield Point("login", "ok", _shown_url(settings))
+    yield Point("login", "ok", shown_url(settings.database.url))
 
     needed = ".".join(map(str, MIN_PGVECTOR))
     if status.pgvector is None:
@@ -230,14 +230,6 @@ def _as_service(settings: Settings, deployment: Deployment) -> Iterator[Point]:
             return
     yield Point("work as faceward_app", "ok", "the login may")
     yield Point("gallery's model", "ok", manifest.model_id)
-
-
-def _shown_url(settings: Settings) -> str:
-    from faceward.settings import EMBEDDED
-    from faceward.store.database import parse_url
-
-    url = settings.database.url
-    return url if url == EMBEDDED else parse_url(url).render_as_string(hide_password=True)
 
 
 def _not_reached(name: str) -> Point:

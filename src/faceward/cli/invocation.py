@@ -52,3 +52,11 @@ def manifest_in_use(settings: Settings) -> PackManifest:
     if settings.model.pack not in packs:
         raise UnknownPackError(f"There is no model pack {settings.model.pack!r}. There are: {', '.join(packs)}.")
     return packs[settings.model.pack]
+
+
+def shown_url(url: str) -> str:
+    """A database's URL without its password. Raises SettingsError where it is none."""
+    from faceward.settings import EMBEDDED
+    from faceward.store.database import parse_url
+
+    return url if url == EMBEDDED else parse_url(url).set(drivername="postgresql").render_as_string(hide_password=True)
