@@ -110,10 +110,10 @@ def _fetch(settings: Settings) -> dict[str, Path]:
     """Have the model pack and the photos on the disk."""
     from faceward.vision import PackStore, fetch_sample_photos
 
-    with output.download_bar("Fetching the models") as progress:
-        PackStore(settings.home, notify=output.tell).get(progress=progress)
-    with output.download_bar("Fetching the photos") as progress:
-        return fetch_sample_photos(settings.home, progress, notify=output.tell)
+    with output.download_bar("Fetching the models") as download:
+        PackStore(settings.home, notify=download.tell).get(progress=download.progress)
+    with output.download_bar("Fetching the photos") as download:
+        return fetch_sample_photos(settings.home, download.progress, notify=download.tell)
 
 
 @contextmanager

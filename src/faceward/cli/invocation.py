@@ -32,8 +32,8 @@ class Invocation:
         from faceward.factory import open_service, pack_store
 
         settings = self.settings(**overrides)
-        with output.download_bar("Fetching the models") as progress:
-            pack_store(settings, output.tell).get(settings.model.pack, progress=progress)
+        with output.download_bar("Fetching the models") as download:
+            pack_store(settings, download.tell).get(settings.model.pack, progress=download.progress)
         return open_service(settings, notify=output.tell)
 
 

@@ -55,8 +55,8 @@ def pull(ctx: typer.Context, name: _Name = None) -> None:
 
     settings = invocation(ctx).settings()
     name = name or settings.model.pack
-    with output.download_bar("Fetching the models") as progress:
-        pack = pack_store(settings, output.tell).get(name, progress=progress)
+    with output.download_bar("Fetching the models") as download:
+        pack = pack_store(settings, download.tell).get(name, progress=download.progress)
     output.say(f"Model pack {pack.name} is complete and verified.")
 
 

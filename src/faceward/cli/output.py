@@ -98,23 +98,32 @@ def when(moment: dt.datetime) -> str:
 
 
 def counting_bar() -> Progress:
-    """On stderr, and gone when it is done."""
+    """On stderr, and gone when it is done; nothing where stderr is no terminal."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    return Progress(*columns, console=stderr(), transient=True)
+    console = stderr()
+    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Download:
+    """Shows how far a download is. progress: receives the bytes done and in all. tell: prints a line above the bar."""
+
+    progress: Callable[[int, int], None]
+    tell: Callable[[str], None]
 
 
 @contextmanager
-def download_bar(description: str) -> Iterator[Callable[[int, int], None]]:
-    """Receives the bytes done and in all. Shown from the first byte on, so not at all where nothing is fetched."""
+def download_bar(description: str) -> Iterator[Download]:
+    """Shown from the first byte on, so not at all where nothing is fetched or stderr is no terminal."""
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 
+    console = stderr()
     columns = TextColumn("{task.description}"), BarColumn(), DownloadColumn()
-    with Progress(*columns, console=stderr(), transient=True) as bar:
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(description, total=None, visible=False)
-
-        def report(done: int, total: int) -> None:
-            bar.update(task, completed=done, total=total, visible=True)
-
-        yield report
+        yield Download(
+            progress=lambda done, total: bar.update(task, completed=done, total=total, visible=True),
+            tell=lambda line: console.print(line, soft_wrap=True),
+        )
