@@ -166,10 +166,12 @@ class OnnxRuntimeSession:
         options.intra_op_num_threads = 1
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
-        errors = importlib.import_module("onnxruntime.capi.onnxruntime_pybind11_state")
+        # ONNX Runtime has a dozen errors and no class above them.
+        native = vars(importlib.import_module("onnxruntime.capi.onnxruntime_pybind11_state")).values()
+        errors = tuple(kind for kind in native if isinstance(kind, type) and issubclass(kind, Exception))
         try:
             session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        except (errors.Fail, errors.InvalidProtobuf, errors.InvalidGraph, errors.NoSuchFile) as exc:
+        except errors as exc:
             raise _not_a_model(path, exc) from exc
         self._input = session.get_inputs()[0].name
         self.input_shape = _onnx_shape(session.get_inputs()[0].shape)
@@ -191,7 +193,10 @@ def _compile(openvino: Any, path: Path, options: dict[str, Any], cache_dir: Path
     device = core.get_property("CPU", "FULL_DEVICE_NAME")
     abilities = sorted(core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
     key = hashlib.sha256(repr((openvino.__version__, device, abilities, sorted(options.items()))).encode())
-    key.update(path.read_bytes())
+    try:
+        key.update(path.read_bytes())
+    except OSError as exc:
+        raise _not_a_model(path, exc) from exc
     blob = cache_dir / f"{path.stem}-{key.hexdigest()[:32]}.blob"
     kept = _read_blob(blob)
     if kept is not None:
