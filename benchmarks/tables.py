@@ -1,0 +1,135 @@
+"""Write the tables of README.md and docs/search.md from the figures that the benchmarks left in docs/benchmarks.
+
+`python benchmarks/tables.py` rewrites what stands between the markers; a test fails where a document and the figures part
+ways.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+FIGURES = ROOT / "docs" / "benchmarks"
+SHORT = ("auto", "HNSW ef_search 40", "HNSW ef_search 200", "HNSW ef_search 800")
+SIMILARITY = 0.58
+
+
+def tables() -> dict[str, str]:
+    """Each table by the name of its marker."""
+    searches = json.loads((FIGURES / "search.json").read_text(encoding="utf-8"))
+    recognition = json.loads((FIGURES / "recognize.json").read_text(encoding="utf-8"))
+    return {
+        "search": short_table(searches),
+        "search figures": long_table(searches),
+        "threads": thread_table(searches),
+        "sizes": size_table(searches),
+        "recognition": recognition_table(recognition),
+    }
+
+
+def documents() -> dict[Path, str]:
+    """The documents as they must read."""
+    made = tables()
+    texts = {}
+    for path in (ROOT / "README.md", ROOT / "docs" / "search.md"):
+        text = path.read_text(encoding="utf-8")
+        for name, table in made.items():
+            pattern = rf"(<!-- {re.escape(name)} -->\n).*?(<!-- end -->)"
+            text = re.sub(pattern, lambda found, table=table: f"{found[1]}{table}{found[2]}", text, flags=re.S)
+        texts[path] = text
+    return texts
+
+
+def short_table(rows: list[dict[str, Any]]) -> str:
+    sizes = sorted({row["size"] for row in rows if row["method"] == "auto"})
+    lines = ["| faces in the region | " + " | ".join(_name(method) for method in SHORT) + " |", "|--:" * 5 + "|"]
+    for size in sizes:
+        cells = []
+        for method in SHORT:
+            row = _find(rows, size, method)
+            cells.append(f"**{row['recall_at_1']:.4f}** · {_ms(row['p50_ms'])}" if row else "not measured")
+        lines.append(f"| {size:,} | " + " | ".join(cells) + " |")
+    return "\n".join([*lines, "", _small_print(rows), ""])
+
+
+def long_table(rows: list[dict[str, Any]]) -> str:
+    lines = ["| method | faces | similarity | recall@1 | p50 | p95 | probes |", "|---|--:|--:|--:|--:|--:|--:|"]
+    for row in rows:
+        if "similarity" in row and "searches_per_s" not in row:
+            recall = "" if row["recall_at_1"] is None else f"{row['recall_at_1']:.4f}"
+            lines.append(
+                f"| {row['method']} | {row['size']:,} | {row['similarity']:.2f} | {recall} | {_ms(row['p50_ms'])} | "
+                f"{_ms(row['p95_ms'])} | {row['probes']:,} |"
+            )
+    return "\n".join([*lines, "", _small_print(rows), ""])
+
+
+def thread_table(rows: list[dict[str, Any]]) -> str:
+    lines = ["| | faces | searches/s | p50 | p99 | errors |", "|---|--:|--:|--:|--:|--:|"]
+    lines += [
+        f"| {row['method']} | {row['size']:,} | {row['searches_per_s']:,.0f} | {_ms(row['p50_ms'])} | {_ms(row['p99_ms'])} | "
+        f"{row['errors']} |"
+        for row in rows
+        if "searches_per_s" in row
+    ]
+    return "\n".join([*lines, ""])
+
+
+def size_table(rows: list[dict[str, Any]]) -> str:
+    lines = [
+        "| faces | import, faces/s | database, bytes a face | sketch loaded in | memory, bytes a face | "
+        "auto / (scan + re-rank) | HNSW built in |",
+        "|--:" * 7 + "|",
+    ]
+    for fact in (row for row in rows if row["method"] == "facts"):
+        built = fact.get("hnsw_build_seconds")
+        ratios = ", ".join(f"{ratio:.2f}" for ratio in fact["auto_to_scan_and_rerank"])
+        lines.append(
+            f"| {fact['size']:,} | {fact['import_faces_per_s']:,} | {fact['database_bytes_per_face']:,} | "
+            f"{fact['load_seconds']:.2f} s | {fact['memory_bytes_per_face']:,.0f} | {ratios} | "
+            f"{'not built' if built is None else f'{built:,.0f} s'} |"
+        )
+    return "\n".join([*lines, ""])
+
+
+def recognition_table(figures: dict[str, Any]) -> str:
+    machine = figures["machine"]
+    stages = ", ".join(f"{name} {_ms(value)}" for name, value in figures["stage_ms"].items())
+    return (
+        f"On {figures['probes']} LFW photos of {figures['persons']} people, one photo each enrolled, threshold 0.35: "
+        f"{figures['accepted_right']:.0%} found and right, {figures['accepted_wrong']:.0%} wrong, "
+        f"{figures['other_region']} found in another region, {figures['other_client']} by another client. "
+        f"{figures['photos_per_s']:.0f} photos/s from file to answer on one core of a {machine['processor']} "
+        f"({stages}), {figures['ratio']:.2f} times the bare models.\n"
+    )
+
+
+def _small_print(rows: list[dict[str, Any]]) -> str:
+    machine = next(row for row in rows if row["method"] == "machine")
+    probes = max(row["probes"] for row in rows if row.get("method") == "auto")
+    return (
+        f"Recall@1 against brute force, and median latency of one search; probes at cosine {SIMILARITY} to the enrolled "
+        f"photo unless the table says otherwise, {probes:,} for each figure, galleries drawn from the eigen-spectrum of real "
+        f"embeddings. {machine['processor']}, {machine['cores']} cores, PostgreSQL 18 with pgvector beside it."
+    )
+
+
+def _find(rows: list[dict[str, Any]], size: int, method: str) -> dict[str, Any] | None:
+    fitting = (row for row in rows if row["method"] == method and row["size"] == size)
+    return next((row for row in fitting if row["similarity"] == SIMILARITY), None)
+
+
+def _name(method: str) -> str:
+    return "faceward (auto)" if method == "auto" else method
+
+
+def _ms(value: float) -> str:
+    return f"{value:.1f} ms" if value >= 10 else f"{value:.2f} ms"
+
+
+if __name__ == "__main__":
+    for path, text in documents().items():
+        path.write_text(text, encoding="utf-8")
