@@ -19,6 +19,7 @@ import numpy as np
 from faceward.errors import FacewardError
 from faceward.sketches import CachedSketch, SketchBuilder, SketchCache
 from faceward.store.scopes import ScopeReader
+from faceward.store.watermarks import Watermark
 
 Scope: TypeAlias = tuple[str, str]
 """(client_id, region)."""
@@ -45,7 +46,7 @@ class SketchKeeper:
     def __init__(
         self,
         reader: ScopeReader,
-        cache: SketchCache[Scope, int],
+        cache: SketchCache[Scope, Watermark],
         settings: KeeperSettings | None = None,
         jitter: random.Random | None = None,
     ) -> None:
@@ -62,10 +63,10 @@ class SketchKeeper:
         self.last_error: FacewardError | None = None
 
     @property
-    def cache(self) -> SketchCache[Scope, int]:
+    def cache(self) -> SketchCache[Scope, Watermark]:
         return self._cache
 
-    def get(self, scope: Scope) -> CachedSketch[int] | None:
+    def get(self, scope: Scope) -> CachedSketch[Watermark] | None:
         """The scope's sketch, or None; then it is on its way, unless it is larger than the memory for sketches."""
         entry = self._cache.get(scope)
         if entry is None:
@@ -80,12 +81,12 @@ class SketchKeeper:
         entry = self._cache.peek(scope)
         return len(entry.sketch) if entry else 0
 
-    def load(self, scope: Scope) -> CachedSketch[int] | None:
+    def load(self, scope: Scope) -> CachedSketch[Watermark] | None:
         """Load a scope now, on this thread; None where another thread is at it, or it is too large."""
         client_id, region = scope
         with self._reader.open(client_id, region) as snapshot:
 
-            def fill(builder: SketchBuilder) -> int:
+            def fill(builder: SketchBuilder) -> Watermark:
                 for codes, ids in snapshot.codes():
                     builder.add(codes, ids)
                 return snapshot.watermark
@@ -94,13 +95,16 @@ class SketchKeeper:
 
     def extend(self, scope: Scope) -> None:
         """Add the rows that are newer than the sketch, and move its watermark on."""
-        entry = self._cache.get(scope)
+        entry = self._cache.peek(scope)
         if entry is None:
             return
         client_id, region = scope
         with self._reader.open(client_id, region, since=entry.watermark) as snapshot:
-            if snapshot.faces > max(65_536, len(entry.sketch) // 2):
-                self._ask(scope, "load")  # a large import: cheaper anew than row by row
+            if (
+                snapshot.watermark.lineage != entry.watermark.lineage  # what is in the sketch may be of another history
+                or snapshot.faces > max(65_536, len(entry.sketch) // 2)  # a large import: cheaper anew than row by row
+            ):
+                self._ask(scope, "load")
                 return
             batches = list(snapshot.codes())
             watermark = snapshot.watermark
@@ -136,7 +140,7 @@ class SketchKeeper:
                 self._work[scope] = work
             elif work == "load":
                 self._work[scope] = work
-            if self._thread is None:
+            if self._thread is None or not self._thread.is_alive():  # a fork leaves the thread behind
                 self._thread = threading.Thread(target=self._run, name="faceward-sketches", daemon=True)
                 self._thread.start()
             self._condition.notify()
@@ -150,19 +154,20 @@ class SketchKeeper:
                     return
                 scope = self._waiting.popleft()
                 work = self._work.pop(scope)
-            pause = 0.2
+            pause = self._settings.retry_seconds
             try:
                 if work == "load":
                     self.load(scope)
                     pause = 2.0
                 else:
                     self.extend(scope)
+                    pause = 0.2
                 self.last_error = None
             except FacewardError as exc:
                 # Searches go on by exact SQL, and meet the same error themselves where it is one of the database.
                 self.last_error = exc
-                pause = self._settings.retry_seconds
-            with self._condition:
-                now = time.monotonic()
-                self._not_before = {key: until for key, until in self._not_before.items() if until > now}
-                self._not_before[scope] = now + pause * self._jitter.uniform(0.8, 1.2)
+            finally:
+                with self._condition:
+                    now = time.monotonic()
+                    self._not_before = {key: until for key, until in self._not_before.items() if until > now}
+                    self._not_before[scope] = now + pause * self._jitter.uniform(0.8, 1.2)

@@ -37,6 +37,7 @@ from faceward.store.search import (
     SearchAnswer,
     SignBits,
 )
+from faceward.store.watermarks import Watermark
 from faceward.types import Embedding, Strategy
 
 
@@ -59,21 +60,38 @@ class RetrievalSettings:
 
 @dataclass(frozen=True, slots=True)
 class _Proposal:
-    """What the sketches of the regions propose for one probe. cut: there were more at the lowest score's height."""
+    """What the sketches of the regions propose for one probe.
+
+    lowest: the similarity from which on a nearest face matters. all: the sketches hold no other face. cut: there were
+    more at the lowest score's height. wide: it is the second try.
+    """
 
     candidates: Candidates
-    watermarks: dict[str, int]
+    watermarks: dict[str, Watermark]
+    dimension: int
+    lowest: float
+    all: bool
     cut: bool
+    wide: bool
 
     @property
     def source(self) -> Proposed:
         return Proposed(self.candidates.ids, self.watermarks)
 
+    def dead(self, answer: SearchAnswer) -> int:
+        """How many of the candidates are gone: deleted, or moved to another region."""
+        return len(self.candidates) - (answer.reranked - answer.fresh)
+
     def is_thin(self, answer: SearchAnswer) -> bool:
-        """Whether a face nearer than the one found may stand below the last candidate."""
-        if not (self.cut and answer.candidates):
+        """Whether a face nearer than the one found may stand below the last candidate.
+
+        The last candidate is the lowest score worth a look beside the best one, unless there were too many, or the best
+        one may be among the dead.
+        """
+        if self.wide or self.all or not answer.candidates or not (self.cut or self.dead(answer)):
             return False
-        return bool(self.candidates.scores[-1] > score_floor(answer.candidates[0].similarity))
+        nearest = max(answer.candidates[0].similarity, self.lowest)
+        return bool(self.candidates.scores[-1] > score_floor(nearest, self.dimension))
 
 
 class Retriever:
@@ -148,8 +166,11 @@ class Retriever:
             dimension=self._dimension,
         )
 
-    def _exact(self, client_id: str, regions: Sequence[str], top_k: int) -> CandidateSource:
-        size = self._size(client_id, regions)
+    def _exact(
+        self, client_id: str, regions: Sequence[str], top_k: int, *, count_anew: bool = False
+    ) -> CandidateSource:
+        # Not the sketches' own sizes: what asks here may be that they are far behind.
+        size = sum(self._sizes.of(client_id, region, anew=count_anew) for region in regions)
         if size <= self._settings.full_vectors_up_to:
             return FullVectors(limit=max(top_k * _FACES_PER_PERSON, 100))
         # Plain Hamming distance tells less than the sketch's score: it takes more candidates to hold the nearest.
@@ -157,12 +178,10 @@ class Retriever:
         return SignBits(limit=limit, dimension=self._dimension)
 
     def _is_large(self, client_id: str, regions: Sequence[str]) -> bool:
-        return self._size(client_id, regions) >= self._settings.sketch_from
+        size = sum(self._keeper.size((client_id, region)) or self._sizes.of(client_id, region) for region in regions)
+        return size >= self._settings.sketch_from
 
-    def _size(self, client_id: str, regions: Sequence[str]) -> int:
-        return sum(self._keeper.size((client_id, region)) or self._sizes.of(client_id, region) for region in regions)
-
-    def _entries(self, client_id: str, regions: Sequence[str]) -> dict[str, CachedSketch[int]] | None:
+    def _entries(self, client_id: str, regions: Sequence[str]) -> dict[str, CachedSketch[Watermark]] | None:
         """The regions' sketches, or None where one of them is not there (yet)."""
         entries = {}
         for region in regions:
@@ -173,47 +192,56 @@ class Retriever:
         return entries
 
     def _propose(
-        self, entries: dict[str, CachedSketch[int]], probe: Embedding, top_k: int, floor: float, widen: int = 1
+        self, entries: dict[str, CachedSketch[Watermark]], probe: Embedding, top_k: int, floor: float, *, wide: bool
     ) -> _Proposal:
         faces = sum(len(entry.sketch) for entry in entries.values())
+        lowest = min(floor, LOWEST_SIMILARITY)
         least = top_k * _FACES_PER_PERSON
-        most = max(least, widen * candidates_for(faces, self._dimension))
+        most = max(least, candidates_for(faces, self._dimension))
+        if wide:  # all of them: the best score may be that of a face that is gone, and says nothing
+            least = most = 4 * most
         found = _best(
-            [
-                propose(entry.sketch, probe, similarity=min(floor, LOWEST_SIMILARITY), least=least, most=most)
-                for entry in entries.values()
-            ],
+            [propose(entry.sketch, probe, similarity=lowest, least=least, most=most) for entry in entries.values()],
             most,
         )
         watermarks = {region: entry.watermark for region, entry in entries.items()}
-        return _Proposal(found, watermarks, cut=most == len(found) < faces)
+        return _Proposal(
+            found, watermarks, self._dimension, lowest, all=len(found) == faces, cut=len(found) == most, wide=wide
+        )
 
     def _find_sketched(
         self,
         client_id: str,
-        entries: dict[str, CachedSketch[int]],
+        entries: dict[str, CachedSketch[Watermark]],
         probes: Sequence[Embedding],
         top_k: int,
         floor: float,
     ) -> list[SearchAnswer]:
         regions = list(entries)
-        proposals = [self._propose(entries, probe, top_k, floor) for probe in probes]
-        answers = self._ask(client_id, regions, probes, [proposal.source for proposal in proposals], top_k)
-        wider: dict[int, CandidateSource] = {}
-        for i, (answer, proposal) in enumerate(zip(answers, proposals, strict=True)):
-            proposed = len(proposal.candidates)
-            dead = proposed - (answer.reranked - answer.fresh)
-            for region in regions:
-                self._keeper.observe((client_id, region), fresh=answer.fresh, dead=dead, proposed=proposed)
-            if answer.fresh > TAIL_LIMIT or dead > proposed // 2:
-                wider[i] = self._exact(client_id, regions, top_k)  # knows every new row, and no face that is gone
-            elif proposal.is_thin(answer):
-                wider[i] = self._propose(entries, probes[i], top_k, floor, widen=4).source
-        if wider:
-            repeated = self._ask(client_id, regions, [probes[i] for i in wider], list(wider.values()), top_k)
-            for i, answer in zip(wider, repeated, strict=True):
+        answers: dict[int, SearchAnswer] = {}
+        proposals = [self._propose(entries, probe, top_k, floor, wide=False) for probe in probes]
+        waiting: dict[int, tuple[CandidateSource, _Proposal | None]] = {
+            i: (proposal.source, proposal) for i, proposal in enumerate(proposals)
+        }
+        while waiting:
+            sources = [source for source, _ in waiting.values()]
+            found = self._ask(client_id, regions, [probes[i] for i in waiting], sources, top_k)
+            again: dict[int, tuple[CandidateSource, _Proposal | None]] = {}
+            for (i, (_, proposal)), answer in zip(waiting.items(), found, strict=True):
                 answers[i] = answer
-        return answers
+                if proposal is None:
+                    continue
+                dead, proposed = proposal.dead(answer), len(proposal.candidates)
+                for region in regions:
+                    self._keeper.observe((client_id, region), fresh=answer.fresh, dead=dead, proposed=proposed)
+                if answer.fresh > TAIL_LIMIT or dead > proposed // 2:
+                    # Exact SQL knows every new row, and no face that is gone.
+                    again[i] = (self._exact(client_id, regions, top_k, count_anew=True), None)
+                elif proposal.is_thin(answer):
+                    wide = self._propose(entries, probes[i], top_k, floor, wide=True)
+                    again[i] = (wide.source, wide)
+            waiting = again
+        return [answers[i] for i in range(len(probes))]
 
 
 _FACES_PER_PERSON = 10
@@ -244,11 +272,11 @@ class _ScopeSizes:
         self._lock = threading.Lock()
         self._sizes: OrderedDict[tuple[str, str], tuple[int, float]] = OrderedDict()
 
-    def of(self, client_id: str, region: str) -> int:
+    def of(self, client_id: str, region: str, *, anew: bool = False) -> int:
         key = (client_id, region)
         with self._lock:
             size, until = self._sizes.get(key, (0, 0.0))
-        if time.monotonic() < until:
+        if not anew and time.monotonic() < until:
             return size
         size = self._count(client_id, region)
         with self._lock:

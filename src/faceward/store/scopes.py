@@ -1,7 +1,6 @@
 """Reads whole scopes (a region of a client) in a stream: codes for the sketches, full vectors for an audit.
 
-Every reading is one snapshot together with its watermark: the oldest transaction that was still running. A row whose
-`row_version` is below the watermark was in the snapshot or will never be; a row that appears later is at or above it.
+Every reading is one snapshot together with its watermark (`faceward.store.watermarks`).
 """
 
 from __future__ import annotations
@@ -16,6 +15,7 @@ import psycopg
 from numpy.typing import NDArray
 
 from faceward.store.database import SET_TENANT, Database
+from faceward.store.watermarks import LINEAGE, Watermark
 
 _COPY_HEADER = 19  # signature, flags, and an empty extension area
 _COPY_TRAILER = b"\xff\xff"
@@ -24,11 +24,12 @@ _BATCH_BYTES = 4 << 20
 
 @dataclass(frozen=True, slots=True)
 class ScopeSnapshot:
-    """An open reading of a scope. faces: how many there are to come. watermark: as of this module's docstring."""
+    """An open reading of a scope, or of what is new in it. faces: how many there are to come."""
 
     faces: int
-    watermark: int
+    watermark: Watermark
     _connection: psycopg.Connection[Any]
+    _condition: str
     _scope: dict[str, Any]
     _dimension: int
 
@@ -48,7 +49,7 @@ class ScopeSnapshot:
 
     def _rows(self, columns: str, row: np.dtype[Any]) -> Iterator[NDArray[Any]]:
         """Binary COPY: rows of one length, so that numpy reads a batch without a look at each."""
-        statement = f"COPY (SELECT {columns} FROM face_encodings f WHERE {_SCOPE}) TO STDOUT (FORMAT BINARY)"
+        statement = f"COPY (SELECT {columns} FROM face_encodings f WHERE {self._condition}) TO STDOUT (FORMAT BINARY)"
         waiting = bytearray()
         skip = _COPY_HEADER
         with self._connection.cursor().copy(statement, self._scope) as copy:
@@ -69,10 +70,8 @@ class ScopeSnapshot:
             yield np.frombuffer(bytes(waiting), dtype=row)
 
 
-_SCOPE = (
-    "f.client_id = %(client_id)s AND f.region = %(region)s AND f.model_id = %(model_id)s "
-    "AND f.row_version >= %(since)s::text::xid8"
-)
+_SCOPE = "f.client_id = %(client_id)s AND f.region = %(region)s"
+_MODEL = "f.model_id = %(model_id)s"
 
 
 class ScopeReader:
@@ -84,18 +83,30 @@ class ScopeReader:
         self._dimension = dimension
 
     @contextlib.contextmanager
-    def open(self, client_id: str, region: str, *, since: int = 0) -> Iterator[ScopeSnapshot]:
-        """A reading of the rows at or above the version `since`; 0 reads all."""
-        scope = {"client_id": client_id, "region": region, "model_id": self._model_id, "since": str(since)}
+    def open(self, client_id: str, region: str, *, since: Watermark | None = None) -> Iterator[ScopeSnapshot]:
+        """A reading of the rows that a reading of the watermark `since` can lack; None reads all."""
+        scope = {"client_id": client_id, "region": region, "model_id": self._model_id}
+        condition = f"{_SCOPE} AND {_MODEL}"
+        if since is not None:
+            condition += " AND (" + " OR ".join(f"({part})" for part in since.unseen("")) + ")"
+            scope.update(since.parameters(""))
         with self._database.driver_connection() as connection:
             connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
             connection.execute(SET_TENANT, (client_id,))
             # A scope of millions takes longer to read than a search may.
             connection.execute("SET LOCAL statement_timeout = 0")
-            watermark, faces = connection.execute(
-                "SELECT pg_snapshot_xmin(pg_current_snapshot())::text, "
-                f"(SELECT count(*) FROM face_encodings f WHERE {_SCOPE})",
-                scope,
-            ).fetchone() or ("0", 0)
-            yield ScopeSnapshot(faces, int(watermark), connection, scope, self._dimension)
+            found = connection.execute(_OPENING.format(condition=condition), scope).fetchone()
+            assert found is not None
+            version, lineage, restored, faces = found
+            watermark = Watermark(int(version), lineage, None if restored is None else int(restored))
+            yield ScopeSnapshot(faces, watermark, connection, condition, scope, self._dimension)
             connection.execute("COMMIT")
+
+
+_OPENING = f"""
+SELECT pg_snapshot_xmin(pg_current_snapshot())::text, {LINEAGE},
+       (SELECT newest::text FROM (
+           SELECT f.row_version AS newest FROM face_encodings f WHERE {_SCOPE} ORDER BY f.row_version DESC LIMIT 1
+       ) n WHERE newest >= pg_snapshot_xmax(pg_current_snapshot())),
+       (SELECT count(*) FROM face_encodings f WHERE {{condition}})
+"""

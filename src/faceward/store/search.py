@@ -19,6 +19,7 @@ from pgvector import Vector
 
 from faceward.errors import IndexMissingError
 from faceward.store.database import Database
+from faceward.store.watermarks import Watermark
 from faceward.types import Candidate, Embedding
 
 TAIL_LIMIT = 1_000
@@ -131,31 +132,32 @@ class Graph:
 
 @dataclass(frozen=True, slots=True)
 class Proposed:
-    """Ids that somebody proposes, and every row of the regions that is newer than what the proposer has seen.
+    """Ids that somebody proposes, and every row of the regions that the proposer may not have seen.
 
-    ids: int64. watermarks: for each region the version from which on rows may be unknown to the proposer.
+    ids: int64. watermarks: for each region that of what the proposer knows.
     """
 
     ids: NDArray[np.int64]
-    watermarks: Mapping[str, int]
+    watermarks: Mapping[str, Watermark]
 
     @property
     def sql(self) -> str:
-        # One range of idx_face_scope_version for each region. The constant LIMIT bounds what a search may cost, and tells
-        # the planner that the tail is short, which it could not know of a bound parameter.
+        # Ranges of idx_face_scope_version. The constant LIMIT bounds what a search may cost, and tells the planner that
+        # the tail is short, which it could not know of a bound parameter.
         tails = " UNION ALL ".join(
             f"(SELECT f.id, true FROM face_encodings f WHERE f.client_id = %(client_id)s AND f.region = %(tail{i})s "
-            f"AND f.row_version >= %(since{i})s::text::xid8 LIMIT {TAIL_LIMIT + 1})"
-            for i in range(len(self.watermarks))
+            f"AND {unseen} LIMIT {TAIL_LIMIT + 1})"
+            for i, watermark in enumerate(self.watermarks.values())
+            for unseen in watermark.unseen(str(i))
         )
         return f"SELECT unnest(%(ids)s::bigint[]) AS id, false AS fresh UNION ALL {tails}"
 
     @property
     def parameters(self) -> Mapping[str, Any]:
         parameters: dict[str, Any] = {"ids": self.ids.tolist()}
-        for i, (region, version) in enumerate(self.watermarks.items()):
+        for i, (region, watermark) in enumerate(self.watermarks.items()):
             parameters[f"tail{i}"] = region
-            parameters[f"since{i}"] = str(version)
+            parameters.update(watermark.parameters(str(i)))
         return parameters
 
     @property
