@@ -142,6 +142,16 @@ def test_each_broken_point_is_told_what_mends_it(
     assert mend in found[point]
 
 
+def test_a_role_that_row_level_security_does_not_bind_is_told_how_to_bind_it(faceward: CommandLine, sql: Any) -> None:
+    sql("ALTER ROLE faceward_app BYPASSRLS")
+    try:
+        found = failed(faceward)
+    finally:
+        sql("ALTER ROLE faceward_app NOBYPASSRLS")  # roles belong to the whole server
+    assert list(found) == ["role faceward_app"]
+    assert "NOBYPASSRLS" in found["role faceward_app"]
+
+
 def test_the_hnsw_index_is_mended_by_the_command_named(faceward: CommandLine, sql: Any) -> None:
     sql("DROP INDEX idx_embedding_hnsw")
     assert failed(faceward) == {"index idx_embedding_hnsw": "faceward db index"}
