@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -108,7 +109,7 @@ def open_service(
         analyzer = FaceAnalyzer.open(
             pack,
             runtime=settings.model.runtime,
-            threads=settings.model.threads,
+            threads=settings.model.threads or os.cpu_count() or 1,
             limits=ImageLimits(max_bytes=settings.images.max_bytes, max_pixels=settings.images.max_pixels),
             cache_dir=settings.home / "compiled",
         )

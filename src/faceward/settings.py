@@ -15,6 +15,7 @@ from typing import Any, Literal
 from platformdirs import user_cache_path, user_data_path
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import SettingsError as PydanticSettingsError
 
 from faceward.errors import SettingsError
 
@@ -57,7 +58,9 @@ class ModelSettings(_Section):
     runtime: Literal["auto", "openvino", "onnxruntime"] = Field(
         "auto", description="Inference runtime; auto takes OpenVINO where it is installed, else ONNX Runtime."
     )
-    threads: int = Field(1, ge=1, le=256, description="Threads that one inference may use.")
+    threads: int | None = Field(
+        None, ge=1, le=256, description="Images worked on at once, each on one core; unset: one for each core."
+    )
 
 
 class ImageSettings(_Section):
@@ -174,16 +177,18 @@ def load_settings(config: str | os.PathLike[str] | None = None, **overrides: Any
         values = _read(path)
     try:
         settings = Settings(**values)
-        if overrides:
-            merged = _merge(settings.model_dump(exclude_unset=True), overrides)
-            settings = Settings.model_validate(merged)
+        return settings.model_copy(update=_over(settings, overrides))
+    except PydanticSettingsError as exc:
+        raise SettingsError(
+            "An environment variable of faceward can't be used: a section such as FACEWARD_DATABASE takes a JSON object, and "
+            "a single value has a name of its own, as FACEWARD_DATABASE__URL. docs/settings.md lists every one."
+        ) from exc
     except ValidationError as exc:
         problems = "; ".join(
             f"{'.'.join(str(part) for part in error['loc'])}: {error['msg']}"
             for error in exc.errors(include_input=False, include_url=False)
         )
         raise SettingsError(f"The settings can't be used: {problems}. docs/settings.md lists every setting.") from exc
-    return settings
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -198,12 +203,20 @@ def _read(path: Path) -> dict[str, Any]:
     return content
 
 
-def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    merged = dict(base)
-    for key, value in over.items():
-        old = merged.get(key)
-        merged[key] = _merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
-    return merged
+def _over(settings: Settings, overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """The sections and values that overrides change, checked as those of a file are."""
+    changed: dict[str, Any] = {}
+    for name, value in overrides.items():
+        standing = getattr(settings, name, None)
+        if isinstance(standing, _Section) and isinstance(value, Mapping):
+            changed[name] = type(standing).model_validate({**standing.model_dump(), **value})
+        elif name in ("home", "data") and value is not None:
+            changed[name] = Path(value)
+        elif name in type(settings).model_fields:
+            changed[name] = value
+        else:
+            raise SettingsError(f"There is no setting {name!r}. docs/settings.md lists every setting.")
+    return changed
 
 
 def described() -> list[tuple[str, str, str]]:

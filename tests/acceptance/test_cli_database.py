@@ -190,3 +190,10 @@ def test_a_data_directory_that_cant_be_made_is_named(
     monkeypatch.setenv("FACEWARD_DATA", str(in_the_way / "data"))
     monkeypatch.setenv("FACEWARD_DATABASE__URL", "embedded")
     assert "FACEWARD_DATA" in failed(faceward)["data directory"]
+
+
+def test_row_security_that_is_not_forced_is_told(faceward: CommandLine, sql: Any) -> None:
+    sql("ALTER TABLE persons NO FORCE ROW LEVEL SECURITY")
+    mend = failed(faceward)["row-level security"]
+    sql(mend.removeprefix("as the owner: "))
+    assert not failed(faceward)

@@ -168,6 +168,21 @@ def test_a_wrong_file_is_refused_by_the_settings_name(tmp_path: Path, content: o
         load_settings(path)
 
 
+def test_an_argument_outranks_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FACEWARD_MODEL__THREADS", "3")
+    assert load_settings().model.threads == 3
+    assert load_settings(model={"threads": 5}).model.threads == 5
+    with pytest.raises(SettingsError, match=r"no setting 'modle'"):
+        load_settings(modle={"threads": 5})
+
+
+def test_a_variable_that_is_no_section_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FACEWARD_DATABASE", "sEcReT")
+    with pytest.raises(SettingsError, match="FACEWARD_DATABASE__URL") as refused:
+        load_settings()
+    assert "sEcReT" not in str(refused.value)
+
+
 def test_a_file_that_is_not_there_is_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"nowhere\.json can't be read: No such file"):
         load_settings(tmp_path / "nowhere.json")

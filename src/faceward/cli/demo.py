@@ -18,7 +18,6 @@ from faceward.cli.invocation import invocation
 if TYPE_CHECKING:
     from faceward.service import FaceService
     from faceward.settings import Settings
-    from faceward.store.embedded import EmbeddedServer
     from faceward.types import FaceMatch
 
 DATABASE = "faceward_demo"
@@ -128,7 +127,7 @@ def _demo_service(settings: Settings) -> Iterator[FaceService]:
     with process_lock(lock, waiting=lambda: output.tell("Another demo is running; waiting for it.")):
         server = EmbeddedServer(settings.database_directory)
         try:
-            _drop_database(server)
+            server.drop_database(DATABASE)
             server.ensure_database(DATABASE)
             own = {
                 "database": DatabaseSettings(url=server.url_of(DATABASE), pool_size=1),
@@ -141,13 +140,6 @@ def _demo_service(settings: Settings) -> Iterator[FaceService]:
                 yield service
         finally:
             server.close()
-
-
-def _drop_database(server: EmbeddedServer) -> None:
-    import psycopg
-
-    with psycopg.connect(server.url_of("postgres"), autocommit=True) as connection:
-        connection.execute(f"DROP DATABASE IF EXISTS {DATABASE} WITH (FORCE)")
 
 
 def _recognise(service: FaceService, photos: dict[str, Path], photo: str, place: Place) -> Outcome:

@@ -37,6 +37,7 @@ DATABASE_POINTS = (
     "index idx_embedding_hnsw",
     "index idx_person_region_client",
     "role faceward_app",
+    "row-level security",
     "work as faceward_app",
     "gallery's model",
 )
@@ -185,6 +186,7 @@ def _database(settings: Settings, open_things: ExitStack, *, embedded: bool) -> 
     for name in CONTRACT_INDEXES:
         yield _index(name, status, settings)
     yield _role(status)
+    yield _row_security(status)
     yield from _as_service(settings, deployment)
 
 
@@ -208,6 +210,16 @@ def _role(status: SchemaStatus) -> Point:
         )
         return Point(name, "failed", detail, "as a superuser: ALTER ROLE faceward_app NOSUPERUSER NOBYPASSRLS;")
     return Point(name, "ok", "no superuser, and bound by row-level security")
+
+
+def _row_security(status: SchemaStatus) -> Point:
+    name = "row-level security"
+    if not status.unforced:
+        return Point(name, "ok", "forced on every table")
+    mend = " ".join(
+        f"ALTER TABLE {table} ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;" for table in sorted(status.unforced)
+    )
+    return Point(name, "failed", f"It is not forced on {', '.join(sorted(status.unforced))}.", f"as the owner: {mend}")
 
 
 def _as_service(settings: Settings, deployment: Deployment) -> Iterator[Point]:

@@ -19,6 +19,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import psutil
+import psycopg
 
 with warnings.catch_warnings():  # a machine without XDG_RUNTIME_DIR is no reason to warn a user of a database
     warnings.simplefilter("ignore")
@@ -71,14 +72,19 @@ class EmbeddedServer(PostgresServer):
 
     def ensure_database(self, name: str = DATABASE_NAME) -> None:
         """Create the database where it is absent."""
-        import psycopg
-
         with psycopg.connect(self._url_of("postgres"), autocommit=True) as connection:
             if connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", (name,)).fetchone() is None:
                 try:
                     connection.execute(psycopg.sql.SQL("CREATE DATABASE {}").format(psycopg.sql.Identifier(name)))
                 except (psycopg.errors.DuplicateDatabase, psycopg.errors.UniqueViolation):
                     return  # another process was first
+
+    def drop_database(self, name: str) -> None:
+        """Drop the database with all that is in it, where there is one."""
+        with psycopg.connect(self._url_of("postgres"), autocommit=True) as connection:
+            connection.execute(
+                psycopg.sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(psycopg.sql.Identifier(name))
+            )
 
     def start(self) -> None:
         with self._alone():

@@ -28,12 +28,17 @@ HEAD = "0001"
 
 MIN_PGVECTOR = (0, 7)
 _MIGRATION_LOCK = 0x66616365  # "face"
+TENANT_TABLES = ("regions", "embedding_models", "persons", "face_encodings")
+"""Those that hold rows of tenants; a test holds this equal to the tables that have a client_id."""
+
 CONTRACT_INDEXES = ("idx_embedding_hnsw", "idx_person_region_client")
 
 
 @dataclass(frozen=True, slots=True)
 class SchemaStatus:
-    """What stands in a database. Versions are None where the thing is absent."""
+    """What stands in a database. Versions are None where the thing is absent. unforced: tables of tenants' rows on which
+    row-level security is not enabled or not forced.
+    """
 
     server_version: str
     pgvector: str | None
@@ -42,6 +47,7 @@ class SchemaStatus:
     app_role: bool
     app_role_is_safe: bool
     indexes: frozenset[str]
+    unforced: frozenset[str]
 
     @property
     def current(self) -> bool:
@@ -191,6 +197,11 @@ def _status(connection: sa.Connection) -> SchemaStatus:
         "SELECT c.relname FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid "
         "WHERE i.indrelid IN (to_regclass('face_encodings'), to_regclass('persons')) AND i.indisvalid"
     ).scalars()
+    unforced = connection.exec_driver_sql(
+        "SELECT relname FROM pg_class WHERE oid = ANY(SELECT to_regclass(name) FROM unnest(%s::text[]) AS name) "
+        "AND NOT (relrowsecurity AND relforcerowsecurity)",
+        (list(TENANT_TABLES),),
+    ).scalars()
     return SchemaStatus(
         server_version=scalar("SHOW server_version"),
         pgvector=scalar("SELECT extversion FROM pg_extension WHERE extname = 'vector'"),
@@ -199,6 +210,7 @@ def _status(connection: sa.Connection) -> SchemaStatus:
         app_role=role is not None,
         app_role_is_safe=role is not None and not role.unsafe,
         indexes=frozenset(indexes),
+        unforced=frozenset(unforced),
     )
 
 

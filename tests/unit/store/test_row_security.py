@@ -10,6 +10,7 @@ from psycopg import sql
 
 from faceward.store.database import APP_ROLE, EVERY_MODEL, SET_TENANT
 from faceward.store.gallery import Gallery
+from faceward.store.schema import TENANT_TABLES
 from synthetic import new_face
 
 TABLES = (
@@ -78,6 +79,10 @@ def test_every_table_has_row_security_for_its_owner_too(database_url: str, table
                 "SELECT relrowsecurity, relforcerowsecurity FROM pg_class WHERE oid = %s::regclass", (table,)
             ).fetchone()
             assert state == (True, True), table
+
+
+def test_the_doctor_looks_at_every_table_of_tenants_rows(tables: list[str]) -> None:
+    assert set(TENANT_TABLES) == set(tables)
 
 
 def test_every_policy_names_the_tenant(database_url: str, tables: list[str]) -> None:
