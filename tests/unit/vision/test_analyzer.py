@@ -129,6 +129,9 @@ def test_a_large_portrait_is_not_decoded_twice(analyzer: FaceAnalyzer, scene: Sc
     (face,) = analyzer.analyze(data, stages=lambda stage, _: stages.update([stage]))
     assert overlap(face.box, boxes[0]) > 0.8
     assert stages["decode"] == 1
+    width, height = boxes[0].width, boxes[0].height
+    eyes_to_mouth = (face.landmarks - (boxes[0].left, boxes[0].top)) / (width, height)
+    assert np.all((eyes_to_mouth > 0.15) & (eyes_to_mouth < 0.85))
     small, _ = scene(4000, 3000, [80])
     stages.clear()
     analyzer.analyze(cv2.imencode(".jpg", small)[1].tobytes(), stages=lambda stage, _: stages.update([stage]))

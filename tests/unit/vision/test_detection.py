@@ -13,7 +13,7 @@ from scenes import Scene, overlap
 
 from faceward.errors import PackDamagedError
 from faceward.types import Box
-from faceward.vision.detection import INPUT, Detection, FaceDetector, _Candidate, _suppress, _tile_grid, _tiles
+from faceward.vision.detection import INPUT, Detection, FaceDetector, _Candidate, _suppress, _tile_grid, _tiles, _View
 from faceward.vision.model_packs import ModelPack
 from faceward.vision.runtimes import InferenceSession, open_session
 
@@ -100,6 +100,26 @@ def test_a_tight_crop_shows_its_face(detector: FaceDetector, photos: dict[str, P
     for size in ((112, 112), (right - left, bottom - top), (900, 1200)):
         (found,) = detector.detect(np.asarray(cv2.resize(crop, size), np.uint8))
         assert overlap(found.box, Box(0, 0, *size)) > 0.5
+
+
+def test_a_crop_inside_the_face_is_seen_with_a_border(
+    detector: FaceDetector, session: Counted, photos: dict[str, Path]
+) -> None:
+    image = cv2.imread(str(photos["astronaut.png"]))
+    assert image is not None
+    session.runs = 0
+    assert len(detector.detect(np.asarray(image[88:151, 203:250], np.uint8))) == 1
+    assert session.runs == 2
+
+
+def test_a_face_that_a_tile_cuts_is_left_to_the_next_tile() -> None:
+    canvas = np.zeros((INPUT.height, INPUT.width, 3), np.uint8)
+    edges = [(0.0, 0.4, 0.2, 0.6), (0.4, 0.0, 0.6, 0.2), (0.8, 0.4, 1.0, 0.6), (0.4, 0.8, 0.6, 1.0)]
+    for side, box in enumerate(edges):
+        inner = _View(canvas, 1.0, 0, 0, (side == 0, side == 1, side == 2, side == 3))
+        assert [inner.cuts(*other) for other in edges] == [index == side for index in range(4)]
+        assert not _View(canvas, 1.0, 0, 0).cuts(*box)
+        assert not inner.cuts(0.4, 0.4, 0.6, 0.6)
 
 
 @pytest.mark.parametrize("colour", [0, 128, 255])
