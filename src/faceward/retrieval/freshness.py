@@ -57,6 +57,7 @@ class SketchKeeper:
         self._condition = threading.Condition()
         self._waiting: deque[Scope] = deque()
         self._work: dict[Scope, Work] = {}
+        self._busy: tuple[Scope, Work] | None = None
         self._not_before: dict[Scope, float] = {}
         self._thread: threading.Thread | None = None
         self._closed = False
@@ -135,12 +136,15 @@ class SketchKeeper:
         with self._condition:
             if self._closed or time.monotonic() < self._not_before.get(scope, 0.0):
                 return
+            working = self._thread is not None and self._thread.is_alive()  # a fork leaves the thread behind
+            if working and self._busy in ((scope, "load"), (scope, work)):  # the cache knows of a load only later
+                return
             if scope not in self._work:
                 self._waiting.append(scope)
                 self._work[scope] = work
             elif work == "load":
                 self._work[scope] = work
-            if self._thread is None or not self._thread.is_alive():  # a fork leaves the thread behind
+            if not working:
                 self._thread = threading.Thread(target=self._run, name="faceward-sketches", daemon=True)
                 self._thread.start()
             self._condition.notify()
@@ -154,6 +158,7 @@ class SketchKeeper:
                     return
                 scope = self._waiting.popleft()
                 work = self._work.pop(scope)
+                self._busy = scope, work
             pause = self._settings.retry_seconds
             try:
                 if work == "load":
@@ -168,6 +173,7 @@ class SketchKeeper:
                 self.last_error = exc
             finally:
                 with self._condition:
+                    self._busy = None
                     now = time.monotonic()
                     self._not_before = {key: until for key, until in self._not_before.items() if until > now}
                     self._not_before[scope] = now + pause * self._jitter.uniform(0.8, 1.2)

@@ -142,11 +142,11 @@ class Proposed:
 
     @property
     def sql(self) -> str:
-        # Ranges of idx_face_scope_version. The constant LIMIT bounds what a search may cost, and tells the planner that
-        # the tail is short, which it could not know of a bound parameter.
+        # Ranges of idx_face_scope_version, which has them in this order. The constant LIMIT bounds what a search may cost,
+        # and tells the planner that the tail is short, which it could not know of a bound parameter.
         tails = " UNION ALL ".join(
             f"(SELECT f.id, true FROM face_encodings f WHERE f.client_id = %(client_id)s AND f.region = %(tail{i})s "
-            f"AND {unseen} LIMIT {TAIL_LIMIT + 1})"
+            f"AND {unseen} ORDER BY f.row_version LIMIT {TAIL_LIMIT + 1})"
             for i, watermark in enumerate(self.watermarks.values())
             for unseen in watermark.unseen(str(i))
         )
@@ -177,11 +177,16 @@ class SearchAnswer:
 
 
 # "+ 0": as in FullVectors; the re-rank must not be planned as a walk through the HNSW index either.
+# LATERAL ... OFFSET 0: faces and persons are looked up by their keys, one by one. After a large import the planner knows
+# nothing of the table until it is analysed: it would take a scope for one row, and scan it whole for each candidate.
 _STATEMENT = """
 WITH candidates AS MATERIALIZED ({source}),
 ranked AS MATERIALIZED (
     SELECT f.id, f.person_id, f.region, c.fresh, (f.embedding <=> %(probe)s) + 0 AS distance
-    FROM candidates c JOIN face_encodings f ON f.client_id = %(client_id)s AND f.id = c.id
+    FROM candidates c CROSS JOIN LATERAL (
+        SELECT s.id, s.person_id, s.region, s.model_id, s.embedding FROM face_encodings s
+        WHERE s.client_id = %(client_id)s AND s.id = c.id OFFSET 0
+    ) f
     WHERE f.region = ANY(%(regions)s::varchar[]) AND f.model_id = %(model_id)s
 ),
 best AS (
@@ -191,7 +196,10 @@ top AS (SELECT * FROM best ORDER BY distance, id LIMIT %(top_k)s)
 SELECT t.person_id, t.id, p.name, t.region, 1 - t.distance, p.external_id, p.description,
        n.reranked, n.fresh
 FROM (SELECT count(*) AS reranked, count(*) FILTER (WHERE fresh) AS fresh FROM ranked) n
-LEFT JOIN (top t JOIN persons p ON p.client_id = %(client_id)s AND p.id = t.person_id) ON true
+LEFT JOIN (top t CROSS JOIN LATERAL (
+    SELECT s.name, s.external_id, s.description FROM persons s
+    WHERE s.client_id = %(client_id)s AND s.id = t.person_id OFFSET 0
+) p) ON true
 ORDER BY t.distance, t.id
 """
 
