@@ -137,23 +137,30 @@ class FaceAnalyzer:
         clock = _Clock(stages)
         detections = self._detector.detect(image.pixels, original_longer_side=max(image.size))
         detections.sort(key=lambda found: found.box.area, reverse=True)
-        detections = detections[:max_faces]
         clock.lap("detect")
-        if image.scale < 1.0 and any(found.box.height < _CROP_HEIGHT for found in detections):
+        if image.scale < 1.0 and any(found.box.height < _CROP_HEIGHT for found in detections[:max_faces]):
             # The reduced decode was enough to find these faces, but holds too few pixels to tell whose they are.
             zoom = 1.0 / image.scale
             image = image.at_full_scale()
             detections = [Detection(_scaled(found.box, zoom), found.confidence) for found in detections]
             clock.lap("decode")
+        faces: list[Face] = []
+        while detections and len(faces) < max_faces:
+            wanted = max_faces - len(faces)
+            faces += self._faces(image, detections[:wanted], clock)
+            detections = detections[wanted:]
+        return tuple(faces)
+
+    def _faces(self, image: DecodedImage, detections: Sequence[Detection], clock: _Clock) -> list[Face]:
         found = [self._measure(image, detection, clock) for detection in detections]
         embeddings, norms = self._embedder.embed([face.crop for face in found])
         clock.lap("embed")
-        return tuple(
+        return [
             Face(face.box, face.landmarks, face.confidence, face.quality, embedding)
             for face, embedding, norm in zip(found, embeddings, norms, strict=True)
             # A pattern that only the detector took for a face leaves the embedding model nearly unmoved.
             if norm >= self._embedder.min_norm
-        )
+        ]
 
     def _measure(self, image: DecodedImage, detection: Detection, clock: _Clock) -> _FoundFace:
         pixels, box, left, top, factor = _near(image.pixels, detection.box)

@@ -318,4 +318,5 @@ def _run(command: list[str], folder: Path) -> None:
         raise SourceError(str(exc)) from exc
     if ended.returncode != 0:
         lines = [line.strip() for line in ended.stderr.splitlines() if line.strip()]
-        raise SourceError(f"exit status {ended.returncode}: {' '.join(lines)[-500:] or 'it said nothing'}")
+        errors = [line for line in lines if "error" in line.lower()][:4] or lines[-4:] or ["it said nothing"]
+        raise SourceError(f"exit status {ended.returncode}: {' '.join(errors)[:500]}")

@@ -4,6 +4,7 @@ import io
 from collections import Counter, defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -20,9 +21,10 @@ from faceward.errors import (
 )
 from faceward.types import Box, ImageSource
 from faceward.vision.analyzer import FaceAnalyzer
+from faceward.vision.detection import FaceDetector
 from faceward.vision.images import ImageLimits
 from faceward.vision.model_packs import ModelPack
-from faceward.vision.runtimes import available_runtimes
+from faceward.vision.runtimes import available_runtimes, open_session
 
 
 def similarity(analyzer: FaceAnalyzer, one: ImageSource, other: ImageSource) -> float:
@@ -83,13 +85,27 @@ def test_no_face_is_no_error(analyzer: FaceAnalyzer) -> None:
     assert analyzer.analyze(np.zeros((480, 640, 3), np.uint8)) == ()
 
 
-def test_patterns_are_no_faces(analyzer: FaceAnalyzer) -> None:
-    """Soft spots of 30 to 60 pixels look like faces to the detector alone."""
-    rng = np.random.default_rng(1)
-    for cells in (20, 40):
-        spots = rng.integers(0, 256, (3 * cells // 4, cells, 3), np.uint8)
-        image = np.asarray(cv2.resize(spots, (1200, 900), interpolation=cv2.INTER_CUBIC), np.uint8)
-        assert analyzer.analyze(image) == ()
+def soft_spots(seed: int, cells: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """Coloured noise in which the detector alone sees a face: 1200 x 900, BGR."""
+    spots = np.random.default_rng(seed).integers(0, 256, (3 * cells // 4, cells, 3), np.uint8)
+    return np.asarray(cv2.resize(spots, (1200, 900), interpolation=cv2.INTER_CUBIC), np.uint8)
+
+
+@pytest.mark.parametrize(("seed", "cells"), [(3, 8), (4, 40), (5, 40), (11, 20)])
+def test_patterns_are_no_faces(pack: ModelPack, analyzer: FaceAnalyzer, seed: int, cells: int) -> None:
+    image = soft_spots(seed, cells)
+    assert FaceDetector(open_session(pack.detector)).detect(image)
+    assert analyzer.analyze(image) == ()
+
+
+def test_a_pattern_takes_no_place_of_a_face(pack: ModelPack, analyzer: FaceAnalyzer, photos: dict[str, Path]) -> None:
+    image = soft_spots(11, 20)
+    head = analyzer.decode(photos["astronaut.png"]).pixels[20:220, 130:330]
+    image[:100, :100] = cv2.resize(head, (100, 100), interpolation=cv2.INTER_AREA)
+    found = FaceDetector(open_session(pack.detector)).detect(image)
+    assert sum(detection.box.height > 80 for detection in found) == 1
+    (face,) = analyzer.analyze(image, max_faces=1)
+    assert float(face.embedding @ analyzer.analyze(photos["astronaut.png"])[0].embedding) > 0.8
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
