@@ -11,6 +11,7 @@ import hashlib
 import importlib
 import importlib.util
 import queue
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -107,6 +108,7 @@ class _Slots:
     def __init__(self, things: list[Any]) -> None:
         self._free: queue.LifoQueue[Any] = queue.LifoQueue()
         self._count = len(things)
+        self._closing = threading.Lock()
         for thing in things:
             self._free.put(thing)
 
@@ -121,10 +123,11 @@ class _Slots:
             self._free.put(thing)
 
     def close(self) -> None:
-        for _ in range(self._count):
-            self._free.get()
-        for _ in range(self._count):
-            self._free.put(None)
+        with self._closing:  # two that close at once would each hold a part and wait for the rest
+            for _ in range(self._count):
+                self._free.get()
+            for _ in range(self._count):
+                self._free.put(None)
 
 
 class OpenVinoSession:
@@ -200,10 +203,10 @@ def _compile(openvino: Any, path: Path, options: dict[str, Any], cache_dir: Path
     blob = cache_dir / f"{path.stem}-{key.hexdigest()[:32]}.blob"
     kept = _read_blob(blob)
     if kept is not None:
-        try:
+        with suppress(
+            RuntimeError
+        ):  # OpenVINO's only error type; the model is then compiled anew and the blob replaced
             return core.import_model(kept, "CPU", options)
-        except RuntimeError:  # OpenVINO's only error type; the model is compiled anew and the blob replaced
-            blob.unlink(missing_ok=True)
     model = _compile_onnx(core, path, options)
     exported = model.export_model().getvalue()
     with suppress(OSError):  # a full or read-only disk costs the shorter start, nothing else

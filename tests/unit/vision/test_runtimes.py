@@ -88,7 +88,7 @@ def test_a_closed_session_says_so(runtime: str, pack: ModelPack) -> None:
 
 
 def test_close_waits_for_the_calls_under_way(pack: ModelPack) -> None:
-    session = open_session(pack.embedder)
+    session = open_session(pack.embedder, threads=2)
     data = np.zeros((1, 3, 112, 112), np.float32)
     outcomes: list[object] = []
     started = threading.Barrier(4)
@@ -104,9 +104,11 @@ def test_close_waits_for_the_calls_under_way(pack: ModelPack) -> None:
     threads = [threading.Thread(target=work) for _ in range(3)]
     for thread in threads:
         thread.start()
+    closers = [threading.Thread(target=session.close) for _ in range(3)]
     started.wait()
-    session.close()
-    for thread in threads:
+    for thread in closers:
+        thread.start()
+    for thread in (*closers, *threads):
         thread.join()
     assert len(outcomes) == 60
     assert set(outcomes) <= {(1, 512), "closed"}
