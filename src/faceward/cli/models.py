@@ -56,7 +56,9 @@ def pull(ctx: typer.Context, name: _Name = None) -> None:
     settings = invocation(ctx).settings()
     name = name or settings.model.pack
     with output.download_bar("Fetching the models") as download:
-        pack = pack_store(settings, download.tell).get(name, progress=download.progress)
+        store = pack_store(settings, download.tell)
+        store.pull(name, progress=download.progress)  # also a file that is there but damaged
+        pack = store.get(name)
     output.say(f"Model pack {pack.name} is complete and verified.")
 
 

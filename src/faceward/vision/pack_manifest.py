@@ -41,7 +41,8 @@ class EmbeddingModel(_Part):
     """
 
     file: FileName
-    dimension: int = Field(ge=1, le=16_000)
+    # Whole bytes of sign bits; and a row with the embedding and its code has to fit a page of the database.
+    dimension: int = Field(ge=8, le=1_792, multiple_of=8)
     width: int = Field(default=112, ge=16, le=1024)
     height: int = Field(default=112, ge=16, le=1024)
     colour: ColourOrder

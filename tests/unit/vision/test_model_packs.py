@@ -36,7 +36,7 @@ def known(site: Site) -> KnownPack:
             files={file.name: file.sha256 for file in wanted},
             detector="detect.onnx",
             landmarks="marks.onnx",
-            embedding=EmbeddingModel(file="embed.onnx", dimension=4, colour="bgr", mean=0, scale=1),
+            embedding=EmbeddingModel(file="embed.onnx", dimension=8, colour="bgr", mean=0, scale=1),
             threshold=0.3,
         ),
         wanted=wanted,

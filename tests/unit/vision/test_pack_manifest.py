@@ -79,6 +79,8 @@ def test_a_template_of_its_own(tmp_path: Path) -> None:
         (changed(embedding__file="other.onnx"), "other.onnx is not among the files"),
         (changed(detector="other.onnx"), "other.onnx is not among the files"),
         (changed(embedding__dimension=0), "embedding.dimension"),
+        (changed(embedding__dimension=100), "embedding.dimension"),
+        (changed(embedding__dimension=2048), "embedding.dimension"),
         (changed(embedding__dimension=None), "embedding.dimension"),
         (changed(embedding__colour="grey"), "embedding.colour"),
         (changed(embedding__scale=0), "embedding.scale"),
