@@ -78,7 +78,7 @@ def test_a_known_pack_is_fetched_on_its_first_use(store: PackStore, site: Site, 
     assert pack.detector.read_bytes() == b"detector"
     assert pack.landmarks.read_bytes() == b"landmarks"
     assert pack.embedder.read_bytes() == b"embedding"
-    assert (pack.name, pack.dimension, pack.threshold) == (DEFAULT_PACK, 4, 0.3)
+    assert (pack.name, pack.dimension, pack.threshold) == (DEFAULT_PACK, 8, 0.3)
     assert pack.model_id == f"{DEFAULT_PACK}:{hashlib.sha256(b'embedding').hexdigest()[:12]}"
     assert store.list()[0].present
     assert store.verify() == tuple(CONTENT)
