@@ -306,9 +306,10 @@ class Gallery:
             if exc.constraint == "uq_face_photo":
                 raise self._duplicate_face(client_id, region, faces) from exc
             if exc.constraint == "uq_person_external_id":
+                named = f"The external id {external_id!r}" if external_id is not None else "This person's external id"
+                where = f"region {region!r}" if region is not None else "this region"
                 raise DuplicatePersonError(
-                    f"The external id {external_id!r} is taken by another person of this region. Update that person, or "
-                    "use another external id."
+                    f"{named} is taken by another person of {where}. Update that person, or use another external id."
                 ) from exc
             raise
 
@@ -322,6 +323,8 @@ class Gallery:
                             f"This photo is enrolled in region {region!r} already, for person {owner}. Nothing was stored.",
                             person_id=owner,
                         )
+        if len({face.image_sha256 for face in faces}) < len(faces):
+            return DuplicateFaceError("One of the photos was sent twice. Nothing was stored.")
         where = f"region {region!r}" if region is not None else "this region"
         return DuplicateFaceError(f"The same photo is enrolled in {where} already. Nothing was stored.")
 
