@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from faceward.errors import InputError, InvalidValueError
 from faceward.store.bulk import BulkWriter, NewPerson
 from faceward.types import (
     MAX_EXTERNAL_ID,
+    Embedding,
+    NewFace,
     check_description,
     check_name,
     check_region,
@@ -19,13 +21,15 @@ from faceward.types import (
 )
 
 _BATCH_FACES = 5_000
+_BATCH_IMAGES = 32 * 1024 * 1024  # bytes
 _MOST_REFUSALS = 1_000
 _MOST_FACES = 1_000
 
 
 @dataclass(frozen=True, slots=True)
 class PersonRecord:
-    """A person to import. embeddings: one or more, each as many finite numbers as the model's dimension.
+    """A person to import. embeddings: one or more, each as many finite numbers as the model's dimension, or a NewFace
+    with such an embedding, which keeps what else is known of the face.
 
     external_id: names the person within the region for good, so that a repeated import stores nobody twice.
     """
@@ -100,7 +104,7 @@ class Importer:
 
     def _batches(self, persons: Iterable[PersonRecord], tally: _Tally) -> Iterator[list[NewPerson]]:
         batch: dict[tuple[str, str], NewPerson] = {}
-        faces = 0
+        faces = images = 0
         for position, record in enumerate(persons):
             tally.read += 1
             try:
@@ -113,10 +117,11 @@ class Importer:
                 continue
             batch[key] = person
             faces += len(person.embeddings)
+            images += _image_bytes(person)
             tally.accepted_faces += len(person.embeddings)
-            if faces >= _BATCH_FACES:
+            if faces >= _BATCH_FACES or images >= _BATCH_IMAGES:
                 yield list(batch.values())
-                batch, faces = {}, 0
+                batch, faces, images = {}, 0, 0
         if batch:
             yield list(batch.values())
 
@@ -129,9 +134,18 @@ class Importer:
             external_id=check_text("external_id", record.external_id, MAX_EXTERNAL_ID),
             region=check_region(record.region),
             name=check_name(record.name),
-            embeddings=tuple(unit_embedding(row, self._dimension) for row in rows),
+            embeddings=tuple(self._face(row) for row in rows),
             description=check_description(record.description),
         )
+
+    def _face(self, given: Any) -> Embedding | NewFace:
+        if isinstance(given, NewFace):
+            return replace(given, embedding=unit_embedding(given.embedding, self._dimension))
+        return unit_embedding(given, self._dimension)
+
+
+def _image_bytes(person: NewPerson) -> int:
+    return sum(len(face.image_data or b"") for face in person.embeddings if isinstance(face, NewFace))
 
 
 @dataclass(slots=True)

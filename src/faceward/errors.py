@@ -9,6 +9,7 @@ FacewardError
 │   │   ├── NotAnImageError        bytes of no known image format
 │   │   ├── DamagedImageError      an image that ends early or does not decode
 │   │   └── ImageTooLargeError     more bytes or pixels than the limit
+│   ├── ImportSourceError      a file to import can't be read, or its layout is unknown
 │   ├── NoFaceError            an image to enroll or verify shows no face
 │   ├── SeveralFacesError      an image to enroll or verify shows more than one
 │   └── LowQualityError        too poor to enroll (gives the reasons)
@@ -111,6 +112,12 @@ class ImageTooLargeError(ImageError):
     """The image has more bytes or pixels than the limit."""
 
     code = "image_too_large"
+
+
+class ImportSourceError(InputError):
+    """A file to import can't be read, or its layout is unknown."""
+
+    code = "import_source"
 
 
 class NoFaceError(InputError):

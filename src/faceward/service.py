@@ -28,6 +28,7 @@ from faceward.types import (
     Face,
     FaceMatch,
     ImageSource,
+    NewFace,
     Person,
     Recognition,
     RegionSummary,
@@ -271,6 +272,15 @@ class FaceService:
         """
         return self._importer.run(check_client_id(client_id), persons, progress)
 
+    def faces_to_store(
+        self, images: ImageSource | Sequence[ImageSource], *, several_faces: Literal["error", "largest"] = "error"
+    ) -> tuple[NewFace, ...]:
+        """The faces that `enroll` would store of these photos, one of each, without storing them.
+
+        They may be the embeddings of a PersonRecord. Raises ImageError, NoFaceError, SeveralFacesError, LowQualityError.
+        """
+        return tuple(self._gate.admit(images, several_faces)[0])
+
     # Persons and regions
 
     def get_person(self, person_id: int, *, client_id: str | None = None) -> Person:
@@ -349,8 +359,11 @@ class FaceService:
 
         Reads no image: an interrupted enrolment of many photos asks this to skip those that are done.
         """
-        digest = hashlib.sha256(image).digest()
-        return self._gallery.person_of_photo(check_client_id(client_id), check_region(region), digest)
+        return self.person_of_photo_digest(hashlib.sha256(image).digest(), region=region, client_id=client_id)
+
+    def person_of_photo_digest(self, sha256: bytes, *, region: str, client_id: str | None = None) -> int | None:
+        """As `person_of_photo`, by the SHA-256 of the photo's file (32 bytes)."""
+        return self._gallery.person_of_photo(check_client_id(client_id), check_region(region), sha256)
 
     # Parts
 

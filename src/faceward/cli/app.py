@@ -13,6 +13,7 @@ from faceward.cli.database import database_app
 from faceward.cli.demo import demo
 from faceward.cli.doctor import doctor
 from faceward.cli.enroll import enroll, enroll_dir
+from faceward.cli.import_sqlite import import_sqlite
 from faceward.cli.invocation import Invocation
 from faceward.cli.models import models_app
 from faceward.cli.people import people_app, regions
@@ -54,6 +55,7 @@ def build_app() -> typer.Typer:
     app.command("demo")(demo)
     app.command("enroll")(enroll)
     app.command("enroll-dir")(enroll_dir)
+    app.command("import-sqlite")(import_sqlite)
     app.command("recognize")(recognize)
     app.command("verify")(verify)
     app.add_typer(people_app(), name="people")

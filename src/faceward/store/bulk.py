@@ -11,12 +11,13 @@ from dataclasses import dataclass, field
 from pgvector import Vector
 
 from faceward.store.database import SET_TENANT, Database
-from faceward.store.gallery import Gallery
-from faceward.types import Embedding
+from faceward.store.gallery import Gallery, box_text
+from faceward.types import Embedding, NewFace
 
 _STAGING = """
 CREATE TEMPORARY TABLE import_staging (
-    position integer, region varchar(50), external_id varchar(255), name varchar(255), description text, embedding vector
+    position integer, region varchar(50), external_id varchar(255), name varchar(255), description text, embedding vector,
+    image_path varchar(500), image_data bytea, image_sha256 bytea, face_bbox varchar(100), confidence real, quality_score real
 ) ON COMMIT DROP
 """
 _REGIONS = """
@@ -31,23 +32,30 @@ WITH new AS (
     ON CONFLICT ON CONSTRAINT uq_person_external_id DO NOTHING
     RETURNING id, region, external_id
 ), faces AS (
-    INSERT INTO face_encodings (client_id, person_id, region, model_id, embedding)
-    SELECT %(client_id)s, new.id, new.region, %(model_id)s, s.embedding
+    INSERT INTO face_encodings (client_id, person_id, region, model_id, embedding, image_path, image_data, image_sha256,
+                                face_bbox, confidence, quality_score)
+    SELECT %(client_id)s, new.id, new.region, %(model_id)s, s.embedding, s.image_path, s.image_data, s.image_sha256,
+           s.face_bbox, s.confidence, s.quality_score
     FROM import_staging s JOIN new USING (region, external_id) ORDER BY s.position
     RETURNING 1
 )
 SELECT (SELECT count(*) FROM new), (SELECT count(*) FROM faces)
 """
 
+_FACE_TYPES = ("varchar", "bytea", "bytea", "varchar", "float4", "float4")
+
 
 @dataclass(frozen=True, slots=True)
 class NewPerson:
-    """A person about to be imported, with all faces. embeddings: float32, unit length, of the gallery's model."""
+    """A person about to be imported, with all faces.
+
+    embeddings: float32, unit length, of the gallery's model; or faces with such embeddings and what else is known of them.
+    """
 
     external_id: str
     region: str
     name: str
-    embeddings: tuple[Embedding, ...] = field(repr=False)
+    embeddings: tuple[Embedding | NewFace, ...] = field(repr=False)
     description: str | None = None
 
 
@@ -67,10 +75,11 @@ class BulkWriter:
             connection.execute(_STAGING)
             with connection.cursor() as cursor:
                 with cursor.copy("COPY import_staging FROM STDIN (FORMAT BINARY)") as copy:
-                    copy.set_types(["int4", "varchar", "varchar", "varchar", "text", "vector"])
+                    copy.set_types(["int4", "varchar", "varchar", "varchar", "text", "vector", *_FACE_TYPES])
                     position = 0
                     for person in persons:
-                        for embedding in person.embeddings:
+                        for given in person.embeddings:
+                            face = given if isinstance(given, NewFace) else NewFace(given)
                             copy.write_row(
                                 (
                                     position,
@@ -78,7 +87,13 @@ class BulkWriter:
                                     person.external_id,
                                     person.name,
                                     person.description,
-                                    Vector(embedding),
+                                    Vector(face.embedding),
+                                    face.image_path,
+                                    face.image_data,
+                                    face.image_sha256,
+                                    box_text(face.box),
+                                    face.confidence,
+                                    face.quality,
                                 )
                             )
                             position += 1

@@ -18,7 +18,7 @@ from faceward.errors import (
     UnknownPersonError,
 )
 from faceward.store.database import EVERY_MODEL, Database
-from faceward.types import NewFace, Person, RegionSummary, StoredFace
+from faceward.types import Box, NewFace, Person, RegionSummary, StoredFace
 
 _MODEL_LOCK = 0x6D6F6465  # "mode"
 
@@ -266,7 +266,7 @@ class Gallery:
                     face.image_path,
                     face.image_data,
                     face.image_sha256,
-                    ",".join(f"{side:.1f}" for side in face.box.as_tuple()) if face.box else None,
+                    box_text(face.box),
                     face.confidence,
                     face.quality,
                 ),
@@ -327,6 +327,11 @@ class Gallery:
             return DuplicateFaceError("One of the photos was sent twice. Nothing was stored.")
         where = f"region {region!r}" if region is not None else "this region"
         return DuplicateFaceError(f"The same photo is enrolled in {where} already. Nothing was stored.")
+
+
+def box_text(box: Box | None) -> str | None:
+    """A box as the column face_bbox holds it."""
+    return ",".join(f"{side:.1f}" for side in box.as_tuple()) if box else None
 
 
 def _ensure_region(tx: sa.Connection, client_id: str, region: str) -> None:

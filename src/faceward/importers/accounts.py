@@ -1,0 +1,85 @@
+"""What became of every row of a source."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+_MOST_PROBLEMS = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class RowProblem:
+    """A row that was not imported. row: its id in the table. code: stable, for machines."""
+
+    table: str
+    row: object
+    code: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """The rows of one kind. read = imported + present + all of refused. present: were imported before."""
+
+    read: int = 0
+    imported: int = 0
+    present: int = 0
+    refused: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def left_out(self) -> int:
+        return sum(self.refused.values())
+
+
+@dataclass(frozen=True, slots=True)
+class ImportAccount:
+    """persons, faces: every row of both. In a dry run `imported` is what would be, persons that are present included.
+
+    dimensions, encodings: of the readable embeddings, by count. regions: persons assigned to each. unmapped: names of the
+    first persons without a region. same_name: names that several persons have. problems: the first thousand.
+    images: faces that have an image. compared, agreed: the sample of stored embeddings held against the model in use.
+    """
+
+    layout: Mapping[str, str]
+    dry_run: bool
+    persons: Account
+    faces: Account
+    dimensions: Mapping[str, int]
+    encodings: Mapping[str, int]
+    regions: Mapping[str, int]
+    unmapped: tuple[str, ...]
+    same_name: Mapping[str, int]
+    images: int
+    compared: int
+    agreed: int
+    problems: tuple[RowProblem, ...]
+
+
+@dataclass(slots=True)
+class Tally:
+    """Counts while an import runs."""
+
+    persons_read: int = 0
+    faces_read: int = 0
+    images: int = 0
+    persons_refused: Counter[str] = field(default_factory=Counter)
+    faces_refused: Counter[str] = field(default_factory=Counter)
+    dimensions: Counter[str] = field(default_factory=Counter)
+    encodings: Counter[str] = field(default_factory=Counter)
+    regions: Counter[str] = field(default_factory=Counter)
+    unmapped: list[str] = field(default_factory=list)
+    problems: list[RowProblem] = field(default_factory=list)
+
+    def refuse_person(self, problem: RowProblem) -> None:
+        self.persons_refused[problem.code] += 1
+        self._keep(problem)
+
+    def refuse_face(self, problem: RowProblem) -> None:
+        self.faces_refused[problem.code] += 1
+        self._keep(problem)
+
+    def _keep(self, problem: RowProblem) -> None:
+        if len(self.problems) < _MOST_PROBLEMS:
+            self.problems.append(problem)

@@ -1,0 +1,229 @@
+"""An SQLite file of an older system: opened read-only, and read row by row."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import sqlite3
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import quote
+
+from faceward.errors import ImportSourceError
+from faceward.importers.decoding import MAX_ENCODED
+from faceward.importers.sqlite_layout import Layout, Table, recognise
+
+_MAGIC = b"SQLite format 3\x00"
+_PENDING_BYTE = 0x40000000  # where SQLite's own processes lock a file: pending, reserved, then 510 shared bytes
+_LOCK_BYTES = 512
+
+
+@dataclass(frozen=True, slots=True)
+class PersonRow:
+    """row: its id in the table. key: the person's id as text, None where it is null."""
+
+    row: object
+    key: str | None
+    name: object
+    description: object
+
+
+@dataclass(frozen=True, slots=True)
+class FaceRow:
+    """row: its id in the table. key: the id of its person as text. has_image: there is a path or an image."""
+
+    row: object
+    key: str | None
+    embedding: object = field(repr=False)
+    image_path: object
+    has_image: bool
+
+
+class SqliteSource:
+    """A file that no process writes while it is read. Raises ImportSourceError.
+
+    mappings: of roles to (table, column), as parse_mappings gives them; what they leave out is recognised.
+    """
+
+    def __init__(self, path: Path, mappings: Mapping[str, tuple[str, str]] | None = None) -> None:
+        self.path = path
+        with contextlib.ExitStack() as opened:
+            self._lock = opened.enter_context(_shared_lock(path))
+            self._before = os.fstat(self._lock)
+            uri = f"file:{quote(str(path.resolve()))}?mode=ro&immutable=1"
+            self._connection = sqlite3.connect(uri, uri=True, isolation_level=None)
+            opened.callback(self._connection.close)
+            # A text that is not UTF-8 must not end the reading: what it is for refuses it by its row.
+            self._connection.text_factory = lambda text: text.decode("utf-8", "surrogateescape")
+            with self._readable():
+                # The file may be hostile: its views and triggers may call nothing that acts.
+                self._connection.execute("PRAGMA trusted_schema = OFF")
+                self._connection.execute("PRAGMA query_only = ON")
+                self._connection.execute("PRAGMA temp_store = FILE")
+                tables = list(self._tables())
+            if not tables:
+                raise ImportSourceError(f"{path} is an SQLite database without tables: there is nothing to import.")
+            self.layout: Layout = recognise(tables, mappings or {})
+            self._rowid = {table.name: table.rowid for table in tables}
+            self._opened = opened.pop_all()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._opened.close()
+
+    def check_unchanged(self) -> None:
+        """Raises ImportSourceError where another process wrote the file since it was opened."""
+        now = os.fstat(self._lock)
+        if (now.st_mtime_ns, now.st_size) != (self._before.st_mtime_ns, self._before.st_size):
+            raise ImportSourceError(
+                f"{self.path} was changed while it was read. Stop what writes it, or copy it, and run the import again."
+            )
+
+    def count(self) -> int:
+        """How many rows the faces' table has."""
+        with self._readable():
+            (rows,) = self._connection.execute(f"SELECT count(*) FROM {_quoted(self.layout.faces)}").fetchone()
+        return int(rows)
+
+    def persons(self) -> Iterator[PersonRow]:
+        """By ascending key (in the order of its UTF-8 bytes); those of one table with the faces once for each key."""
+        layout, table = self.layout, self.layout.persons
+        key, row = self._key("persons.id"), self._row_id(table, "persons.id")
+        wanted = [row, key, self._column("persons.name"), self._column("persons.description")]
+        if layout.single:
+            columns = ", ".join(f"min({each})" for each in wanted)
+            statement = f"SELECT {columns} FROM {_quoted(table)} GROUP BY {key} ORDER BY {key}"
+        else:
+            statement = f"SELECT {', '.join(wanted)} FROM {_quoted(table)} ORDER BY {key}, 1"
+        yield from (PersonRow(*found) for found in self._rows(statement))
+
+    def faces(self) -> Iterator[FaceRow]:
+        """By ascending key, as the persons."""
+        key = self._key("faces.person_id")
+        yield from self._face_rows(f"ORDER BY {key}, 1")
+
+    def sample_with_images(self, most: int) -> Iterator[FaceRow]:
+        """Up to `most` faces that have an image, spread over the table, the same ones each time."""
+        path, image = self._column("faces.image_path"), self._column("faces.image")
+        if path == image == "NULL":
+            return
+        step = max(1, self.count() // most)
+        row = self._row_id(self.layout.faces, "faces.id")
+        spread = f"AND {row} % {step} = 0" if self._rowid[self.layout.faces] else ""
+        yield from self._face_rows(f"WHERE coalesce(length({image}), length({path}), 0) > 0 {spread} LIMIT {most}")
+
+    def _face_rows(self, which: str) -> Iterator[FaceRow]:
+        table = self.layout.faces
+        key, row = self._key("faces.person_id"), self._row_id(table, "faces.id")
+        path, image, embedding = (self._column(f"faces.{name}") for name in ("image_path", "image", "embedding"))
+        statement = (
+            f"SELECT {row}, {key}, CASE WHEN length({embedding}) > {2 * MAX_ENCODED} THEN zeroblob({MAX_ENCODED + 1}) "
+            f"ELSE {embedding} END, CASE WHEN typeof({path}) = 'text' AND {path} <> '' THEN {path} WHEN typeof({image}) = "
+            f"'text' THEN {image} END, coalesce(length({image}), length({path}), 0) > 0 FROM {_quoted(table)} {which}"
+        )
+        for found in self._rows(statement):
+            yield FaceRow(found[0], found[1], found[2], found[3], bool(found[4]))
+
+    def image(self, face: FaceRow) -> bytes | None:
+        """The image in the face's row; None where there is none (the row may name a path)."""
+        column = self._column("faces.image")
+        row = self._row_id(self.layout.faces, "faces.id")
+        statement = f"SELECT {column} FROM {_quoted(self.layout.faces)} WHERE {row} = ? LIMIT 1"
+        with self._readable():
+            found = self._connection.execute(statement, (face.row,)).fetchone()
+        return found[0] if found and isinstance(found[0], bytes) and found[0] else None
+
+    def same_names(self, most: int = 100) -> dict[str, int]:
+        """Names that several rows of the persons' table have, and how many."""
+        if self.layout.single:
+            return {}
+        name, table = self._column("persons.name"), _quoted(self.layout.persons)
+        statement = (
+            f"SELECT {name}, count(*) FROM {table} GROUP BY 1 HAVING count(*) > 1 ORDER BY 2 DESC, 1 LIMIT {most}"
+        )
+        return {str(name): count for name, count in self._rows(statement) if name is not None}
+
+    def _tables(self) -> Iterator[Table]:
+        names = self._connection.execute(
+            "SELECT name, type, sql FROM sqlite_schema WHERE type IN ('table', 'view') "
+            "AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\'"
+        )
+        for name, kind, definition in names.fetchall():
+            columns = tuple(row[1] for row in self._connection.execute(f"PRAGMA table_info({_quoted(name)})"))
+            keys = {row[3]: row[2] for row in self._connection.execute(f"PRAGMA foreign_key_list({_quoted(name)})")}
+            tail = (definition or "").upper().rpartition(")")[2]
+            yield Table(name, columns, keys, kind == "table" and "WITHOUT ROWID" not in " ".join(tail.split()))
+
+    def _row_id(self, table: str, role: str) -> str:
+        """What names a row in messages and finds it again."""
+        if self._rowid[table]:
+            return "rowid"
+        return self._column(role)
+
+    def _key(self, role: str) -> str:
+        """As text, so that 7 and '7' are one person, whatever the columns' types."""
+        column = self._column(role) if self.layout.columns[role] else "rowid"
+        return f"CAST({column} AS TEXT) COLLATE BINARY"
+
+    def _column(self, role: str) -> str:
+        column = self.layout.columns[role]
+        return "NULL" if column is None else _quoted(column)
+
+    def _rows(self, statement: str) -> Iterator[tuple[Any, ...]]:
+        with self._readable():
+            rows = iter(self._connection.execute(statement))
+            # No `yield from`: it would close the cursor of a reader that is dropped late, after the connection.
+            while (row := next(rows, None)) is not None:
+                yield row
+
+    @contextlib.contextmanager
+    def _readable(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as exc:
+            raise ImportSourceError(
+                f"{self.path} can't be read as an SQLite database: {exc}. If it is damaged, `sqlite3 OLD.db .recover` may "
+                "save what is left."
+            ) from exc
+
+
+@contextlib.contextmanager
+def _shared_lock(path: Path) -> Iterator[int]:
+    """Hold the lock that every reader of an SQLite file holds, without writing beside the file. Yields a descriptor."""
+    try:
+        with path.open("rb") as stream:
+            magic = stream.read(len(_MAGIC))
+            if magic != _MAGIC:
+                what = "is empty" if not magic else "is not an SQLite 3 database (or an encrypted one)"
+                raise ImportSourceError(f"{path} {what}.")
+            for suffix, advice in (
+                ("-wal", "close it, or run PRAGMA wal_checkpoint(TRUNCATE)"),
+                ("-journal", "open it"),
+            ):
+                beside = path.with_name(path.name + suffix)
+                if beside.exists() and beside.stat().st_size:
+                    raise ImportSourceError(
+                        f"{beside} holds changes that are not in {path.name} yet. Stop the program that uses the database; if "
+                        f"none does, {advice} once with the program sqlite3, then import it."
+                    )
+            try:
+                fcntl.lockf(stream, fcntl.LOCK_SH | fcntl.LOCK_NB, _LOCK_BYTES, _PENDING_BYTE)
+            except (BlockingIOError, PermissionError) as exc:
+                raise ImportSourceError(
+                    f"{path} is locked: another program is writing it. Stop that program, or import a copy."
+                ) from exc
+            yield stream.fileno()
+    except OSError as exc:
+        raise ImportSourceError(f"{path} can't be read: {exc.strerror}.") from exc
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'

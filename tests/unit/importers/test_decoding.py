@@ -1,0 +1,111 @@
+"""Each encoding of an embedding is told apart, and what is none is refused with its reason."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import pickle
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from faceward.errors import InvalidEmbeddingError
+from faceward.importers.decoding import MAX_ENCODED, EmbeddingDecoder
+
+
+def npy(array: np.ndarray) -> bytes:
+    stream = io.BytesIO()
+    np.save(stream, array)
+    return stream.getvalue()
+
+
+def text(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+ENCODERS: dict[str, Callable[[np.ndarray], object]] = {
+    "float32": lambda v: v.astype("<f4").tobytes(),
+    "float64": lambda v: v.astype("<f8").tobytes(),
+    "npy": npy,
+    "npy of a row": lambda v: npy(v[None].astype("f4")),
+    "json": lambda v: json.dumps(v.tolist()),
+    "json in a blob": lambda v: json.dumps(v.tolist()).encode(),
+    "json in a list": lambda v: json.dumps([v.tolist()], indent=1),
+    "pickle": pickle.dumps,
+    "base64 of float32": lambda v: text(v.astype("<f4").tobytes()),
+    "base64 of float64": lambda v: text(v.astype("<f8").tobytes()),
+    "base64 of npy": lambda v: text(npy(v)),
+    "base64 of pickle": lambda v: text(pickle.dumps(v)),
+    "base64 in a blob": lambda v: text(v.astype("<f4").tobytes()).encode(),
+}
+
+
+@pytest.mark.parametrize("encoding", ENCODERS)
+@pytest.mark.parametrize("length", [128, 256, 512, 1024])
+@pytest.mark.parametrize("narrow", [False, True], ids=["doubles", "doubles that were floats"])
+def test_every_encoding_of_every_length_is_read(encoding: str, length: int, narrow: bool) -> None:
+    vector = np.random.default_rng(length).standard_normal(length)
+    vector /= np.linalg.norm(vector)
+    if narrow:
+        vector = vector.astype(np.float32).astype(np.float64)
+    name, numbers = EmbeddingDecoder(512).decode(ENCODERS[encoding](vector))
+    assert encoding.startswith(name.split(" in ")[0].split(" of float")[0])
+    assert np.allclose(numbers, vector, atol=1e-6)
+
+
+@given(st.integers(0, 2**32), st.sampled_from([1e-2, 1.0, 30.0]))
+def test_float32_of_the_right_length_is_read_as_such(seed: int, size: float) -> None:
+    vector = (size * np.random.default_rng(seed).standard_normal(512)).astype("<f4")
+    name, numbers = EmbeddingDecoder(512).decode(vector.tobytes())
+    assert name == "float32"
+    assert np.array_equal(numbers, vector)
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        (None, "no embedding"),
+        (b"", "empty"),
+        ("", "empty"),
+        ("[]", "empty"),
+        (7, "single number"),
+        ("hello", "neither"),
+        ("[1, 2", "JSON"),
+        ('["a"]', "JSON"),
+        ("[[1], [2]]", "JSON"),
+        ("[" * 5000, "JSON"),
+        ("[1e999, 1]", "infinity"),
+        ("[NaN]", "NaN"),
+        ("[0, 0]", "zeros"),
+        (bytes(2048), "neither"),
+        (np.full(512, np.nan, "f4").tobytes(), "neither"),
+        (b"\xff" * 2047, "neither"),
+        (npy(np.arange(4)), "floats"),
+        (npy(np.ones(4))[:-1], "more or fewer"),
+        (npy(np.ones(4)).replace(b"(4,), ", b"(4e9),"), "header"),
+        (npy(np.ones(4)).replace(b"(4,)", b"(9,)"), "more or fewer"),
+        (npy(np.ones((2, 2, 2))), "shape"),
+        (npy(np.ones(4))[:9], "damaged"),
+        (pickle.dumps([1.0]), "pickle"),
+        (b"x" * (MAX_ENCODED + 1), "longer"),
+        ("1" * (MAX_ENCODED + 1), "longer"),
+        (text(b"hello"), "base64"),
+        (npy(np.array([{}], dtype=object)), "floats"),
+    ],
+)
+def test_what_is_no_embedding_is_refused(value: object, reason: str) -> None:
+    with pytest.raises(InvalidEmbeddingError, match=reason):
+        EmbeddingDecoder(512).decode(value)
+
+
+@given(st.binary(max_size=300) | st.text(max_size=100))
+def test_noise_is_read_or_refused(value: bytes | str) -> None:
+    try:
+        _, numbers = EmbeddingDecoder(512).decode(value)
+    except InvalidEmbeddingError:
+        return
+    assert np.isfinite(numbers).all()
