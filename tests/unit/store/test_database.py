@@ -63,6 +63,7 @@ def test_a_pooled_connection_forgets_its_tenant(database_url: str) -> None:
         with database.driver_connection() as driver:
             assert driver.execute("SELECT count(*) FROM persons").fetchone() == (0,)
         assert gallery.list_persons("globex").persons == ()
+        assert len(gallery.list_persons("acme").persons) == 1
 
 
 def test_threads_never_see_each_others_tenant(database: Database) -> None:

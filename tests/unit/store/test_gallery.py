@@ -15,6 +15,7 @@ from faceward.errors import DuplicateFaceError, DuplicatePersonError, UnknownPer
 from faceward.store.database import Database
 from faceward.store.gallery import Gallery
 from faceward.types import Box, NewFace
+from rows import count_rows
 from synthetic import MODEL, unit
 
 BOX = Box(1.04, 2.5, 30.0, 400.25)
@@ -24,17 +25,6 @@ def photo(seed: int, name: str) -> NewFace:
     return NewFace(
         unit(seed), box=BOX, confidence=0.9, quality=0.75, image_path=f"{name}.jpg", image_sha256=name.encode()
     )
-
-
-def everything(url: str) -> dict[str, int]:
-    """The number of rows of each table."""
-    with psycopg.connect(url) as connection:
-        tables = connection.execute("SELECT relname FROM pg_stat_user_tables").fetchall()
-        counted = {}
-        for (table,) in tables:
-            row = connection.execute(psycopg.sql.SQL("SELECT count(*) FROM {}").format(psycopg.sql.Identifier(table)))
-            counted[table] = row.fetchall()[0][0]
-    return counted
 
 
 def test_a_person_is_stored_with_all_that_was_given(gallery: Gallery) -> None:
@@ -56,7 +46,7 @@ def test_a_person_is_stored_with_all_that_was_given(gallery: Gallery) -> None:
 
 def test_a_photo_is_enrolled_once_in_a_region(database_url: str, gallery: Gallery) -> None:
     person, _ = gallery.create_person("acme", "A", "Alice", [photo(1, "one")])
-    before = everything(database_url)
+    before = count_rows(database_url)
     with pytest.raises(DuplicateFaceError, match=rf"region 'A' already, for person {person.id}") as caught:
         gallery.create_person("acme", "A", "Bob", [photo(2, "two"), photo(1, "one")])
     assert caught.value.person_id == person.id
@@ -64,7 +54,7 @@ def test_a_photo_is_enrolled_once_in_a_region(database_url: str, gallery: Galler
         gallery.add_faces("acme", person.id, [photo(2, "two"), photo(1, "one")])
     with pytest.raises(DuplicateFaceError, match="sent twice"):
         gallery.create_person("acme", "new region", "Bob", [photo(2, "two"), photo(2, "two")])
-    assert everything(database_url) == before
+    assert count_rows(database_url) == before
     gallery.create_person("acme", "B", "Alice", [photo(1, "one")])
     gallery.create_person("globex", "A", "Alice", [photo(1, "one")])
     assert gallery.person_of_photo("acme", "A", b"one") == person.id
@@ -76,7 +66,7 @@ def test_an_external_id_is_taken_once_in_a_region(database_url: str, gallery: Ga
     alice, _ = gallery.create_person("acme", "A", "Alice", [], external_id="x")
     bob, _ = gallery.create_person("acme", "B", "Bob", [], external_id="x")
     gallery.create_person("globex", "A", "Carol", [], external_id="x")
-    before = everything(database_url)
+    before = count_rows(database_url)
     with pytest.raises(DuplicatePersonError, match="external id 'x' is taken by another person of region 'A'"):
         gallery.create_person("acme", "A", "Dave", [photo(1, "one")], external_id="x")
     with pytest.raises(DuplicatePersonError, match="external id is taken by another person of region 'A'"):
@@ -85,7 +75,7 @@ def test_an_external_id_is_taken_once_in_a_region(database_url: str, gallery: Ga
     with pytest.raises(DuplicatePersonError, match="external id 'x' is taken"):
         gallery.update_person("acme", dave.id, external_id="x")
     gallery.delete_person("acme", dave.id)
-    assert everything(database_url) == before
+    assert count_rows(database_url) == before
     assert gallery.list_persons("acme", external_id="x").persons == (alice, bob)
 
 
@@ -148,10 +138,10 @@ def test_a_person_moves_with_all_faces(database_url: str, gallery: Gallery) -> N
 
 
 def test_a_deleted_person_leaves_no_face(database_url: str, gallery: Gallery) -> None:
-    before = everything(database_url)
+    before = count_rows(database_url)
     person, _ = gallery.create_person("acme", "A", "Alice", [photo(1, "one"), photo(2, "two")])
     assert gallery.delete_person("acme", person.id) == 2
-    left = everything(database_url)
+    left = count_rows(database_url)
     assert {table: left[table] - before[table] for table in left if left[table] != before[table]} == {
         "regions": 1,
         "embedding_models": 1,
@@ -164,7 +154,7 @@ def test_who_does_not_exist_is_an_error_and_changes_nothing(database_url: str, g
     """An id that nobody has, and one that another client's person has."""
     person, (face,) = gallery.create_person("acme", "A", "Alice", [photo(1, "one")])
     person_id = 10**9 if client == "acme" else person.id
-    before = everything(database_url)
+    before = count_rows(database_url)
     attempts: list[Callable[[], Any]] = [
         lambda: gallery.get_person(client, person_id),
         lambda: gallery.list_faces(client, person_id),
@@ -179,7 +169,7 @@ def test_who_does_not_exist_is_an_error_and_changes_nothing(database_url: str, g
         with pytest.raises(UnknownPersonError, match=f"Person {person_id} does not exist") as caught:
             attempt()
         assert caught.value.person_id == person_id
-    assert everything(database_url) == before
+    assert count_rows(database_url) == before
     assert gallery.get_person("acme", person.id) == person
 
 
