@@ -370,9 +370,9 @@ class FaceService:
     def _scope(
         self, region: str | Sequence[str], client_id: str | None, threshold: float | None
     ) -> tuple[str, tuple[str, ...], float]:
-        names = (region,) if isinstance(region, str) else tuple(region or ())
-        if not names:
-            raise InvalidValueError("region", region, "the name of a region, or several names")
+        names = (region,) if isinstance(region, str) else region
+        if not (isinstance(names, Sequence) and names):
+            raise InvalidValueError("region", region, "the name of a region, or a list of names")
         regions = tuple(dict.fromkeys(check_region(name) for name in names))
         limit = self._threshold if threshold is None else check_threshold(threshold)
         return check_client_id(client_id), regions, limit
@@ -387,8 +387,9 @@ class FaceService:
         strategy: Strategy | None,
     ) -> list[tuple[Candidate, ...]]:
         answers = self._retriever.find(client_id, regions, probes, top_k=top_k, floor=threshold, strategy=strategy)
-        if not any(answer.candidates for answer in answers):
-            # Nobody near at all: the only case in which the region may not exist, so only now is it asked for.
+        seen = {candidate.region for answer in answers for candidate in answer.candidates}
+        if not seen.issuperset(regions):
+            # Nobody of a region is near: the only case in which it may not exist, so only now is it asked for.
             known = self._gallery.region_names(client_id)
             for region in regions:
                 if region not in known:
