@@ -213,7 +213,7 @@ def stored(database: psycopg.Connection) -> int:
 def _stored_form(vector: np.ndarray) -> np.ndarray:
     from faceward.types import unit_embedding
 
-    return unit_embedding(unit_embedding(vector, 512), 512)
+    return unit_embedding(vector, 512)
 
 
 def test_an_interrupt_ends_with_a_line_and_what_is_done_is_kept(
@@ -336,6 +336,14 @@ def test_a_wrong_table_of_regions_is_refused(tmp_path: Path, table: str, message
     regions.write_text(table)
     with pytest.raises(faceward.errors.ImportSourceError, match=message):
         RegionAssignment.build(None, regions, None)
+
+
+@pytest.mark.parametrize("given", [[], ["--region", "A", "--regions", "regions.csv"]])
+def test_one_way_of_naming_regions_is_needed(tmp_path: Path, run: Run, given: list[str]) -> None:
+    write_people(tmp_path / "old.db", [(1, "A")], [])
+    done = run(tmp_path / "old.db", "--dry-run", *given)
+    assert done.returncode == 1
+    assert "Say where the people belong" in done.stderr
 
 
 def test_embeddings_are_not_taken_on_trust(tmp_path: Path, run: Run) -> None:

@@ -29,7 +29,9 @@ class RegionAssignment:
     def build(cls, region: str | None, regions: Path | None, default_region: str | None) -> RegionAssignment:
         """From --region, or --regions with --default-region. Raises InvalidValueError, ImportSourceError."""
         if (region is None) == (regions is None):
-            raise InvalidValueError("--region", region, "given, or --regions FILE.csv: one of the two")
+            raise ImportSourceError(
+                "Say where the people belong: --region A for everybody, or --regions FILE.csv, one of the two."
+            )
         if region is not None:
             if default_region is not None:
                 raise InvalidValueError("--default-region", default_region, "left out: --region is for everybody")

@@ -11,6 +11,8 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+
 from faceward.bulk_import import ImportReport, PersonRecord
 from faceward.errors import InputError, InvalidEmbeddingError, ModelMismatchError
 from faceward.importers.accounts import Account, ImportAccount, RowProblem, Tally
@@ -26,7 +28,6 @@ from faceward.types import (
     check_description,
     check_name,
     check_text,
-    unit_embedding,
 )
 
 MOST_FACES = 1_000
@@ -260,7 +261,7 @@ class _Join:
                 return None
         if self._given.reembed:
             if row.has_image:
-                return NewFace(unit_embedding([1.0], 1))  # stands for the one that will be made
+                return NewFace(np.ones(1, np.float32))  # stands for the one that will be made
             self._refuse_face(row, "no_image", "There is no image to make an embedding of.")
             return None
         if numbers.size != self._dimension:
@@ -271,7 +272,7 @@ class _Join:
             )
             return None
         data = self._source.image(row) if self._given.store_images and row.has_image else None
-        return NewFace(unit_embedding(numbers, self._dimension), image_path=_path(row), image_data=data)
+        return NewFace(numbers, image_path=_path(row), image_data=data)  # of unit length once it is imported
 
     def _pending(self, pool: ThreadPoolExecutor) -> Iterator[_Pending]:
         """The persons who are not there yet, their images being worked on."""
