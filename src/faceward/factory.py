@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from faceward.bulk_import import Importer
 from faceward.enrolment import EnrolmentGate
+from faceward.evaluation.audit import RecallAudit
+from faceward.evaluation.noise_model import NoiseModel
 from faceward.retrieval import KeeperSettings, RetrievalSettings, Retriever, SketchKeeper
 from faceward.service import FaceService
 from faceward.settings import EMBEDDED, Settings, load_settings
@@ -21,7 +24,7 @@ from faceward.store.graph_index import GraphSettings
 from faceward.store.schema import Schema, check_database
 from faceward.store.scopes import ScopeReader
 from faceward.store.search import FaceSearch
-from faceward.vision import FaceAnalyzer, ImageLimits, PackStore
+from faceward.vision import FaceAnalyzer, ImageLimits, PackManifest, PackStore
 
 
 class Deployment:
@@ -76,6 +79,34 @@ class Deployment:
             self._server = None
 
 
+class _SearchParts:
+    """What searches one database, as the settings say."""
+
+    def __init__(self, settings: Settings, database: Database, model_id: str, dimension: int) -> None:
+        given = settings.search
+        self.scopes = ScopeReader(database, model_id, dimension)
+        self.search = FaceSearch(database, given.most_at_once)
+        self.keeper = SketchKeeper(
+            self.scopes,
+            SketchCache(given.sketch_bytes, dimension),
+            KeeperSettings(idle_seconds=given.refresh_seconds),
+        )
+        self.retriever = Retriever(
+            self.search,
+            Gallery(database, model_id),
+            self.keeper,
+            model_id=model_id,
+            dimension=dimension,
+            settings=RetrievalSettings(
+                strategy=given.strategy,
+                sketch_from=given.sketch_from,
+                ef_search=given.hnsw_ef_search,
+                iterative_scan=given.hnsw_iterative_scan,
+                halfvec=given.hnsw_halfvec,
+            ),
+        )
+
+
 def open_service(
     settings: Settings | None = None,
     *,
@@ -115,27 +146,8 @@ def open_service(
         )
         closing.append(analyzer.close)
         gallery = Gallery(database, pack.model_id)
-        search = FaceSearch(searched, settings.search.most_at_once)
-        keeper = SketchKeeper(
-            ScopeReader(searched, pack.model_id, pack.dimension),
-            SketchCache(settings.search.sketch_bytes, pack.dimension),
-            KeeperSettings(idle_seconds=settings.search.refresh_seconds),
-        )
-        closing.append(keeper.close)
-        retriever = Retriever(
-            search,
-            Gallery(searched, pack.model_id),
-            keeper,
-            model_id=pack.model_id,
-            dimension=pack.dimension,
-            settings=RetrievalSettings(
-                strategy=settings.search.strategy,
-                sketch_from=settings.search.sketch_from,
-                ef_search=settings.search.hnsw_ef_search,
-                iterative_scan=settings.search.hnsw_iterative_scan,
-                halfvec=settings.search.hnsw_halfvec,
-            ),
-        )
+        parts = _SearchParts(settings, searched, pack.model_id, pack.dimension)
+        closing.append(parts.keeper.close)
         importer = Importer(
             BulkWriter(database, gallery, pack.model_id),
             pack.dimension,
@@ -153,8 +165,8 @@ def open_service(
             analyzer,
             gate,
             gallery,
-            search,
-            retriever,
+            parts.search,
+            parts.retriever,
             importer,
             threshold=pack.threshold if threshold is None else threshold,
             on_close=closing,
@@ -163,6 +175,30 @@ def open_service(
         for close in reversed(closing):
             close()
         raise
+
+
+@contextmanager
+def open_audit(settings: Settings, manifest: PackManifest) -> Iterator[RecallAudit]:
+    """An audit of the searches of these settings, on the database that answers them; needs no model file.
+
+    manifest: of the pack in use. Raises StoreError, ModelMismatchError.
+    """
+    model_id, dimension = manifest.model_id, manifest.embedding.dimension
+    with ExitStack() as stack:
+        deployment = Deployment(settings)
+        stack.callback(deployment.close)
+        database = stack.enter_context(deployment.connect(settings.database.search_url))
+        check_database(database, model_id, dimension)
+        parts = _SearchParts(settings, database, model_id, dimension)
+        stack.callback(parts.keeper.close)
+        noise = NoiseModel.load()
+        threshold = settings.search.threshold
+        yield RecallAudit(
+            parts.scopes,
+            parts.retriever,
+            noise if noise.dimension == dimension else None,
+            floor=manifest.threshold if threshold is None else threshold,
+        )
 
 
 def pack_store(settings: Settings, notify: Callable[[str], None] | None = None) -> PackStore:

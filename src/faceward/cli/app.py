@@ -9,6 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 from faceward.cli import output
+from faceward.cli.audit import audit_recall
 from faceward.cli.database import database_app
 from faceward.cli.demo import demo
 from faceward.cli.doctor import doctor
@@ -62,6 +63,7 @@ def build_app() -> typer.Typer:
     app.command("regions")(regions)
     app.add_typer(models_app(), name="models")
     app.add_typer(database_app(), name="db")
+    app.command("audit-recall")(audit_recall)
     app.command("doctor")(doctor)
     return app
 

@@ -36,6 +36,7 @@ from faceward.store.search import (
     Proposed,
     SearchAnswer,
     SignBits,
+    Without,
 )
 from faceward.store.watermarks import Watermark
 from faceward.types import Embedding, Strategy
@@ -56,6 +57,14 @@ class RetrievalSettings:
     ef_search: int = 200
     iterative_scan: str = "strict_order"
     halfvec: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A probe. without: the face that is not looked for."""
+
+    probe: Embedding
+    without: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +121,7 @@ class Retriever:
         self._model_id = model_id
         self._dimension = dimension
         self._settings = settings or RetrievalSettings()
+        self._graph_until = 0.0
         self._sizes = _ScopeSizes(gallery.count_faces, self._settings.size_seconds)
 
     def find(
@@ -123,22 +133,28 @@ class Retriever:
         top_k: int,
         floor: float = LOWEST_SIMILARITY,
         strategy: Strategy | None = None,
+        without: Sequence[int | None] | None = None,
     ) -> list[SearchAnswer]:
         """The nearest persons of the regions to each probe, best first.
 
-        floor: the similarity from which on a nearest person matters to the caller, as a threshold does.
+        floor: the similarity from which on a nearest person matters to the caller, as a threshold does. without: for each
+        probe a face that is left out, its own where the probe is a stored face.
+
+        Raises IndexMissingError where the strategy is hnsw and there is no such index.
         """
         if not probes:
             return []
+        asked = [_Asked(*one) for one in zip(probes, without or [None] * len(probes), strict=True)]
         chosen = strategy or self._settings.strategy
         if chosen == "hnsw":
-            return self._ask(client_id, regions, probes, [self._graph(top_k)] * len(probes), top_k)
+            self._require_graph()
+            return self._ask(client_id, regions, asked, [self._graph(top_k)] * len(probes), top_k)
         if chosen == "sketch" or (chosen == "auto" and self._is_large(client_id, regions)):
             entries = self._entries(client_id, regions)
             if entries is not None:
-                return self._find_sketched(client_id, entries, probes, top_k, floor)
+                return self._find_sketched(client_id, entries, asked, top_k, floor)
         source = self._exact(client_id, regions, top_k)
-        return self._ask(client_id, regions, probes, [source] * len(probes), top_k)
+        return self._ask(client_id, regions, asked, [source] * len(probes), top_k)
 
     def warm(self, client_id: str, region: str) -> bool:
         """Load a region's sketch now; False where it is too large for the memory, or being loaded."""
@@ -151,11 +167,22 @@ class Retriever:
         self,
         client_id: str,
         regions: Sequence[str],
-        probes: Sequence[Embedding],
+        asked: Sequence[_Asked],
         sources: Sequence[CandidateSource],
         top_k: int,
     ) -> list[SearchAnswer]:
+        probes = [one.probe for one in asked]
+        sources = [
+            source if one.without is None else Without(source, one.without)
+            for one, source in zip(asked, sources, strict=True)
+        ]
         return self._search.search(client_id, regions, probes, sources, model_id=self._model_id, top_k=top_k)
+
+    def _require_graph(self) -> None:
+        """Without the index PostgreSQL would sort the whole scope and say nothing. Asked for again after a while."""
+        if time.monotonic() >= self._graph_until:
+            self._search.require_graph()
+            self._graph_until = time.monotonic() + self._settings.size_seconds
 
     def _graph(self, top_k: int) -> Graph:
         return Graph(
@@ -213,19 +240,19 @@ class Retriever:
         self,
         client_id: str,
         entries: dict[str, CachedSketch[Watermark]],
-        probes: Sequence[Embedding],
+        asked: Sequence[_Asked],
         top_k: int,
         floor: float,
     ) -> list[SearchAnswer]:
         regions = list(entries)
         answers: dict[int, SearchAnswer] = {}
-        proposals = [self._propose(entries, probe, top_k, floor, wide=False) for probe in probes]
+        proposals = [self._propose(entries, one.probe, top_k, floor, wide=False) for one in asked]
         waiting: dict[int, tuple[CandidateSource, _Proposal | None]] = {
             i: (proposal.source, proposal) for i, proposal in enumerate(proposals)
         }
         while waiting:
             sources = [source for source, _ in waiting.values()]
-            found = self._ask(client_id, regions, [probes[i] for i in waiting], sources, top_k)
+            found = self._ask(client_id, regions, [asked[i] for i in waiting], sources, top_k)
             again: dict[int, tuple[CandidateSource, _Proposal | None]] = {}
             for (i, (_, proposal)), answer in zip(waiting.items(), found, strict=True):
                 answers[i] = answer
@@ -238,10 +265,10 @@ class Retriever:
                     # Exact SQL knows every new row, and no face that is gone.
                     again[i] = (self._exact(client_id, regions, top_k, count_anew=True), None)
                 elif proposal.is_thin(answer):
-                    wide = self._propose(entries, probes[i], top_k, floor, wide=True)
+                    wide = self._propose(entries, asked[i].probe, top_k, floor, wide=True)
                     again[i] = (wide.source, wide)
             waiting = again
-        return [answers[i] for i in range(len(probes))]
+        return [answers[i] for i in range(len(asked))]
 
 
 _FACES_PER_PERSON = 10

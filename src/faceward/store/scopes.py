@@ -24,28 +24,46 @@ _BATCH_BYTES = 4 << 20
 
 @dataclass(frozen=True, slots=True)
 class ScopeSnapshot:
-    """An open reading of a scope, or of what is new in it. faces: how many there are to come."""
+    """An open reading of a scope, or of what is new in it.
+
+    faces: how many there are to come. dimension: of their embeddings.
+    """
 
     faces: int
+    dimension: int
     watermark: Watermark
     _connection: psycopg.Connection[Any]
     _condition: str
     _scope: dict[str, Any]
-    _dimension: int
 
     def codes(self) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.int64]]]:
         """Batches of (codes uint8 (n, dimension / 8), ids int64 (n,))."""
         row = np.dtype([("fields", ">i2"), ("l1", ">i4"), ("id", ">i8"), ("l2", ">i4"), ("bits", ">i4"),
-                        ("code", "u1", (self._dimension // 8,))])  # fmt: skip
+                        ("code", "u1", (self.dimension // 8,))])  # fmt: skip
         for batch in self._rows("f.id, f.code", row):
             yield batch["code"], batch["id"].astype(np.int64)
 
     def embeddings(self) -> Iterator[tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.int64]]]:
         """Batches of (embeddings float32 (n, dimension), face ids int64 (n,), person ids int64 (n,))."""
         row = np.dtype([("fields", ">i2"), ("l1", ">i4"), ("id", ">i8"), ("l2", ">i4"), ("person", ">i8"),
-                        ("l3", ">i4"), ("dim", ">i2"), ("unused", ">i2"), ("v", ">f4", (self._dimension,))])  # fmt: skip
+                        ("l3", ">i4"), ("dim", ">i2"), ("unused", ">i2"), ("v", ">f4", (self.dimension,))])  # fmt: skip
         for batch in self._rows("f.id, f.person_id, f.embedding", row):
             yield batch["v"].astype(np.float32), batch["id"].astype(np.int64), batch["person"].astype(np.int64)
+
+    def persons(self) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+        """Batches of (face ids int64 (n,), person ids int64 (n,))."""
+        row = np.dtype([("fields", ">i2"), ("l1", ">i4"), ("id", ">i8"), ("l2", ">i4"), ("person", ">i8")])
+        for batch in self._rows("f.id, f.person_id", row):
+            yield batch["id"].astype(np.int64), batch["person"].astype(np.int64)
+
+    def embeddings_of(self, face_ids: NDArray[np.int64]) -> NDArray[np.float32]:
+        """The embeddings of some faces of the scope, float32 (n, dimension), in the order of their ids."""
+        rows = self._connection.execute(
+            f"SELECT f.id, f.embedding FROM face_encodings f WHERE {self._condition} AND f.id = ANY(%(ids)s)",
+            {**self._scope, "ids": face_ids.tolist()},
+        ).fetchall()
+        found = {face_id: vector.to_numpy() for face_id, vector in rows}
+        return np.array([found[face_id] for face_id in face_ids.tolist()], dtype=np.float32)
 
     def _rows(self, columns: str, row: np.dtype[Any]) -> Iterator[NDArray[Any]]:
         """Binary COPY: rows of one length, so that numpy reads a batch without a look at each."""
@@ -99,7 +117,7 @@ class ScopeReader:
             assert found is not None
             version, lineage, restored, faces = found
             watermark = Watermark(int(version), lineage, None if restored is None else int(restored))
-            yield ScopeSnapshot(faces, watermark, connection, condition, scope, self._dimension)
+            yield ScopeSnapshot(faces, self._dimension, watermark, connection, condition, scope)
             connection.execute("COMMIT")
 
 

@@ -166,6 +166,26 @@ class Proposed:
 
 
 @dataclass(frozen=True, slots=True)
+class Without:
+    """What another source proposes, except one face: for a probe that is a stored face itself."""
+
+    source: CandidateSource
+    face_id: int
+
+    @property
+    def sql(self) -> str:
+        return f"SELECT id, fresh FROM ({self.source.sql}) others WHERE id <> %(without)s"
+
+    @property
+    def parameters(self) -> Mapping[str, Any]:
+        return {**self.source.parameters, "without": self.face_id}
+
+    @property
+    def settings(self) -> Mapping[str, str]:
+        return self.source.settings
+
+
+@dataclass(frozen=True, slots=True)
 class SearchAnswer:
     """candidates: the nearest persons, best first, one entry each. reranked: faces whose full vectors were compared.
     fresh: those of them that a proposer did not know yet.
@@ -288,7 +308,7 @@ class FaceSearch:
         if not valid:
             raise IndexMissingError(
                 "The index idx_embedding_hnsw is missing, so the strategy hnsw can't run. Use the strategy auto or exact, "
-                "which need no such index, or build it: `faceward db upgrade` says how."
+                "which need no such index, or build it: search.hnsw_index in the settings, then `faceward db index`."
             )
 
 
