@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -30,7 +32,7 @@ from faceward.store.schema import (
     newest_revision,
     version_tuple,
 )
-from faceward.types import NewFace
+from faceward.types import Box, NewFace
 from synthetic import MODEL, new_face, unit
 
 # The contract's columns, and those that were added to them.
@@ -156,6 +158,19 @@ def test_vectors_and_codes_stay_in_the_row(database_url: str) -> None:
         "WHERE attrelid = 'face_encodings'::regclass AND attname IN ('embedding', 'code')",
     )
     assert dict(storage) == {"embedding": "p", "code": "p"}
+
+
+def test_nothing_but_a_large_image_leaves_the_row(database_url: str, database: Database) -> None:
+    """Each column out of line is one more look-up for each face of a re-rank."""
+    face = dataclasses.replace(
+        new_face(1), image_path="p" * 500, image_sha256=bytes(range(32)), box=Box(1234.5, 1234.5, 2345.6, 2345.6)
+    )
+    gallery = Gallery(database, "a-pack-of-a-long-name-1.2.3:0123456789ab")
+    gallery.create_person("c" * 100, "r" * 50, "Name", [face])
+    toast = "SELECT pg_relation_size(reltoastrelid) FROM pg_class WHERE oid = 'face_encodings'::regclass"
+    assert rows(database_url, toast) == [(0,)]
+    gallery.create_person("c" * 100, "r" * 50, "Other", [dataclasses.replace(new_face(2), image_data=os.urandom(9000))])
+    assert rows(database_url, toast) != [(0,)]
 
 
 def test_ids_are_identities(database_url: str) -> None:
@@ -314,6 +329,21 @@ def test_an_owner_that_is_no_superuser_migrates_and_works(
         assert Gallery(database, MODEL).create_person("acme", "A", "Alice", [new_face(1)])[0].face_count == 1
         assert Gallery(database, MODEL).list_persons("globex").persons == ()
     admin.execute("ALTER DATABASE empty OWNER TO postgres")
+
+
+def test_tables_in_a_schema_that_the_url_names(empty_database: str) -> None:
+    with psycopg.connect(empty_database) as connection:
+        connection.execute("CREATE EXTENSION vector")
+        connection.execute("CREATE SCHEMA faces")
+    url = make_url(empty_database).update_query_dict({"options": "-csearch_path=faces,public"})
+    shown = url.render_as_string(hide_password=False)
+    assert Schema(shown).upgrade()
+    assert rows(empty_database, "SELECT to_regclass('faces.persons')::text, to_regclass('public.persons')") == [
+        ("faces.persons", None)
+    ]
+    with Database(shown) as database:
+        check_database(database, MODEL, 512)
+        assert Gallery(database, MODEL).create_person("acme", "A", "Alice", [new_face(1)])[0].face_count == 1
 
 
 def test_a_login_that_may_not_create_the_role_is_told_what_to_do(

@@ -68,10 +68,9 @@ def upgrade() -> None:
             region varchar(50) NOT NULL,
             model_id varchar(100) NOT NULL,
             row_version xid8 NOT NULL DEFAULT pg_current_xact_id(),
-            embedding vector({dimension}) STORAGE PLAIN NOT NULL
+            embedding vector({dimension}) NOT NULL
                 CONSTRAINT ck_face_unit_length CHECK (abs(vector_norm(embedding) - 1) < 0.001),
-            code bit({dimension}) STORAGE PLAIN
-                GENERATED ALWAYS AS (binary_quantize(embedding)::bit({dimension})) STORED,
+            code bit({dimension}) GENERATED ALWAYS AS (binary_quantize(embedding)::bit({dimension})) STORED,
             image_path varchar(500),
             image_data bytea,
             image_sha256 bytea,
@@ -85,6 +84,15 @@ def upgrade() -> None:
                 REFERENCES persons (client_id, id, region) ON DELETE CASCADE
         )
         """
+    )
+    # A row with its embedding passes the limit of 2 KB at which PostgreSQL moves every column that it may, however short,
+    # out of line; each would be one more look-up for each face of a re-rank. Nothing but the image is large.
+    for column in ("client_id", "region", "model_id", "embedding", "code", "image_sha256", "face_bbox"):
+        op.execute(f"ALTER TABLE face_encodings ALTER COLUMN {column} SET STORAGE PLAIN")
+    op.execute("ALTER TABLE face_encodings ALTER COLUMN image_path SET STORAGE MAIN")
+    # CREATE TABLE takes a storage mode from PostgreSQL 16 on only.
+    op.execute(
+        "ALTER TABLE face_encodings ALTER COLUMN embedding SET STORAGE PLAIN, ALTER COLUMN code SET STORAGE PLAIN"
     )
     op.execute("CREATE INDEX idx_face_person ON face_encodings (client_id, person_id)")
     # Index-only scan of the exact search's first stage, and the sketches' loading.
