@@ -74,7 +74,7 @@ class Searching:
             assert self.retriever.warm(CLIENT, region)
 
 
-def at_last(condition: Callable[[], bool], seconds: float = 20.0) -> None:
+def at_last(condition: Callable[[], bool], seconds: float = 60.0) -> None:
     """Wait for what happens in the background."""
     deadline = time.monotonic() + seconds
     while not condition():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 from collections.abc import Iterator
@@ -122,27 +123,37 @@ class TestVersionsOfAnotherServer:
 
 def test_a_server_that_gives_its_transaction_ids_again(own_database: str) -> None:
     """After a crash, ids whose end was not written to disk are given to new transactions, below the sketch's watermark."""
-    with psycopg.connect(own_database, autocommit=True) as owner, Database(own_database) as database:
+    with psycopg.connect(own_database, autocommit=True) as owner:
         owner.execute("ALTER SYSTEM SET wal_writer_delay = '10s'")
+        owner.execute("ALTER SYSTEM SET autovacuum = off")
         owner.execute("SELECT pg_reload_conf()")
+    with Database(own_database) as database:
         searching = Searching.on(database)
         searching.fill([unit(n) for n in range(50)])
+        for attempt in range(5):
+            crash(own_database, searching)
+            before = watermark(searching)
+            searching.enroll("after the crash", unit(1000 + attempt))
+            with database.transaction(CLIENT) as tx:
+                given = tx.exec_driver_sql("SELECT max(row_version::text::bigint) FROM face_encodings").scalar_one()
+            assert searching.find(unit(1000 + attempt)).candidates[0].similarity > 0.999
+            if given < before:
+                break
+        assert given < before, "the server went on counting: this run shows nothing"
+        searching.keeper.extend((CLIENT, "A"))  # loads the sketch anew, in the background
+        at_last(lambda: searching.find(unit(1000 + attempt)).fresh == 0)
+        assert searching.find(unit(1000 + attempt)).candidates[0].similarity > 0.999
+        searching.keeper.close()
+
+
+def crash(url: str, searching: Searching) -> None:
+    """End many transactions, load the sketch, and kill a session of the server at once: it recovers from its log."""
+    with contextlib.suppress(psycopg.OperationalError), psycopg.connect(url, autocommit=True) as owner:
         owner.execute("DO $$ BEGIN FOR i IN 1..300 LOOP PERFORM pg_current_xact_id(); COMMIT; END LOOP; END $$")
         searching.warm()
-        before = watermark(searching)
         os.kill(owner.info.backend_pid, signal.SIGKILL)
-        with pytest.raises(DatabaseUnavailableError):
-            searching.find(unit(1))
+        at_last(lambda: not answers(searching))  # its own session ends with all others
         at_last(lambda: answers(searching))
-        searching.enroll("after the crash", unit(1000))
-        with database.transaction(CLIENT) as tx:
-            given = tx.exec_driver_sql("SELECT max(row_version::text::bigint) FROM face_encodings").scalar_one()
-        assert given < before, "the server went on counting: this run shows nothing"
-        assert searching.names(unit(1000))[:1] == ["after the crash"]
-        searching.keeper.extend((CLIENT, "A"))  # loads the sketch anew, in the background
-        at_last(lambda: searching.find(unit(1000)).fresh == 0)
-        assert searching.names(unit(1000))[:1] == ["after the crash"]
-        searching.keeper.close()
 
 
 def answers(searching: Searching) -> bool:
