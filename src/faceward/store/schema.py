@@ -265,4 +265,5 @@ def _ensure_app_role(connection: sa.Connection) -> None:
     ).scalar()
     if not may_act and may_create:
         connection.exec_driver_sql(f"GRANT {APP_ROLE} TO CURRENT_USER")
-    connection.exec_driver_sql(f"GRANT USAGE ON SCHEMA public TO {APP_ROLE}")
+    schema = connection.exec_driver_sql("SELECT quote_ident(current_schema())").scalar()
+    connection.exec_driver_sql(f"GRANT USAGE ON SCHEMA {schema} TO {APP_ROLE}")

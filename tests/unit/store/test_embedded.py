@@ -17,7 +17,7 @@ import psutil
 import psycopg
 import pytest
 
-from faceward.errors import EmbeddedServerError
+from faceward.errors import DatabaseUnavailableError, EmbeddedServerError
 from faceward.store.embedded import EmbeddedServer
 
 OPEN_AND_WAIT = """
@@ -265,6 +265,24 @@ def test_a_socket_in_a_common_directory_is_the_owners_alone(
         assert sockets is not None
         assert sockets != server.pgdata
         assert stat.S_IMODE((sockets / ".s.PGSQL.5432").stat().st_mode) == 0o700
+
+
+def test_the_directories_above_are_not_opened_to_everybody(
+    server_directories: Callable[[], Path], copy_cluster: Callable[[Path], Path]
+) -> None:
+    """Where root runs it the server is another user, who has to pass through them."""
+    private = server_directories() / "private"
+    private.mkdir(mode=0o700)
+    with contextlib.closing(EmbeddedServer(copy_cluster(private / "data"))) as server:
+        assert answer(server) == 1
+        assert stat.S_IMODE(private.stat().st_mode) & 0o066 == 0
+
+
+def test_a_server_that_is_gone_is_an_error_of_ours(directory: Path) -> None:
+    server = EmbeddedServer(directory)
+    server.close()
+    with pytest.raises(DatabaseUnavailableError, match="can't be reached"):
+        server.ensure_database("late")
 
 
 def test_a_database_is_made_once(server: EmbeddedServer) -> None:

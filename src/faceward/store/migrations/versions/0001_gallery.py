@@ -87,13 +87,10 @@ def upgrade() -> None:
     )
     # A row with its embedding passes the limit of 2 KB at which PostgreSQL moves every column that it may, however short,
     # out of line; each would be one more look-up for each face of a re-rank. Nothing but the image is large.
+    # (Not in CREATE TABLE, which takes a storage mode from PostgreSQL 16 on only.)
     for column in ("client_id", "region", "model_id", "embedding", "code", "image_sha256", "face_bbox"):
         op.execute(f"ALTER TABLE face_encodings ALTER COLUMN {column} SET STORAGE PLAIN")
     op.execute("ALTER TABLE face_encodings ALTER COLUMN image_path SET STORAGE MAIN")
-    # CREATE TABLE takes a storage mode from PostgreSQL 16 on only.
-    op.execute(
-        "ALTER TABLE face_encodings ALTER COLUMN embedding SET STORAGE PLAIN, ALTER COLUMN code SET STORAGE PLAIN"
-    )
     op.execute("CREATE INDEX idx_face_person ON face_encodings (client_id, person_id)")
     # Index-only scan of the exact search's first stage, and the sketches' loading.
     op.execute("CREATE INDEX idx_face_scope_code ON face_encodings (client_id, region, id) INCLUDE (code)")
