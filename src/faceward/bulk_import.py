@@ -64,8 +64,9 @@ class ImportReport:
 class Importer:
     """One import. writer: stores batches. dimension: of the embeddings.
 
-    large_import: asked with the faces read so far once these are more than `large_from`, until it returns something to
-    enter; left at the end. The place to set an index aside that is cheaper built once than kept up row by row.
+    large_import: asked with the faces stored so far and waiting once these are more than `large_from`, until it returns
+    something to enter; left at the end. The place to set an index aside that is cheaper built once than kept up row by
+    row. People who are there already do not count: an import that is repeated leaves the index alone.
     """
 
     def __init__(
@@ -91,8 +92,9 @@ class Importer:
             tally = _Tally()
             ask = self._large_import
             for batch in self._batches(persons, tally):
-                if ask is not None and tally.accepted_faces > self._large_from:
-                    aside = ask(tally.accepted_faces)
+                coming = tally.faces + sum(len(person.embeddings) for person in batch)
+                if ask is not None and coming > self._large_from:
+                    aside = ask(coming)
                     if aside is not None:
                         stack.enter_context(aside)
                         ask = None
@@ -118,7 +120,6 @@ class Importer:
             batch[key] = person
             faces += len(person.embeddings)
             images += _image_bytes(person)
-            tally.accepted_faces += len(person.embeddings)
             if faces >= _BATCH_FACES or images >= _BATCH_IMAGES:
                 yield list(batch.values())
                 batch, faces, images = {}, 0, 0
@@ -127,6 +128,8 @@ class Importer:
 
     def _checked(self, record: PersonRecord) -> NewPerson:
         given = record.embeddings
+        if not isinstance(given, Iterable) or getattr(given, "ndim", 2) == 0:
+            raise InvalidValueError("embeddings", given, "one or more embeddings")
         rows = [given] if getattr(given, "ndim", 2) == 1 else list(given)
         if not 1 <= len(rows) <= _MOST_FACES:
             raise InvalidValueError("the number of embeddings", len(rows), f"from 1 to {_MOST_FACES}")
@@ -151,7 +154,6 @@ def _image_bytes(person: NewPerson) -> int:
 @dataclass(slots=True)
 class _Tally:
     read: int = 0
-    accepted_faces: int = 0
     persons: int = 0
     faces: int = 0
     present: int = 0

@@ -1,0 +1,228 @@
+"""Imports account for every record, store nobody twice, and leave the tables as they found them, however they end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import psycopg
+import pytest
+from sqlalchemy.engine import make_url
+
+from faceward.bulk_import import Importer, ImportReport, PersonRecord
+from faceward.errors import DatabaseUnavailableError, IndexMissingError
+from faceward.store.bulk import BulkWriter
+from faceward.store.database import Database
+from faceward.store.gallery import Gallery
+from faceward.store.schema import Schema
+from faceward.types import NewFace
+from searching import CLIENT, Searching
+from synthetic import MODEL, unit
+
+MANY = 1000
+"""Faces of a person, the most there may be: five such people fill a batch."""
+
+
+def many(seed: int) -> np.ndarray:
+    rows = np.random.default_rng(seed).standard_normal((MANY, 512), dtype=np.float32)
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+def record(number: int, embeddings: Any = None, **changes: Any) -> PersonRecord:
+    values = {"external_id": f"e{number}", "region": "A", "name": f"p{number}", **changes}
+    return PersonRecord(embeddings=unit(number) if embeddings is None else embeddings, **values)
+
+
+@pytest.fixture
+def gallery(database: Database) -> Gallery:
+    return Gallery(database, MODEL)
+
+
+@pytest.fixture
+def importer(database: Database, gallery: Gallery) -> Importer:
+    return Importer(BulkWriter(database, gallery, MODEL), 512)
+
+
+@pytest.fixture
+def setting_aside(database: Database, gallery: Gallery, database_url: str) -> Importer:
+    """Sets the HNSW index aside when 100 faces are coming."""
+    aside = Schema(database_url).set_graph_aside
+    return Importer(BulkWriter(database, gallery, MODEL), 512, large_import=aside, large_from=100)
+
+
+@pytest.fixture
+def graph_stands(database_url: str) -> Callable[[], bool]:
+    def stands() -> bool:
+        with psycopg.connect(database_url) as owner:
+            found = owner.execute(
+                "SELECT pg_get_indexdef(indexrelid) FROM pg_index "
+                "WHERE indexrelid = to_regclass('idx_embedding_hnsw') AND indisvalid"
+            ).fetchone()
+        assert found is None or "m='16', ef_construction='64'" in found[0]
+        return found is not None
+
+    return stands
+
+
+@pytest.fixture
+def no_graph(database_url: str) -> None:
+    with psycopg.connect(database_url, autocommit=True) as owner:
+        owner.execute("DROP INDEX idx_embedding_hnsw")
+
+
+def faces(gallery: Gallery) -> int:
+    return sum(region.faces for region in gallery.list_regions(CLIENT))
+
+
+def test_every_record_is_accounted_for(importer: Importer, gallery: Gallery, database: Database) -> None:
+    importer.run(CLIENT, [record(1), record(2)])
+    bad: dict[str, PersonRecord] = {
+        "none": PersonRecord("x", "A", "n", None),
+        "no embedding": record(10, []),
+        "too many": record(11, [unit(1)] * (MANY + 1)),
+        "a number": record(12, 0.5),
+        "an array without dimensions": record(13, np.float32(0.5)),
+        "a text": record(14, "abc"),
+        "too short": record(15, unit(1)[:100]),
+        "one of two too short": record(16, [unit(1), unit(2)[:5]]),
+        "not a number": record(17, np.full(512, np.nan)),
+        "no direction": record(18, np.zeros(512)),
+        "three dimensions": record(19, np.zeros((1, 1, 512))),
+        "no name": record(20, name=""),
+        "name of a number": record(21, name=5),
+        "long name": record(22, name="n" * 256),
+        "no region": record(23, region=None),
+        "long region": record(24, region="r" * 51),
+        "no external id": record(25, external_id=None),
+        "zero byte": record(26, external_id="a\0b"),
+        "description of a number": record(27, description=7),
+        "twice": record(3, name="another"),
+    }
+    good = [record(2), record(3), record(4, [unit(40), NewFace(unit(41), quality=0.5)]), record(1, region="B")]
+    seen: list[ImportReport] = []
+    report = importer.run(CLIENT, [*good, *bad.values()], seen.append)
+    assert (report.read, report.persons, report.faces, report.present) == (len(good) + len(bad), 3, 4, 1)
+    assert report.refused == len(bad)
+    assert report.read == report.persons + report.present + report.refused
+    assert [refusal.position for refusal in report.refusals] == list(range(len(good), len(good) + len(bad)))
+    assert all(refusal.reason for refusal in report.refusals)
+    assert seen == [report]
+    assert faces(gallery) == 6
+    assert Searching.on(database).names(unit(41), strategy="exact")[:1] == ["p4"]
+
+
+def test_nothing_to_import(importer: Importer) -> None:
+    assert importer.run(CLIENT, []) == ImportReport()
+    assert importer.run(CLIENT, [record(1, None, name="")]).refused == 1
+
+
+@pytest.mark.usefixtures("no_graph")
+def test_an_import_that_is_cut_short_is_simply_run_again(importer: Importer, gallery: Gallery) -> None:
+    def until(stop: int) -> Iterator[PersonRecord]:
+        for number in range(12):
+            if number == stop:
+                raise OSError("the disk with the embeddings is gone")
+            yield record(number, many(number))
+
+    with pytest.raises(OSError, match="the disk"):
+        importer.run(CLIENT, until(8))
+    assert faces(gallery) == 5 * MANY, "the first batch stays"
+    seen: list[ImportReport] = []
+    report = importer.run(CLIENT, until(99), seen.append)
+    assert (report.read, report.persons, report.present, report.faces) == (12, 7, 5, 7 * MANY)
+    assert [step.read for step in seen] == [5, 10, 12]
+    assert faces(gallery) == 12 * MANY
+    assert importer.run(CLIENT, until(99)).present == 12
+    assert faces(gallery) == 12 * MANY
+
+
+@pytest.mark.usefixtures("no_graph")
+def test_a_batch_that_fails_leaves_nothing_of_itself(importer: Importer, gallery: Gallery, database_url: str) -> None:
+    def records() -> Iterator[PersonRecord]:
+        for number in range(10):
+            if number == 7:
+                with psycopg.connect(database_url, autocommit=True) as owner:
+                    owner.execute(
+                        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                        "WHERE datname = current_database() AND application_name = 'faceward'"
+                    )
+            yield record(number, many(number))
+
+    with pytest.raises(DatabaseUnavailableError):
+        importer.run(CLIENT, records())
+    assert faces(gallery) == 5 * MANY
+    assert importer.run(CLIENT, (record(n, many(n)) for n in range(10))).persons == 5
+
+
+def test_the_graph_is_set_aside_once_and_built_again(
+    setting_aside: Importer, gallery: Gallery, graph_stands: Callable[[], bool], database: Database, database_url: str
+) -> None:
+    standing: list[bool] = []
+
+    def records() -> Iterator[PersonRecord]:
+        for number in range(6):
+            yield record(number, many(number))
+        standing.append(graph_stands())
+
+    setting_aside.run(CLIENT, records(), lambda _: standing.append(graph_stands()))
+    assert standing == [False, False, False]
+    assert graph_stands()
+    assert Searching.on(database).names(many(2)[7], strategy="hnsw")[:1] == ["p2"]
+    # Whom a repeated import finds there already is not coming.
+    standing.clear()
+    aside = Schema(database_url).set_graph_aside
+    again = Importer(BulkWriter(database, gallery, MODEL), 512, large_import=aside, large_from=5500)
+    assert again.run(CLIENT, records(), lambda _: standing.append(graph_stands())).present == 6
+    assert standing == [True, True, True]
+
+
+@pytest.mark.parametrize("end", [KeyboardInterrupt(), ValueError("a bug of the caller's"), GeneratorExit()])
+def test_the_graph_is_built_again_however_the_import_ends(
+    setting_aside: Importer, graph_stands: Callable[[], bool], gallery: Gallery, end: BaseException
+) -> None:
+    aside: list[bool] = []
+
+    def records() -> Iterator[PersonRecord]:
+        for number in range(5):
+            yield record(number, many(number))
+        aside.append(graph_stands())
+        raise end
+
+    with pytest.raises(type(end)):
+        setting_aside.run(CLIENT, records())
+    assert aside == [False]
+    assert graph_stands()
+    assert faces(gallery) == 5 * MANY
+
+
+def test_while_the_graph_is_aside_the_strategy_hnsw_says_so(setting_aside: Importer, database: Database) -> None:
+    told: list[str] = []
+    searching = Searching.on(database)
+
+    def look(_: ImportReport) -> None:
+        with pytest.raises(IndexMissingError) as caught:
+            searching.find(unit(1), strategy="hnsw")
+        told.append(str(caught.value))
+        assert searching.names(unit(5000), strategy="auto")[:1] == ["p9"]
+
+    setting_aside.run(CLIENT, [record(n, many(n)[:60]) for n in range(2)] + [record(9, unit(5000))], look)
+    assert "idx_embedding_hnsw is missing" in told[0]
+
+
+def test_a_login_that_does_not_own_the_tables_leaves_the_graph_alone(
+    database: Database, gallery: Gallery, database_url: str, graph_stands: Callable[[], bool]
+) -> None:
+    with psycopg.connect(database_url, autocommit=True) as owner:
+        owner.execute("CREATE ROLE import_login LOGIN IN ROLE faceward_app")
+        try:
+            login = make_url(database_url).set(username="import_login").render_as_string(hide_password=False)
+            schema = Schema(login)
+            importer = Importer(
+                BulkWriter(database, gallery, MODEL), 512, large_import=schema.set_graph_aside, large_from=1
+            )
+            standing: list[bool] = []
+            importer.run(CLIENT, [record(n) for n in range(5)], lambda _: standing.append(graph_stands()))
+            assert standing == [True]
+        finally:
+            owner.execute("DROP ROLE import_login")
