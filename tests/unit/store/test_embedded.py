@@ -113,7 +113,7 @@ def test_an_interrupted_initdb_leaves_a_usable_state(fresh: EmbeddedServer) -> N
 
 
 def test_it_is_durable_unless_told_otherwise(fresh: EmbeddedServer) -> None:
-    for setting in ("fsync", "full_page_writes", "synchronous_commit", "data_checksums"):
+    for setting in ("fsync", "full_page_writes", "synchronous_commit"):
         assert answer(fresh, f"SHOW {setting}") == "on"
 
 
