@@ -36,6 +36,7 @@ from faceward.store.graph_index import GraphSettings
 from faceward.store.schema import Schema
 from faceward.store.scopes import ScopeReader
 from faceward.store.search import FaceSearch, Graph
+from faceward.store.watermarks import Watermark
 from galleries import Gallery
 from plots import plot_search
 from report import machine, milliseconds, options, scratch_server, show, wide_console, write_rows
@@ -183,7 +184,7 @@ class Bench:
         """What no search around these parts can beat; the ratio of auto to scan + re-rank, each probe in turn."""
         with Database(self.url) as database, psycopg.connect(self.url, autocommit=True) as owner:
             register_vector(owner)
-            cache: SketchCache[tuple[str, str], int] = SketchCache(1 << 32)
+            cache: SketchCache[tuple[str, str], Watermark] = SketchCache(1 << 32)
             keeper = SketchKeeper(ScopeReader(database, self.service.model_id, 512), cache)
             entry = keeper.load((CLIENT, REGION))
             assert entry is not None

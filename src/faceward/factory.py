@@ -21,7 +21,7 @@ from faceward.store.database import Database, PoolSettings
 from faceward.store.embedded import EmbeddedServer
 from faceward.store.gallery import Gallery
 from faceward.store.graph_index import GraphSettings
-from faceward.store.schema import Schema, check_database
+from faceward.store.schema import Schema, check_database, pgvector_version
 from faceward.store.scopes import ScopeReader
 from faceward.store.search import FaceSearch
 from faceward.vision import FaceAnalyzer, ImageLimits, PackManifest, PackStore
@@ -84,6 +84,7 @@ class _SearchParts:
 
     def __init__(self, settings: Settings, database: Database, model_id: str, dimension: int) -> None:
         given = settings.search
+        iterates = pgvector_version(database) >= (0, 8)  # an older one has no such setting
         self.scopes = ScopeReader(database, model_id, dimension)
         self.search = FaceSearch(database, given.most_at_once)
         self.keeper = SketchKeeper(
@@ -101,7 +102,7 @@ class _SearchParts:
                 strategy=given.strategy,
                 sketch_from=given.sketch_from,
                 ef_search=given.hnsw_ef_search,
-                iterative_scan=given.hnsw_iterative_scan,
+                iterative_scan=given.hnsw_iterative_scan if iterates else "off",
                 halfvec=given.hnsw_halfvec,
             ),
         )

@@ -12,15 +12,18 @@ import numpy as np
 import pytest
 from command_line import CommandLine
 
+from faceward.vision import ModelPack
+
 
 @pytest.fixture
-def faceward(config: Path, monkeypatch: pytest.MonkeyPatch) -> CommandLine:
+def faceward(config: Path, pack: ModelPack, monkeypatch: pytest.MonkeyPatch) -> CommandLine:
+    """Its model pack is there: on a fresh machine no command before this one may have fetched it."""
     monkeypatch.setenv("COLUMNS", "160")
     return CommandLine(config)
 
 
 @pytest.fixture
-def without_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CommandLine:
+def without_database(tmp_path: Path, pack: ModelPack, monkeypatch: pytest.MonkeyPatch) -> CommandLine:
     """With a database.url that nobody listens at."""
     monkeypatch.setenv("COLUMNS", "160")
     path = tmp_path / "config.json"

@@ -162,6 +162,13 @@ def check_database(database: Database, model_id: str, dimension: int) -> None:
         )
 
 
+def pgvector_version(database: Database) -> tuple[int, ...]:
+    """As (0, 8, 5); empty where the extension is absent."""
+    with database.unscoped() as connection:
+        version = connection.exec_driver_sql("SELECT extversion FROM pg_extension WHERE extname = 'vector'").scalar()
+    return version_tuple(version or "")
+
+
 def newest_revision() -> str | None:
     """The newest migration that the package carries."""
     return ScriptDirectory.from_config(_alembic_config()).get_current_head()

@@ -120,10 +120,10 @@ class Graph:
 
     @property
     def settings(self) -> Mapping[str, str]:
+        iterative = {"hnsw.iterative_scan": self.iterative_scan, "hnsw.max_scan_tuples": str(self.max_scan_tuples)}
         return {
             "hnsw.ef_search": str(max(1, min(1000, self.ef_search))),
-            "hnsw.iterative_scan": self.iterative_scan,
-            "hnsw.max_scan_tuples": str(self.max_scan_tuples),
+            **({} if self.iterative_scan == "off" else iterative),  # pgvector before 0.8 has no such settings
             # The order has to come from the graph, not from sorting the scope.
             "enable_sort": "off",
             "enable_bitmapscan": "off",

@@ -17,6 +17,9 @@ from faceward.types import BGRImage, Box, Quality
 from faceward.vision.alignment import Points, similarity_transform
 
 _NAMED_BELOW = 0.8
+# What rounding to whole grey values leaves of a second difference where there is nothing to see: sqrt(6 / 12 * 2 / pi).
+# Over the little contrast of a face that is blurred beyond recognition it would pass for detail.
+_ROUNDING = 0.57
 # The part of an aligned crop that is face, from brow to chin; hair and background lie outside it.
 _TOP, _LEFT, _RIGHT = 0.25, 0.2, 0.8
 
@@ -51,9 +54,10 @@ def measure(crop: BGRImage, landmarks: Points, box: Box, image_size: tuple[int, 
     (brightness,), (contrast,) = (values[0] for values in cv2.meanStdDev(face))
     # Motion softens one direction only, so the softer one counts.
     across, down = (cv2.norm(cv2.Sobel(face, cv2.CV_16S, x, 2 - x, ksize=1), cv2.NORM_L1) for x in (2, 0))
+    detail = min(across, down) / face.size
     return FaceMeasures(
         size=box.height,
-        sharpness=min(across, down) / face.size / max(float(contrast), 1.0),
+        sharpness=math.sqrt(max(0.0, detail * detail - _ROUNDING * _ROUNDING)) / max(float(contrast), 1.0),
         turn=_turn(landmarks),
         brightness=float(brightness),
         contrast=float(contrast),

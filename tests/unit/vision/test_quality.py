@@ -62,6 +62,18 @@ def test_the_score_falls_as_a_photo_gets_worse(analyzer: FaceAnalyzer, portrait:
     assert scores[-1] < 0.6
 
 
+@pytest.mark.parametrize("sigma", [8, 11, 14])
+def test_a_face_blurred_beyond_recognition_is_not_taken_for_a_sharp_one(
+    analyzer: FaceAnalyzer, photos: dict[str, Path], sigma: int
+) -> None:
+    """What rounding to whole grey values leaves is not detail, however little contrast there is to compare it with."""
+    pixels = analyzer.decode(photos["obama.jpg"]).pixels
+    smaller = cv2.resize(pixels, (600, 600 * pixels.shape[0] // pixels.shape[1]))
+    quality = analyzer.analyze(cv2.GaussianBlur(smaller, (0, 0), sigma))[0].quality
+    assert quality.score < 0.3
+    assert quality.reasons == ("blurred",)
+
+
 def test_a_tilted_head_is_not_turned(analyzer: FaceAnalyzer, portrait: Image) -> None:
     height, width = portrait.shape[:2]
     turn = cv2.getRotationMatrix2D((width / 2, height / 3), 30, 1)
