@@ -9,10 +9,6 @@ photos at the same similarity are drawn, so that one in ten thousand is seen wit
 
 from __future__ import annotations
 
-import argparse
-import json
-from pathlib import Path
-
 import faiss
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +16,8 @@ from numpy.typing import NDArray
 from faceward.evaluation.noise_model import NoiseModel, Rows
 from faceward.sketches import SketchBuilder, sign_codes
 from galleries import Gallery
+from plots import plot_lines
+from report import options, write_rows
 
 LEVELS = (0.9995, 0.9999)
 DEEPEST = 8000
@@ -86,26 +84,24 @@ def ranks(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options((__doc__ or "").partition("\n")[0])
     parser.add_argument("--sizes", default="1000,3000,10000,30000,100000,300000,1000000")
     parser.add_argument("--similarities", default="0.40,0.45,0.50,0.58,0.70")
     parser.add_argument("--probes", type=int, default=4000)
     parser.add_argument("--draws", type=int, default=250, help="enrolled photos drawn for each probe")
-    parser.add_argument("--quick", action="store_true", help="small galleries and few probes")
-    parser.add_argument("--json", type=Path, help="write the rows to this file")
-    options = parser.parse_args()
-    if options.quick:
-        options.sizes, options.probes, options.draws = "1000,10000", 300, 100
+    arguments = parser.parse_args()
+    if arguments.quick:
+        arguments.sizes, arguments.probes, arguments.draws = "1000,10000", 300, 100
 
     rows = []
     print(f"{'faces':>9} {'similarity':>10} {'level':>7} {'by score':>9} {'by Hamming':>10}   (more than {DEEPEST}: -)")
-    for faces in (int(size) for size in options.sizes.split(",")):
+    for faces in (int(size) for size in arguments.sizes.split(",")):
         gallery = Gallery(faces)
         model = gallery.model
-        probes = model.photos(model.persons(options.probes, np.random.default_rng(91)), np.random.default_rng(92))
+        probes = model.photos(model.persons(arguments.probes, np.random.default_rng(91)), np.random.default_rng(92))
         rivals = Rivals(gallery, probes)
-        for similarity in (float(value) for value in options.similarities.split(",")):
-            by_score, by_distance = ranks(model, probes, similarity, options.draws, rivals)
+        for similarity in (float(value) for value in arguments.similarities.split(",")):
+            by_score, by_distance = ranks(model, probes, similarity, arguments.draws, rivals)
             for level in LEVELS:
                 found = [int(np.quantile(rank, level, method="inverted_cdf")) for rank in (by_score, by_distance)]
                 needed = [rank if rank <= DEEPEST else None for rank in found]
@@ -121,8 +117,23 @@ def main() -> None:
                 )
                 shown = [str(rank) if rank else "-" for rank in needed]
                 print(f"{faces:>9} {similarity:>10.2f} {level:>7} {shown[0]:>9} {shown[1]:>10}", flush=True)
-    if options.json:
-        options.json.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+    write_rows(arguments.json, rows)
+    lines = {
+        f"{kind}, nearest at {similarity:.2f}": [
+            (row["size"], row[column])
+            for row in rows
+            if row["similarity"] == similarity and row["level"] == max(LEVELS) and row[column]
+        ]
+        for kind, column in (("score", "by_score"), ("Hamming", "by_hamming"))
+        for similarity in (0.40, 0.58)
+    }
+    plot_lines(
+        arguments.plot,
+        "Candidates that miss the nearest face once in ten thousand times",
+        {label: points for label, points in lines.items() if points},
+        "faces",
+        "candidates",
+    )
 
 
 if __name__ == "__main__":

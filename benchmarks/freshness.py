@@ -47,6 +47,7 @@ from faceward.store.schema import Schema
 from faceward.store.scopes import ScopeReader
 from faceward.store.search import TAIL_LIMIT, FaceSearch
 from faceward.types import Embedding, NewFace
+from plots import plot_bars
 from report import options, scratch_server, show, write_json
 
 CLIENT, MODEL = "freshness", "freshness-model"
@@ -406,6 +407,8 @@ def main() -> int:
     wrong = list(violations(outcome.history))
     figures = report(Console(), outcome, wrong)
     write_json(arguments.json, {"seconds": seconds, "processes": arguments.processes, **figures, "wrong": wrong[:100]})
+    counts = {name: value for name, value in figures.items() if isinstance(value, int)}
+    plot_bars(arguments.plot, f"{len(wrong)} wrong answers in {seconds:.0f} s", counts, "times")
     proved = figures["searches with somebody to find"] and figures["searches that met rows newer than their sketch"]
     return 0 if proved and not wrong and not outcome.failures else 1
 

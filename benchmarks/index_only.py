@@ -22,6 +22,7 @@ from faceward.settings import load_settings
 from faceward.store.embedded import EmbeddedServer
 from faceward.store.search import SignBits
 from galleries import Gallery
+from plots import plot_bars
 from report import options, scratch_server, show, wide_console, write_json
 
 CLIENT, REGION = "bench", "A"
@@ -103,6 +104,8 @@ def main() -> None:
     columns = list(rows[0])
     show(wide_console(), "First stage of the exact search", columns, [[row[name] for name in columns] for row in rows])
     write_json(arguments.json, {"rounds": rows})
+    bars = {f"{i + 1}. {row['settings']}: {row['moment']}": row["rows_looked_up"] for i, row in enumerate(rows)}
+    plot_bars(arguments.plot, "Rows that the index alone could not answer", bars, "rows")
 
 
 if __name__ == "__main__":

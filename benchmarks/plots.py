@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
+from matplotlib.figure import Figure
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
@@ -45,6 +46,40 @@ def plot_search(rows: list[dict[str, Any]], path: Path, machine: dict[str, Any],
         f"Probes at cosine {similarity} to their enrolled photo · {machine['processor']}, {machine['cores']} cores",
         fontsize=9,
     )
+    _save(figure, path)
+
+
+def plot_bars(path: Path | None, title: str, values: dict[str, float], unit: str) -> None:
+    """One bar for each figure, the first at the top. Nothing where path is None."""
+    if path is None:
+        return
+    figure, axes = plt.subplots(figsize=(8, 0.7 + 0.36 * len(values)), constrained_layout=True)
+    bars = axes.barh(list(values), list(values.values()), color="#0b6e4f")
+    axes.bar_label(bars, fmt="{:,.4g}", padding=3, fontsize=8)
+    axes.invert_yaxis()
+    axes.set(xlabel=unit, title=title)
+    axes.margins(x=0.12)
+    axes.spines[["top", "right"]].set_visible(False)
+    _save(figure, path)
+
+
+def plot_lines(
+    path: Path | None, title: str, lines: dict[str, list[tuple[float, float]]], across: str, up: str
+) -> None:
+    """Logarithmic both ways. Nothing where path is None."""
+    if path is None:
+        return
+    figure, axes = plt.subplots(figsize=(8, 4.5), constrained_layout=True)
+    for label, points in lines.items():
+        axes.plot(*zip(*points, strict=True), marker="o", label=label)
+    axes.set(xscale="log", yscale="log", xlabel=across, ylabel=up, title=title)
+    axes.legend(frameon=False, fontsize=8)
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    _save(figure, path)
+
+
+def _save(figure: Figure, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=130)
     plt.close(figure)

@@ -22,6 +22,7 @@ from rich.console import Console
 import faceward
 from faceward.settings import Settings, load_settings
 from faceward.vision import ModelPack, PackStore, open_session
+from plots import plot_bars
 from report import options, scratch_server, show, write_json
 
 THRESHOLD = 0.35
@@ -189,6 +190,8 @@ def main() -> None:
         ],
     )
     write_json(arguments.json, figures)
+    bars = {**stage_ms, "photo to answer": figures["total_ms"], "bare models": figures["model_ms"]}
+    plot_bars(arguments.plot, f"From a photo to a person on one core ({figures['ratio']:.2f} x the models)", bars, "ms")
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from faceward.store.embedded import EmbeddedServer
 def options(description: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the figures into this PNG")
     parser.add_argument("--quick", action="store_true", help="a short run: fewer sizes, photos or probes")
     return parser
 

@@ -286,7 +286,6 @@ def main() -> None:
     parser.add_argument(
         "--hnsw-up-to", type=int, default=100_000, help="largest size for which the HNSW index is built"
     )
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="write latency and recall against size as a PNG")
     parser.add_argument("--directory", type=Path, help="keep the databases here instead of in a temporary directory")
     arguments = parser.parse_args()
     sizes = [int(size) for size in arguments.sizes.split(",")]
