@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import statistics
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -237,5 +239,14 @@ def _report(outcomes: list[Outcome]) -> None:
     )
     console.print(f"Annotated picture: {PICTURE}\n")
     console.print("Now with photos of your own:")
-    console.print('  faceward enroll alice.jpg --name "Alice" --region A')
-    console.print("  faceward recognize camera.jpg --region A")
+    command = _command()
+    console.print(f'  {command} enroll alice.jpg --name "Alice" --region A')
+    console.print(f"  {command} recognize camera.jpg --region A")
+
+
+def _command() -> str:
+    """What starts this program from where the user is: by its path where it is on no search path, as in .venv."""
+    if shutil.which("faceward"):
+        return "faceward"
+    started = Path(sys.argv[0])
+    return str(started.relative_to(Path.cwd())) if started.is_relative_to(Path.cwd()) else str(started)
