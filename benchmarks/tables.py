@@ -112,8 +112,9 @@ def _small_print(rows: list[dict[str, Any]]) -> str:
     probes = max(row["probes"] for row in rows if row.get("method") == "auto")
     return (
         f"Recall@1 against brute force, and median latency of one search; probes at cosine {SIMILARITY} to the enrolled "
-        f"photo unless the table says otherwise, {probes:,} for each figure, galleries drawn from the eigen-spectrum of real "
-        f"embeddings. {machine['processor']}, {machine['cores']} cores, PostgreSQL 18 with pgvector beside it."
+        f"photo and {probes:,} of them for each figure, unless the table says otherwise; galleries drawn from the "
+        f"eigen-spectrum of real embeddings. {machine['processor']}, {machine['cores']} cores, PostgreSQL 18 with pgvector "
+        "beside it."
     )
 
 
