@@ -156,18 +156,19 @@ class Bench:
             }
         )
 
-    def strategies(self, slow_probes: int) -> None:
+    def by(self, strategy: str) -> Callable[[Rows], str | None]:
         """Embedding in, typed matches out, as a caller sees it."""
 
-        def by(strategy: str) -> Callable[[Rows], str | None]:
-            def search(row: Rows) -> str | None:
-                found = self.service.search(
-                    row, region=REGION, client_id=CLIENT, threshold=COUNTED_FROM - 0.05, strategy=strategy
-                )
-                return found[0].external_id if found else None
+        def search(row: Rows) -> str | None:
+            found = self.service.search(
+                row, region=REGION, client_id=CLIENT, threshold=COUNTED_FROM - 0.05, strategy=strategy
+            )
+            return found[0].external_id if found else None
 
-            return search
+        return search
 
+    def sketched(self) -> None:
+        """What a caller gets, and the memory it takes."""
         process = psutil.Process()
         gc.collect()
         before = process.memory_info().rss
@@ -176,9 +177,12 @@ class Bench:
         self.facts["load_seconds"] = round(time.perf_counter() - start, 3)
         gc.collect()
         self.facts["memory_bytes_per_face"] = round((process.memory_info().rss - before) / self.faces, 1)
-        self.measure("auto", by("auto"))
-        self.measure("sketch", by("sketch"))
-        self.measure("exact", by("exact"), most=slow_probes)
+        self.measure("auto", self.by("auto"))
+        self.measure("sketch", self.by("sketch"))
+
+    def exact(self, most: int) -> None:
+        """By SQL alone."""
+        self.measure("exact", self.by("exact"), most)
 
     def bounds(self) -> None:
         """What no search around these parts can beat; the ratio of auto to scan + re-rank, each probe in turn."""
@@ -298,11 +302,12 @@ def main() -> None:
         for size in sizes:
             bench = Bench(console, server, size, count, progress)
             slow = min(count, arguments.slow_probes or count) if size >= 300_000 else count
-            bench.strategies(slow)
+            bench.sketched()
             bench.bounds()
             if size == 100_000 or (arguments.quick and size == max(sizes)):
                 bench.throughput(seconds)
             bench.flat(slow)
+            bench.exact(slow)
             if size <= arguments.hnsw_up_to:
                 bench.graph(count)
             rows += bench.rows
