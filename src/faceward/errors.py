@@ -10,6 +10,10 @@ FacewardError
 │   │   ├── DamagedImageError      an image that ends early or does not decode
 │   │   └── ImageTooLargeError     more bytes or pixels than the limit
 │   ├── ImportSourceError      a file to import can't be read, or its layout is unknown
+│   ├── RequestFormatError     a request's body or parameters are not what its route takes
+│   │   ├── UnsupportedMediaTypeError  a body of another type than the route reads
+│   │   ├── RequestTooLargeError       a body or header beyond the limit
+│   │   └── RequestTimeoutError        a body that came too slowly
 │   ├── NoFaceError            an image to enroll or verify shows no face
 │   ├── SeveralFacesError      an image to enroll or verify shows more than one
 │   └── LowQualityError        too poor to enroll (gives the reasons)
@@ -19,7 +23,19 @@ FacewardError
 ├── ConflictError
 │   ├── DuplicateFaceError     this photo is enrolled in this region already
 │   ├── DuplicatePersonError   this external id is taken in this region
+│   ├── DuplicateRegionError   a region of this name exists
+│   ├── DuplicateClientError   a client of this id exists
+│   ├── RegionNotEmptyError    a region with persons can't be deleted
+│   ├── RequestReusedError     an idempotency key was used for another request
 │   └── BusyError              another process is doing the same work
+├── AccessError
+│   ├── UnauthenticatedError   no valid key; says nothing about why
+│   ├── RoleNotAllowedError    the key's role may not do this
+│   └── RegionNotAllowedError  the key may not work in this region
+├── CapacityError
+│   ├── OverloadedError        more work is waiting than can be done in time
+│   ├── RateLimitedError       one key sends more than it may
+│   └── DeadlineExceededError  the time given to a request is over
 ├── ModelError
 │   ├── UnknownPackError       no pack of that name
 │   ├── PackUnavailableError   a file could not be fetched from any source
@@ -120,6 +136,30 @@ class ImportSourceError(InputError):
     code = "import_source"
 
 
+class RequestFormatError(InputError):
+    """A request's body or parameters are not what its route takes."""
+
+    code = "invalid_request"
+
+
+class UnsupportedMediaTypeError(RequestFormatError):
+    """A body of another media type than the route reads."""
+
+    code = "unsupported_media_type"
+
+
+class RequestTooLargeError(RequestFormatError):
+    """A body beyond the limit."""
+
+    code = "request_too_large"
+
+
+class RequestTimeoutError(RequestFormatError):
+    """A body that came too slowly."""
+
+    code = "request_timeout"
+
+
 class NoFaceError(InputError):
     """No face was found where one is needed."""
 
@@ -198,10 +238,89 @@ class DuplicatePersonError(ConflictError):
     code = "duplicate_person"
 
 
+class DuplicateRegionError(ConflictError):
+    """A region of this name exists for this client."""
+
+    code = "duplicate_region"
+
+
+class DuplicateClientError(ConflictError):
+    """A client of this id exists."""
+
+    code = "duplicate_client"
+
+
+class RegionNotEmptyError(ConflictError):
+    """A region that has persons can't be deleted."""
+
+    code = "region_not_empty"
+
+
+class RequestReusedError(ConflictError):
+    """An idempotency key was used for another request before."""
+
+    code = "idempotency_key_reused"
+
+
 class BusyError(ConflictError):
     """Another process is doing the same work."""
 
     code = "busy"
+
+
+class AccessError(FacewardError):
+    """The caller may not do this."""
+
+    code = "access_error"
+
+
+class UnauthenticatedError(AccessError):
+    """No valid key was sent. The message is the same whether it is missing, wrong, expired or revoked."""
+
+    code = "unauthenticated"
+
+    def __init__(self) -> None:
+        super().__init__("No valid key was sent. Send one as `Authorization: Bearer KEY` or `x-api-key: KEY`.")
+
+
+class RoleNotAllowedError(AccessError):
+    """The key's role may not do this."""
+
+    code = "role_not_allowed"
+
+
+class RegionNotAllowedError(AccessError):
+    """The key may not work in this region."""
+
+    code = "region_not_allowed"
+
+
+class CapacityError(FacewardError):
+    """The service can't take this on now. retry_after: seconds after which to try again."""
+
+    code = "capacity"
+
+    def __init__(self, message: str, retry_after: float = 1.0) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class OverloadedError(CapacityError):
+    """More work is waiting than can be done in time."""
+
+    code = "overloaded"
+
+
+class RateLimitedError(CapacityError):
+    """One key sends more requests than it may."""
+
+    code = "rate_limited"
+
+
+class DeadlineExceededError(CapacityError):
+    """The time given to a request is over."""
+
+    code = "deadline_exceeded"
 
 
 class ModelError(FacewardError):
