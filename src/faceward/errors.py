@@ -19,7 +19,10 @@ FacewardError
 │   └── LowQualityError        too poor to enroll (gives the reasons)
 ├── NotFoundError
 │   ├── UnknownRegionError     lists the regions that exist for that client
-│   └── UnknownPersonError
+│   ├── UnknownPersonError
+│   ├── UnknownClientError
+│   ├── UnknownKeyError
+│   └── UnknownJobError
 ├── ConflictError
 │   ├── DuplicateFaceError     this photo is enrolled in this region already
 │   ├── DuplicatePersonError   this external id is taken in this region
@@ -27,6 +30,7 @@ FacewardError
 │   ├── DuplicateClientError   a client of this id exists
 │   ├── RegionNotEmptyError    a region with persons can't be deleted
 │   ├── RequestReusedError     an idempotency key was used for another request
+│   ├── JobLostError           an import was cancelled, or another worker took it over
 │   └── BusyError              another process is doing the same work
 ├── AccessError
 │   ├── UnauthenticatedError   no valid key; says nothing about why
@@ -216,6 +220,36 @@ class UnknownPersonError(NotFoundError):
         self.person_id = person_id
 
 
+class UnknownClientError(NotFoundError):
+    """There is no client of that id."""
+
+    code = "unknown_client"
+
+    def __init__(self, client_id: str) -> None:
+        super().__init__(f"Client {client_id!r} does not exist. `faceward clients list` shows those that do.")
+        self.client_id = client_id
+
+
+class UnknownKeyError(NotFoundError):
+    """The client has no key with that id."""
+
+    code = "unknown_key"
+
+    def __init__(self, key_id: int) -> None:
+        super().__init__(f"Key {key_id} does not exist for this client. `faceward keys list` shows those that do.")
+        self.key_id = key_id
+
+
+class UnknownJobError(NotFoundError):
+    """The client has no job with that id."""
+
+    code = "unknown_job"
+
+    def __init__(self, job_id: int) -> None:
+        super().__init__(f"Job {job_id} does not exist for this client. The list of imports shows those that do.")
+        self.job_id = job_id
+
+
 class ConflictError(FacewardError):
     """The change contradicts what is stored."""
 
@@ -260,6 +294,16 @@ class RequestReusedError(ConflictError):
     """An idempotency key was used for another request before."""
 
     code = "idempotency_key_reused"
+
+
+class JobLostError(ConflictError):
+    """A job was cancelled, or another worker took it over."""
+
+    code = "job_lost"
+
+    def __init__(self, job_id: int) -> None:
+        super().__init__(f"Job {job_id} was cancelled, or another worker took it over: it is not this one's any more.")
+        self.job_id = job_id
 
 
 class BusyError(ConflictError):
