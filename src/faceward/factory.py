@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
+from faceward.administration import Administration
 from faceward.bulk_import import Importer
 from faceward.enrolment import EnrolmentGate
+from faceward.errors import FacewardError
 from faceward.evaluation.audit import RecallAudit
 from faceward.evaluation.noise_model import NoiseModel
 from faceward.retrieval import KeeperSettings, RetrievalSettings, Retriever, SketchKeeper
 from faceward.service import FaceService
 from faceward.settings import EMBEDDED, Settings, load_settings
 from faceward.sketches import SketchCache
+from faceward.store.api_keys import KeyStore
 from faceward.store.bulk import BulkWriter
+from faceward.store.clients import ClientStore
 from faceward.store.database import Database, PoolSettings
 from faceward.store.embedded import EmbeddedServer
 from faceward.store.gallery import Gallery
@@ -108,6 +113,38 @@ class _SearchParts:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """An assembled deployment. database: the pool that service and administration share; searched: that of the searches,
+    the same unless database.search_url names another. manifest: of the pack in use.
+    """
+
+    settings: Settings
+    manifest: PackManifest
+    database: Database
+    searched: Database
+    service: FaceService
+    administration: Administration
+    sketches: SketchKeeper
+
+    def checks(self) -> dict[str, str]:
+        """Whether requests can be served now: for each of database, search database and models "ok", or what is wrong."""
+        found = {"models": "ok", "database": _state(self.database, self.manifest)}
+        if self.searched is not self.database:
+            found["search database"] = _state(self.searched, self.manifest)
+        return found
+
+    def close(self) -> None:
+        """Closes all of it, as closing the service does."""
+        self.service.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
 def open_service(
     settings: Settings | None = None,
     *,
@@ -122,21 +159,25 @@ def open_service(
 
     Raises SettingsError, ModelError, StoreError.
     """
-    settings = settings or load_settings(config, **overrides)
+    return open_parts(settings or load_settings(config, **overrides), notify=notify).service
+
+
+def open_parts(settings: Settings, *, notify: Callable[[str], None] | None = None) -> Parts:
+    """All that serves many clients, on one pool of connections. Raises as open_service does."""
     packs = pack_store(settings, notify)
     pack = packs.get(settings.model.pack)
-    closing: list[Callable[[], None]] = []
+    on_close: list[Callable[[], None]] = []
     try:
         deployment = Deployment(settings)
-        closing.append(deployment.close)
+        on_close.append(deployment.close)
         deployment.upgrade(pack.dimension)
         database = deployment.connect()
-        closing.append(database.close)
+        on_close.append(database.close)
         check_database(database, pack.model_id, pack.dimension)
         searched = database
         if settings.database.search_url is not None:
             searched = deployment.connect(settings.database.search_url)
-            closing.append(searched.close)
+            on_close.append(searched.close)
             check_database(searched, pack.model_id, pack.dimension)
         analyzer = FaceAnalyzer.open(
             pack,
@@ -145,10 +186,10 @@ def open_service(
             limits=ImageLimits(max_bytes=settings.images.max_bytes, max_pixels=settings.images.max_pixels),
             cache_dir=settings.home / "compiled",
         )
-        closing.append(analyzer.close)
+        on_close.append(analyzer.close)
         gallery = Gallery(database, pack.model_id)
         parts = _SearchParts(settings, searched, pack.model_id, pack.dimension)
-        closing.append(parts.keeper.close)
+        on_close.append(parts.keeper.close)
         importer = Importer(
             BulkWriter(database, gallery, pack.model_id),
             pack.dimension,
@@ -162,7 +203,7 @@ def open_service(
             min_face=settings.enroll.min_face,
             store_images=settings.images.store == "original",
         )
-        return FaceService(
+        service = FaceService(
             analyzer,
             gate,
             gallery,
@@ -170,12 +211,45 @@ def open_service(
             parts.retriever,
             importer,
             threshold=pack.threshold if threshold is None else threshold,
-            on_close=closing,
+            on_close=on_close,
+        )
+        return Parts(
+            settings=settings,
+            manifest=pack.manifest,
+            database=database,
+            searched=searched,
+            service=service,
+            administration=_administration(database),
+            sketches=parts.keeper,
         )
     except BaseException:
-        for close in reversed(closing):
+        for close in reversed(on_close):
             close()
         raise
+
+
+@contextmanager
+def open_administration(settings: Settings, dimension: int) -> Iterator[Administration]:
+    """Clients and keys alone; needs no model file. dimension: of the embeddings, where the tables are made now.
+
+    Raises SettingsError, StoreError.
+    """
+    with closing(Deployment(settings)) as deployment:
+        deployment.upgrade(dimension)
+        with deployment.connect() as database:
+            yield _administration(database)
+
+
+def _state(database: Database, manifest: PackManifest) -> str:
+    try:
+        check_database(database, manifest.model_id, manifest.embedding.dimension)
+    except FacewardError as exc:
+        return str(exc)
+    return "ok"
+
+
+def _administration(database: Database) -> Administration:
+    return Administration(ClientStore(database), KeyStore(database))
 
 
 @contextmanager

@@ -17,11 +17,12 @@ from faceward.errors import (
     UnknownRegionError,
 )
 from faceward.retrieval import Retriever
-from faceward.store.gallery import UNCHANGED, Gallery, PersonPage, Unchanged
+from faceward.store.gallery import Gallery, PersonPage
 from faceward.store.search import FaceSearch
 from faceward.types import (
     MAX_EXTERNAL_ID,
     MAX_NAME,
+    UNCHANGED,
     Candidate,
     Embedding,
     Enrollment,
@@ -34,6 +35,7 @@ from faceward.types import (
     RegionSummary,
     StoredFace,
     Strategy,
+    Unchanged,
     Verification,
     check_client_id,
     check_count,

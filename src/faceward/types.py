@@ -28,12 +28,35 @@ ImageSource: TypeAlias = "str | os.PathLike[str] | bytes | bytearray | memoryvie
 
 Strategy: TypeAlias = Literal["auto", "exact", "sketch", "hnsw"]
 
+Role: TypeAlias = Literal["admin", "manager", "enroller", "recognizer"]
+"""What a key may do; each role may do what those after it may."""
+
+ThresholdSource: TypeAlias = Literal["request", "region", "client", "pack"]
+Decision: TypeAlias = Literal["match", "ambiguous", "unknown"]
+
+JobKind: TypeAlias = Literal["archive", "embeddings"]
+"""Of an import: photos in a zip or a tar, or embeddings in lines of JSON."""
+
+JobState: TypeAlias = Literal["receiving", "queued", "running", "succeeded", "partial", "failed", "cancelled"]
+"""partial: all was done, and something was refused. failed: nothing could be done."""
+
+FINISHED: tuple[JobState, ...] = ("succeeded", "partial", "failed", "cancelled")
+ROLES: tuple[Role, ...] = ("admin", "manager", "enroller", "recognizer")
 DEFAULT_CLIENT = "default"
 MAX_NAME = 255
 MAX_REGION = 50
 MAX_CLIENT_ID = 100
 MAX_EXTERNAL_ID = 255
 MAX_DESCRIPTION = 10_000
+MAX_REQUEST_TOKEN = 255
+MAX_KEY_REGIONS = 100
+
+
+class Unchanged:
+    """The type of UNCHANGED: a field that an update leaves alone (None would clear it)."""
+
+
+UNCHANGED = Unchanged()
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +189,88 @@ class RegionSummary:
     persons: int
     faces: int
     created_at: dt.datetime
+    threshold: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """A tenant. threshold: its own similarity from which on a face is a match; None takes the next in line."""
+
+    client_id: str
+    name: str
+    threshold: float | None
+    created_at: dt.datetime
+    updated_at: dt.datetime
+
+    @classmethod
+    def from_row(cls, row: Mapping[Any, Any]) -> Client:
+        return cls(**{name: row[name] for name in cls.__dataclass_fields__})
+
+
+@dataclass(frozen=True, slots=True)
+class ApiKey:
+    """A key of a client, without its secret.
+
+    prefix: the part of the key's text by which it is found and shown. regions: those it may work in; None is all of them.
+    rate_limit: requests a second; None takes the service's.
+    """
+
+    id: int
+    client_id: str
+    prefix: str
+    role: Role
+    regions: tuple[str, ...] | None
+    name: str | None
+    rate_limit: float | None
+    created_at: dt.datetime
+    expires_at: dt.datetime | None
+    revoked_at: dt.datetime | None
+    last_used_at: dt.datetime | None
+
+    @classmethod
+    def from_row(cls, row: Mapping[Any, Any]) -> ApiKey:
+        values = {name: row[name] for name in cls.__dataclass_fields__}
+        return cls(**{**values, "regions": None if row["regions"] is None else tuple(row["regions"])})
+
+    def may(self, role: Role) -> bool:
+        """Whether this key's role includes that one."""
+        return ROLES.index(self.role) <= ROLES.index(role)
+
+    def may_enter(self, region: str) -> bool:
+        return self.regions is None or region in self.regions
+
+    def valid_at(self, moment: dt.datetime) -> bool:
+        """Whether it is neither revoked nor expired."""
+        return self.revoked_at is None and (self.expires_at is None or moment < self.expires_at)
+
+
+@dataclass(frozen=True, slots=True)
+class NewKey:
+    """A key and its whole text, which is stored nowhere: this is the only time that it can be shown."""
+
+    key: ApiKey
+    secret: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class RequestToken:
+    """Names a request that may be sent again after a broken connection, and must then do nothing twice.
+
+    key_id: of the key that sent it. token: the caller's own name for it, at most 255 characters. fingerprint: a digest of
+    what was asked for: the same token with another is a mistake.
+    """
+
+    key_id: int
+    token: str
+    fingerprint: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Threshold:
+    """A similarity from which on a face is a match, -1..1, and what set it ("pack": the pack or the settings)."""
+
+    value: float
+    source: ThresholdSource
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,6 +325,64 @@ class Verification:
     similarity: float
     threshold: float
     face_id: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """An import that runs in the background.
+
+    region_limit: the regions that it may write to; None is all of them. options: of its kind. total: how many items the
+    upload holds; None until a worker has looked. done: items dealt with, each of which was stored, skipped (it was there
+    already) or refused. stored_persons, stored_faces: what is new. error_code, error_message: why it failed. bytes: of the
+    upload. attempt: how many times a worker has taken it up.
+    """
+
+    id: int
+    client_id: str
+    kind: JobKind
+    state: JobState
+    region_limit: tuple[str, ...] | None
+    options: Mapping[str, Any]
+    total: int | None
+    done: int
+    stored_persons: int
+    stored_faces: int
+    skipped: int
+    refused: int
+    error_code: str | None
+    error_message: str | None
+    key_id: int | None
+    bytes: int
+    attempt: int
+    created_at: dt.datetime
+    started_at: dt.datetime | None
+    finished_at: dt.datetime | None
+
+    @classmethod
+    def from_row(cls, row: Mapping[Any, Any]) -> Job:
+        values = {name: row[name] for name in cls.__dataclass_fields__}
+        return cls(**{**values, "region_limit": None if row["region_limit"] is None else tuple(row["region_limit"])})
+
+    @property
+    def finished(self) -> bool:
+        return self.state in FINISHED
+
+    def may_enter(self, region: str) -> bool:
+        return self.region_limit is None or region in self.region_limit
+
+
+@dataclass(frozen=True, slots=True)
+class JobRefusal:
+    """An item of an import that was not stored. position: its place in the upload, from 0. item: its name there."""
+
+    position: int
+    item: str
+    code: str
+    reason: str
+
+    @classmethod
+    def from_row(cls, row: Mapping[Any, Any]) -> JobRefusal:
+        return cls(**{name: row[name] for name in cls.__dataclass_fields__})
 
 
 def check_text(field_name: str, value: object, longest: int) -> str:
@@ -292,6 +455,14 @@ def check_count(field_name: str, value: object, most: int) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
         raise InvalidValueError(field_name, value, f"a whole number from 1 to {most}")
     return value
+
+
+def check_request_token(request: RequestToken) -> RequestToken:
+    """Raises InvalidValueError where the token is not 1 to 255 printable characters of ASCII."""
+    token = request.token
+    if not (isinstance(token, str) and 0 < len(token) <= MAX_REQUEST_TOKEN and token.isascii() and token.isprintable()):
+        raise InvalidValueError("idempotency key", token, f"1 to {MAX_REQUEST_TOKEN} printable characters of ASCII")
+    return request
 
 
 def check_id(field_name: str, value: object) -> int:

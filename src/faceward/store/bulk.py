@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pgvector import Vector
 
 from faceward.store.database import SET_TENANT, Database
-from faceward.store.gallery import Gallery, box_text
+from faceward.store.gallery import ENSURE_CLIENT, Gallery, box_text
 from faceward.types import Embedding, NewFace
 
 _STAGING = """
@@ -98,7 +98,8 @@ class BulkWriter:
                             )
                             position += 1
                 parameters = {"client_id": client_id, "model_id": self._model_id}
-                cursor.execute(_REGIONS, parameters)
+                if cursor.execute(_REGIONS, parameters).rowcount:
+                    cursor.execute(ENSURE_CLIENT, parameters)
                 stored = cursor.execute(_ROWS, parameters).fetchone()
         assert stored is not None
         return stored[0], stored[1]

@@ -26,6 +26,15 @@ SET_TENANT = "SELECT set_config('faceward.client_id', %s, true)"
 EVERY_MODEL = "SELECT set_config('faceward.every_model', 'on', true)"
 """Shows the transaction which models made the galleries of all tenants, and nothing else of them."""
 
+EVERY_CLIENT = "SELECT set_config('faceward.every_client', 'on', true)"
+"""Shows the transaction which clients there are, and nothing else of them."""
+
+KEY_OF_PREFIX = "SELECT set_config('faceward.key_prefix', %s, true)"
+"""Shows the transaction the key of that prefix, whosever it is: how a key tells its tenant."""
+
+ADMIN_KEYS = "SELECT set_config('faceward.admin_keys', 'on', true)"
+"""Shows the transaction the keys of the role admin, whosever they are."""
+
 # enable_seqscan: every query here is one of a tenant's index ranges. A plan made while a table was still empty (those of
 # the foreign keys above all, which a session keeps) would otherwise scan it whole, for each row of a first large import.
 # jit: costs more than the millisecond that a search takes.

@@ -18,22 +18,17 @@ from faceward.errors import (
     UnknownPersonError,
 )
 from faceward.store.database import EVERY_MODEL, Database
-from faceward.types import Box, NewFace, Person, RegionSummary, StoredFace
+from faceward.types import UNCHANGED, Box, NewFace, Person, RegionSummary, StoredFace, Unchanged
 
 _MODEL_LOCK = 0x6D6F6465  # "mode"
+
+ENSURE_CLIENT = "INSERT INTO clients (client_id, name) VALUES (%(client_id)s, %(client_id)s) ON CONFLICT DO NOTHING"
 
 _PERSON = """
 SELECT p.id, p.client_id, p.region, p.name, p.description, p.external_id, p.created_at, p.updated_at,
        (SELECT count(*) FROM face_encodings f WHERE f.client_id = %(client_id)s AND f.person_id = p.id) AS face_count
 FROM persons p
 """
-
-
-class Unchanged:
-    """The type of UNCHANGED: a field that an update leaves alone (None would clear it)."""
-
-
-UNCHANGED = Unchanged()
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +62,7 @@ class Gallery:
         """
         with self._conflicts(client_id, region, faces, external_id), self._database.transaction(client_id) as tx:
             self._ensure_model(tx, client_id)
-            _ensure_region(tx, client_id, region)
+            ensure_region(tx, client_id, region)
             person_id = tx.exec_driver_sql(
                 "INSERT INTO persons (client_id, region, name, description, external_id) "
                 "VALUES (%s, %s, %s, %s, %s) RETURNING id",
@@ -158,7 +153,7 @@ class Gallery:
     def move_person(self, client_id: str, person_id: int, region: str) -> Person:
         """Move a person with all faces to another region, which is made on first use."""
         with self._conflicts(client_id, region, (), None), self._database.transaction(client_id) as tx:
-            _ensure_region(tx, client_id, region)
+            ensure_region(tx, client_id, region)
             # Wait for a face that is being added: the next statement's snapshot has to see it, to move it along.
             tx.exec_driver_sql(
                 "SELECT 1 FROM persons WHERE client_id = %s AND id = %s FOR UPDATE", (client_id, person_id)
@@ -218,7 +213,7 @@ class Gallery:
         with self._database.transaction(client_id) as tx:
             rows = tx.exec_driver_sql(
                 """
-                SELECT r.name, r.created_at,
+                SELECT r.name, r.created_at, r.threshold,
                        (SELECT count(*) FROM persons p WHERE p.client_id = %(client_id)s AND p.region = r.name) AS persons,
                        (SELECT count(*) FROM face_encodings f
                         WHERE f.client_id = %(client_id)s AND f.region = r.name) AS faces
@@ -334,10 +329,14 @@ def box_text(box: Box | None) -> str | None:
     return ",".join(f"{side:.1f}" for side in box.as_tuple()) if box else None
 
 
-def _ensure_region(tx: sa.Connection, client_id: str, region: str) -> None:
-    tx.exec_driver_sql(
+def ensure_region(tx: sa.Connection, client_id: str, region: str) -> bool:
+    """Make the region, and its client with its first one, where it is absent; True if it was."""
+    made = tx.exec_driver_sql(
         "INSERT INTO regions (client_id, name) VALUES (%s, %s) ON CONFLICT DO NOTHING", (client_id, region)
-    )
+    ).rowcount
+    if made:
+        tx.exec_driver_sql(ENSURE_CLIENT, {"client_id": client_id})
+    return bool(made)
 
 
 def _get_person(tx: sa.Connection, client_id: str, person_id: int) -> Person:

@@ -23,12 +23,20 @@ from faceward.store.database import APP_ROLE, EVERY_MODEL, Database, parse_url, 
 from faceward.store.driver_errors import translate, without_values
 from faceward.store.graph_index import GraphIndex, GraphSettings
 
-HEAD = "0001"
+HEAD = "0002"
 """The newest migration. Kept here so that a start on a current database needs no Alembic; a test holds the two equal."""
 
 MIN_PGVECTOR = (0, 7)
 _MIGRATION_LOCK = 0x66616365  # "face"
-TENANT_TABLES = ("regions", "embedding_models", "persons", "face_encodings")
+TENANT_TABLES = (
+    "regions",
+    "embedding_models",
+    "persons",
+    "face_encodings",
+    "clients",
+    "api_keys",
+    "request_tokens",
+)
 """Those that hold rows of tenants; a test holds this equal to the tables that have a client_id."""
 
 CONTRACT_INDEXES = ("idx_embedding_hnsw", "idx_person_region_client")
@@ -95,7 +103,7 @@ class Schema:
             _ensure_app_role(connection)
             config = _alembic_config()
             config.attributes.update(connection=connection, dimension=dimension)
-            command.upgrade(config, "head")
+            command.upgrade(config, HEAD)
             return True
 
     def apply_graph(self, settings: GraphSettings) -> bool:

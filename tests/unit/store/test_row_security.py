@@ -8,8 +8,17 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from faceward.store.database import APP_ROLE, EVERY_MODEL, SET_TENANT
+from faceward.store.database import (
+    ADMIN_KEYS,
+    APP_ROLE,
+    EVERY_CLIENT,
+    EVERY_MODEL,
+    KEY_OF_PREFIX,
+    SET_TENANT,
+    Database,
+)
 from faceward.store.gallery import Gallery
+from faceward.store.job_queue import EVERY_JOB
 from faceward.store.schema import TENANT_TABLES
 from synthetic import new_face
 
@@ -19,13 +28,26 @@ TABLES = (
 UNSCOPED = {"alembic_version"}
 """Tables that hold nothing of any tenant. A new table is a tenant's until it is named here."""
 
+MORE_ROWS = (
+    "INSERT INTO api_keys (client_id, prefix, secret_hash, role) "
+    "VALUES (%(client_id)s, %(client_id)s, sha256(''), 'admin'), (%(client_id)s, 'x', sha256(''), 'manager')",
+    "INSERT INTO request_tokens (client_id, key_id, token, fingerprint, operation) VALUES (%(client_id)s, 1, 't', '', 'o')",
+    "INSERT INTO jobs (client_id, id, kind, state) VALUES (%(client_id)s, 7, 'archive', 'queued')",
+    "INSERT INTO job_chunks (client_id, job_id, position, data) VALUES (%(client_id)s, 7, 0, '')",
+    "INSERT INTO job_refusals (client_id, job_id, position, item, code, reason) VALUES (%(client_id)s, 7, 0, 'i', 'c', 'r')",
+)
+"""A row for each client in each table that an enrolment does not fill."""
+
 
 @pytest.fixture
-def app(database_url: str, gallery: Gallery) -> Iterator[psycopg.Connection]:
+def app(database_url: str, database: Database, gallery: Gallery) -> Iterator[psycopg.Connection]:
     """A connection as faceward_app to a database in which two clients have the same regions and ids of their own."""
     for client in ("acme", "globex"):
         for region in ("A", "B"):
             gallery.create_person(client, region, f"{client} in {region}", [new_face(1, "one"), new_face(2, "two")])
+        with database.transaction(client) as tx:
+            for statement in MORE_ROWS:
+                tx.exec_driver_sql(statement, {"client_id": client})
     with psycopg.connect(database_url, autocommit=True) as connection:
         connection.execute(f"SET ROLE {APP_ROLE}")
         yield connection
@@ -91,20 +113,49 @@ def test_every_policy_names_the_tenant(database_url: str, tables: list[str]) -> 
         policies = connection.execute("SELECT tablename, policyname, cmd, qual, with_check FROM pg_policies").fetchall()
     tenant = "((client_id)::text = current_setting('faceward.client_id'::text, true))"
     by_name = {(table, name): rest for table, name, *rest in policies}
-    asked_for = by_name.pop(("embedding_models", "model_names"))
-    assert asked_for == ["SELECT", "(current_setting('faceward.every_model'::text, true) = 'on'::text)", None]
+    for (table, name), condition in ASKED_FOR.items():
+        assert by_name.pop((table, name)) == ["SELECT", condition, None]
     assert by_name == {(table, "tenant"): ["ALL", tenant, tenant] for table in tables}
 
 
-def test_the_models_of_all_tenants_are_shown_on_demand_and_nothing_else(
-    app: psycopg.Connection, tables: list[str]
+ASKED_FOR = {
+    ("embedding_models", "model_names"): "(current_setting('faceward.every_model'::text, true) = 'on'::text)",
+    ("clients", "every_client"): "(current_setting('faceward.every_client'::text, true) = 'on'::text)",
+    ("api_keys", "key_of_prefix"): "((prefix)::text = current_setting('faceward.key_prefix'::text, true))",
+    ("api_keys", "admin_keys"): (
+        "(((role)::text = 'admin'::text) AND (current_setting('faceward.admin_keys'::text, true) = 'on'::text))"
+    ),
+    ("jobs", "every_job"): "(current_setting('faceward.every_job'::text, true) = 'on'::text)",
+}
+"""The policies that show more than a tenant's rows: to be read only, and each where it is asked for by name."""
+
+
+@pytest.mark.parametrize(
+    ("question", "parameters", "shown"),
+    [
+        (EVERY_MODEL, (), {"embedding_models": 2}),
+        (EVERY_CLIENT, (), {"clients": 2}),
+        (KEY_OF_PREFIX, ("acme",), {"api_keys": 1}),
+        (KEY_OF_PREFIX, ("nobody's",), {}),
+        (KEY_OF_PREFIX, ("",), {}),
+        (KEY_OF_PREFIX, ("acm%",), {}),
+        (ADMIN_KEYS, (), {"api_keys": 2}),
+        (EVERY_JOB, (), {"jobs": 2}),
+    ],
+)
+def test_what_is_shown_of_all_tenants_on_demand_and_nothing_else(
+    app: psycopg.Connection, tables: list[str], question: str, parameters: tuple[str, ...], shown: dict[str, int]
 ) -> None:
     with app.transaction():
-        app.execute(EVERY_MODEL)
-        assert {table: count(app, table) for table in tables if count(app, table)} == {"embedding_models": 2}
+        app.execute(question, parameters)
+        assert {table: count(app, table) for table in tables if count(app, table)} == shown
     with app.transaction():
-        app.execute(EVERY_MODEL)
-        assert app.execute("DELETE FROM embedding_models").rowcount == 0
+        app.execute(question, parameters)
+        for table in tables:
+            assert app.execute(sql.SQL("DELETE FROM {}").format(sql.Identifier(table))).rowcount == 0
+        assert app.execute("UPDATE api_keys SET role = 'recognizer'").rowcount == 0
+        assert app.execute("UPDATE clients SET name = 'x'").rowcount == 0
+    assert {table: count(app, table) for table in tables} == dict.fromkeys(tables, 0)
 
 
 def test_another_tenants_rows_cannot_be_changed_or_deleted(
@@ -134,6 +185,17 @@ def test_another_tenants_rows_cannot_be_changed_or_deleted(
             "DELETE FROM persons WHERE client_id = 'globex'",
             "DELETE FROM regions",
             "DELETE FROM embedding_models",
+            "UPDATE clients SET threshold = 0",
+            "DELETE FROM clients WHERE client_id = 'globex'",
+            "UPDATE api_keys SET role = 'admin'",
+            "DELETE FROM api_keys",
+            "UPDATE request_tokens SET resource_id = 1",
+            "DELETE FROM request_tokens",
+            "UPDATE jobs SET state = 'cancelled'",
+            "DELETE FROM jobs",
+            "UPDATE job_chunks SET data = 'x'",
+            "DELETE FROM job_chunks",
+            "DELETE FROM job_refusals WHERE client_id = 'globex'",
         ):
             app.execute(change)
     assert content() == before
@@ -146,6 +208,18 @@ def test_another_tenants_rows_cannot_be_changed_or_deleted(
         "INSERT INTO embedding_models (client_id, model_id) VALUES ('globex', 'm')",
         "INSERT INTO persons (client_id, name, region) VALUES ('globex', 'Mallory', 'A')",
         "INSERT INTO persons (name, region) VALUES ('Mallory', 'A')",
+        "INSERT INTO clients (client_id, name) VALUES ('initech', 'x')",
+        "INSERT INTO api_keys (client_id, prefix, secret_hash, role) VALUES ('globex', 'p', sha256(''), 'admin')",
+        "INSERT INTO request_tokens (client_id, key_id, token, fingerprint, operation) VALUES ('globex', 1, 'u', '', 'o')",
+        "INSERT INTO jobs (client_id, kind, state) VALUES ('globex', 'archive', 'queued')",
+        "INSERT INTO job_chunks (client_id, job_id, position, data) VALUES ('globex', 7, 1, '')",
+        "INSERT INTO job_refusals (client_id, job_id, position, item, code, reason) VALUES ('globex', 7, 1, 'i', 'c', 'r')",
+        "UPDATE jobs SET client_id = 'globex'",
+        "UPDATE job_chunks SET client_id = 'globex'",
+        "UPDATE job_refusals SET client_id = 'globex'",
+        "UPDATE clients SET client_id = 'initech'",
+        "UPDATE api_keys SET client_id = 'globex'",
+        "UPDATE request_tokens SET client_id = 'globex'",
         "UPDATE persons SET client_id = 'globex'",
         "UPDATE regions SET client_id = 'globex'",
         "UPDATE face_encodings SET client_id = 'globex'",

@@ -1,0 +1,92 @@
+"""The clients (tenants) of a database. Each call is one transaction."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from faceward.errors import DuplicateClientError, UnknownClientError
+from faceward.store.database import EVERY_CLIENT, Database
+from faceward.types import UNCHANGED, Client, Unchanged
+
+_COLUMNS = "client_id, name, threshold, created_at, updated_at"
+
+
+@dataclass(frozen=True, slots=True)
+class ClientPage:
+    """next_after: the `after` of the next page, or None at the end."""
+
+    clients: tuple[Client, ...]
+    next_after: str | None
+
+
+class ClientStore:
+    """Clients: made by hand, or with their first region."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def create(self, client_id: str, name: str, threshold: float | None = None) -> Client:
+        """Raises DuplicateClientError."""
+        with self._database.transaction(client_id) as tx:
+            row = (
+                tx.exec_driver_sql(
+                    f"INSERT INTO clients (client_id, name, threshold) VALUES (%s, %s, %s) "
+                    f"ON CONFLICT DO NOTHING RETURNING {_COLUMNS}",
+                    (client_id, name, threshold),
+                )
+                .mappings()
+                .first()
+            )
+        if row is None:
+            raise DuplicateClientError(f"Client {client_id!r} exists already. Use another id, or change that client.")
+        return Client.from_row(row)
+
+    def list(self, after: str = "", limit: int = 100) -> ClientPage:
+        """A page of all clients by ascending id, those after the id `after`."""
+        with self._database.unscoped() as tx:
+            tx.exec_driver_sql(EVERY_CLIENT)
+            rows = (
+                tx.exec_driver_sql(
+                    f"SELECT {_COLUMNS} FROM clients WHERE client_id > %s ORDER BY client_id LIMIT %s",
+                    (after, limit + 1),
+                )
+                .mappings()
+                .all()
+            )
+        clients = tuple(Client.from_row(row) for row in rows[:limit])
+        return ClientPage(clients, clients[-1].client_id if len(rows) > limit else None)
+
+    def get(self, client_id: str) -> Client:
+        """Raises UnknownClientError."""
+        with self._database.transaction(client_id) as tx:
+            row = (
+                tx.exec_driver_sql(f"SELECT {_COLUMNS} FROM clients WHERE client_id = %s", (client_id,))
+                .mappings()
+                .first()
+            )
+        if row is None:
+            raise UnknownClientError(client_id)
+        return Client.from_row(row)
+
+    def update(
+        self, client_id: str, *, name: str | Unchanged = UNCHANGED, threshold: float | Unchanged | None = UNCHANGED
+    ) -> Client:
+        """Change what is given; None clears the threshold. Raises UnknownClientError."""
+        given = {"name": name, "threshold": threshold}
+        changes = {column: value for column, value in given.items() if not isinstance(value, Unchanged)}
+        if not changes:
+            return self.get(client_id)
+        with self._database.transaction(client_id) as tx:
+            assignments = ", ".join(f"{column} = %({column})s" for column in changes)
+            row = (
+                tx.exec_driver_sql(
+                    f"UPDATE clients SET {assignments}, updated_at = now() WHERE client_id = %(client_id)s "
+                    f"RETURNING {_COLUMNS}",
+                    {**changes, "client_id": client_id},
+                )
+                .mappings()
+                .first()
+            )
+        if row is None:
+            raise UnknownClientError(client_id)
+        return Client.from_row(row)

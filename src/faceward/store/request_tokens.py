@@ -1,0 +1,94 @@
+"""Requests that were answered before, so that one that is sent again does nothing twice.
+
+A token is written in the transaction of what it stands for: a crash leaves both or neither. A twin that comes meanwhile
+waits on the primary key, and then reads what the first one made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+from psycopg.types.json import Jsonb
+
+from faceward.errors import RequestReusedError
+from faceward.types import RequestToken
+
+ENROLL = "enroll"
+ADD_FACE = "add_face"
+_OF_PERSONS = (ENROLL, ADD_FACE)
+_KEPT = "7 days"
+_FORGOTTEN_AT_ONCE = 20
+
+
+@dataclass(frozen=True, slots=True)
+class AnsweredRequest:
+    """resource_id: what the request made; None once that was deleted. detail: what else its answer needs."""
+
+    resource_id: int | None
+    detail: Mapping[str, Any]
+
+
+def claim(tx: sa.Connection, client_id: str, request: RequestToken, operation: str) -> AnsweredRequest | None:
+    """Take the token for this transaction: None where it is new, else what it stands for.
+
+    To be the first statement of the transaction, so that a twin waits here and not inside its work. Raises
+    RequestReusedError where the token was used for something else.
+    """
+    taken = tx.exec_driver_sql(
+        "INSERT INTO request_tokens (client_id, key_id, token, fingerprint, operation) VALUES (%s, %s, %s, %s, %s) "
+        "ON CONFLICT DO NOTHING",
+        (client_id, request.key_id, request.token, request.fingerprint, operation),
+    ).rowcount
+    if not taken:
+        return recorded(tx, client_id, request, operation)
+    # Tokens grow old a few at a time, with the new ones that take their place.
+    tx.exec_driver_sql(
+        "DELETE FROM request_tokens WHERE client_id = %(client_id)s AND (key_id, token) IN ("
+        "SELECT key_id, token FROM request_tokens WHERE client_id = %(client_id)s "
+        "AND created_at < now() - %(kept)s::interval ORDER BY created_at LIMIT %(most)s FOR UPDATE SKIP LOCKED)",
+        {"client_id": client_id, "kept": _KEPT, "most": _FORGOTTEN_AT_ONCE},
+    )
+    return None
+
+
+def recorded(tx: sa.Connection, client_id: str, request: RequestToken, operation: str) -> AnsweredRequest | None:
+    """What the token stands for, or None where it is new. Raises RequestReusedError as `claim` does."""
+    row = tx.exec_driver_sql(
+        "SELECT fingerprint, operation, resource_id, detail FROM request_tokens "
+        "WHERE client_id = %s AND key_id = %s AND token = %s",
+        (client_id, request.key_id, request.token),
+    ).first()
+    if row is None:
+        return None
+    if (bytes(row.fingerprint), row.operation) != (request.fingerprint, operation):
+        raise RequestReusedError(
+            f"The idempotency key {request.token!r} was used for another request before. Send a new one with each new "
+            "request, and the same one only to repeat a request as it was."
+        )
+    return AnsweredRequest(row.resource_id, row.detail)
+
+
+def complete(
+    tx: sa.Connection,
+    client_id: str,
+    request: RequestToken,
+    resource_id: int,
+    detail: Mapping[str, Any] | None = None,
+) -> None:
+    """Record what the request made, in the transaction that claimed its token."""
+    tx.exec_driver_sql(
+        "UPDATE request_tokens SET resource_id = %s, detail = %s WHERE client_id = %s AND key_id = %s AND token = %s",
+        (resource_id, Jsonb(dict(detail or {})), client_id, request.key_id, request.token),
+    )
+
+
+def forget_person(tx: sa.Connection, client_id: str, person_id: int) -> None:
+    """The person is deleted: a request that made it, sent again, must not bring it back, nor find another."""
+    tx.exec_driver_sql(
+        "UPDATE request_tokens SET resource_id = NULL "
+        "WHERE client_id = %s AND resource_id = %s AND operation = ANY(%s)",
+        (client_id, person_id, list(_OF_PERSONS)),
+    )

@@ -1,0 +1,87 @@
+"""A database that an older faceward filled is brought up to date with all that it holds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import psycopg
+import pytest
+import sqlalchemy as sa
+from alembic import command
+from alembic.config import Config
+
+from faceward.store import schema
+from faceward.store.clients import ClientStore
+from faceward.store.database import APP_ROLE, Database, parse_url
+from faceward.store.gallery import Gallery
+from faceward.store.schema import Schema
+from synthetic import MODEL, new_face
+
+REGIONS = {("acme", "A"): 2, ("acme", "B"): 1, ("globex", "A"): 1}
+
+
+def stand_at(url: str, revision: str) -> None:
+    """Take a current database back to the tables of an older version."""
+    engine = sa.create_engine(parse_url(url), poolclass=sa.NullPool)
+    with engine.begin() as connection:
+        config = Config()
+        config.set_main_option("script_location", "faceward.store:migrations")
+        config.set_main_option("path_separator", "os")
+        config.attributes.update(connection=connection, dimension=512)
+        command.downgrade(config, revision)
+
+
+def fill(url: str) -> None:
+    """As version 0001 wrote it."""
+    with psycopg.connect(url) as connection:
+        for (client, region), persons in REGIONS.items():
+            connection.execute(
+                "INSERT INTO regions (client_id, name, created_at) VALUES (%s, %s, '2020-01-01Z')", (client, region)
+            )
+            for number in range(persons):
+                connection.execute(
+                    "INSERT INTO persons (client_id, region, name) VALUES (%s, %s, %s)", (client, region, f"{number}")
+                )
+
+
+def test_what_version_1_stored_is_kept_and_its_clients_are_known(empty_database: str) -> None:
+    Schema(empty_database).upgrade()
+    stand_at(empty_database, "0001")
+    assert Schema(empty_database).status().revision == "0001"
+    fill(empty_database)
+    assert Schema(empty_database).upgrade()
+    assert Schema(empty_database).status().unforced == frozenset()
+    with Database(empty_database) as database:
+        found = {(c, r.name): r.persons for c in ("acme", "globex") for r in Gallery(database, MODEL).list_regions(c)}
+        assert found == REGIONS
+        clients = ClientStore(database).list().clients
+        assert [(client.client_id, client.name, client.threshold) for client in clients] == [
+            ("acme", "acme", None),
+            ("globex", "globex", None),
+        ]
+        assert {client.created_at.year for client in clients} == {2020}
+        Gallery(database, MODEL).create_person("acme", "A", "Alice", [new_face(1)])
+
+
+def test_an_owner_that_row_security_binds_finds_the_clients_too(
+    empty_database: str, login: Callable[..., str], admin: psycopg.Connection
+) -> None:
+    """No tenant is set in a migration: the tables' owner, if no superuser, would see none of their rows."""
+    url = login(empty_database, "owner", "CREATEROLE")
+    admin.execute("ALTER DATABASE empty OWNER TO owner")
+    admin.execute(f"GRANT {APP_ROLE} TO owner")
+    with psycopg.connect(empty_database) as connection:
+        connection.execute("CREATE EXTENSION vector")
+    Schema(url).upgrade()
+    stand_at(url, "0001")
+    fill(empty_database)
+    assert Schema(url).upgrade()
+    with Database(url) as database:
+        assert [client.client_id for client in ClientStore(database).list().clients] == ["acme", "globex"]
+    admin.execute("ALTER DATABASE empty OWNER TO postgres")
+
+
+def test_a_migration_goes_no_further_than_this_version(empty_database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(schema, "HEAD", "0001")
+    assert Schema(empty_database).upgrade()
+    assert Schema(empty_database).status().revision == "0001"
