@@ -15,6 +15,7 @@ from faceward.enrolment import EnrolmentGate
 from faceward.errors import FacewardError
 from faceward.evaluation.audit import RecallAudit
 from faceward.evaluation.noise_model import NoiseModel
+from faceward.photo_import import PhotoImporter
 from faceward.retrieval import KeeperSettings, RetrievalSettings, Retriever, SketchKeeper
 from faceward.service import FaceService
 from faceward.settings import EMBEDDED, Settings, load_settings
@@ -190,8 +191,9 @@ def open_parts(settings: Settings, *, notify: Callable[[str], None] | None = Non
         gallery = Gallery(database, pack.model_id)
         parts = _SearchParts(settings, searched, pack.model_id, pack.dimension)
         on_close.append(parts.keeper.close)
+        writer = BulkWriter(database, gallery, pack.model_id)
         importer = Importer(
-            BulkWriter(database, gallery, pack.model_id),
+            writer,
             pack.dimension,
             large_import=deployment.schema.set_graph_aside,
             large_from=settings.search.hnsw_rebuild_from,
@@ -203,6 +205,13 @@ def open_parts(settings: Settings, *, notify: Callable[[str], None] | None = Non
             min_face=settings.enroll.min_face,
             store_images=settings.images.store == "original",
         )
+        photo_importer = PhotoImporter(
+            gate,
+            writer,
+            max_bytes=settings.images.max_bytes,
+            large_import=deployment.schema.set_graph_aside,
+            large_from=settings.search.hnsw_rebuild_from,
+        )
         service = FaceService(
             analyzer,
             gate,
@@ -210,6 +219,7 @@ def open_parts(settings: Settings, *, notify: Callable[[str], None] | None = Non
             parts.search,
             parts.retriever,
             importer,
+            photo_importer,
             threshold=pack.threshold if threshold is None else threshold,
             on_close=on_close,
         )

@@ -16,6 +16,7 @@ from faceward.errors import (
     NotFoundError,
     UnknownRegionError,
 )
+from faceward.photo_import import PhotoImporter, PhotoRecord, PhotoReport, PhotoResult
 from faceward.retrieval import Retriever
 from faceward.store.gallery import Gallery, PersonPage
 from faceward.store.search import FaceSearch
@@ -59,8 +60,8 @@ class FaceService:
     """The one entry object. Safe to share between threads; every call is synchronous.
 
     A client is a tenant: each method works inside one, `default` where `client_id` is left out, and can't reach another.
-    analyzer, gate, gallery, search, retriever, importer: the parts. threshold: the similarity from which on a face is a
-    match, where a call names none. on_close: called by close(), the last acquired first.
+    analyzer, gate, gallery, search, retriever, importer, photo_importer: the parts. threshold: the similarity
+    from which on a face is a match, where a call names none. on_close: called by close(), the last acquired first.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class FaceService:
         search: FaceSearch,
         retriever: Retriever,
         importer: Importer,
+        photo_importer: PhotoImporter,
         *,
         threshold: float,
         on_close: Sequence[Callable[[], None]] = (),
@@ -81,6 +83,7 @@ class FaceService:
         self._search = search
         self._retriever = retriever
         self._importer = importer
+        self._photo_importer = photo_importer
         self._threshold = threshold
         self._on_close = list(on_close)
 
@@ -273,6 +276,28 @@ class FaceService:
         Raises InvalidValueError (of client_id), ModelMismatchError, StoreError; what was stored until then stays.
         """
         return self._importer.run(check_client_id(client_id), persons, progress)
+
+    def import_photos(
+        self,
+        photos: Iterable[PhotoRecord],
+        *,
+        client_id: str | None = None,
+        workers: int = 1,
+        several_faces: Literal["error", "largest"] = "error",
+        on_result: Callable[[PhotoResult], None] | None = None,
+    ) -> PhotoReport:
+        """Enroll a stream of photos, in batches of one transaction each.
+
+        A person is made with the first photo of an external id in its region; more photos are added. One that is enrolled
+        for this person already is skipped, so an import that was interrupted is simply run again. One that can't be
+        enrolled, or is another person's, is refused, and the others go on. workers: photos analysed at once. on_result:
+        told of each photo once it is stored, skipped or refused, in the stream's order.
+
+        Raises InvalidValueError (of client_id, several_faces), ModelMismatchError, StoreError; what was stored stays.
+        """
+        return self._photo_importer.run(
+            check_client_id(client_id), photos, workers=workers, several_faces=several_faces, on_result=on_result
+        )
 
     def faces_to_store(
         self, images: ImageSource | Sequence[ImageSource], *, several_faces: Literal["error", "largest"] = "error"

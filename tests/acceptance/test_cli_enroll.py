@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import signal
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -191,3 +192,26 @@ def test_ctrl_c_keeps_what_is_done_and_the_next_run_goes_on(
     assert 0 < person["face_count"] < 40
     again = faceward.succeeds("enroll-dir", people, "--json").json
     assert (again["skipped"], again["enrolled"]) == (person["face_count"], 40 - person["face_count"])
+
+
+def test_killed_and_run_again_a_folder_is_enrolled_once(
+    faceward: CommandLine, save_photo: Callable[[str, Any], Path], photos: dict[str, Path], database_url: str
+) -> None:
+    small = cv2.resize(cv2.imread(str(photos["obama.jpg"])), None, fx=0.3, fy=0.3)
+    for number in range(60):
+        small[-1] = number
+        people = save_photo(f"people/A/Person_{number % 4}/{number}.bmp", small).parents[2]
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        for target in (1, 9):  # in the first batch that is there, and in one after
+            with faceward.program(
+                "enroll-dir", people, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            ) as running:
+                while len(connection.execute("SELECT 1 FROM face_encodings").fetchall()) < target:
+                    assert running.poll() is None
+                    time.sleep(0.001)
+                running.kill()
+        (there,) = connection.execute("SELECT count(*) FROM face_encodings").fetchone() or (None,)
+    again = faceward.succeeds("enroll-dir", people, "--json").json
+    assert (again["skipped"], again["enrolled"]) == (there, 60 - there)
+    listed = faceward.succeeds("people", "list", "--json").json["people"]
+    assert {(each["external_id"], each["face_count"]) for each in listed} == {(f"Person_{n}", 15) for n in range(4)}

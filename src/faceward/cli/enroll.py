@@ -63,47 +63,44 @@ def enroll_dir(
     The folder's name is the person's name (_ stands for a space) and external id. Photos that are enrolled already
     are skipped, so a run that was stopped goes on where it was. The exit status is 1 where a photo was refused.
     """
-    from faceward.cli.enrolment_run import EnrolmentRun, find_people
+    from faceward.cli.enrolment_run import EnrolmentTally, find_people, records
+    from faceward.photo_import import PhotoResult
 
     people = find_people(directory)
     workers = workers or min(4, os.cpu_count() or 1)
-    given = invocation(ctx)
-    settings = given.settings(model={"threads": workers})
-    with given.open_service(model={"threads": workers}) as service:
-        run = EnrolmentRun(
-            service,
-            client_id=client,
-            several_faces="largest" if largest else "error",
-            max_bytes=settings.images.max_bytes,
-        )
-        total = sum(len(person.photos) for person in people)
+    total = sum(len(person.photos) for person in people)
+    tally = EnrolmentTally()
+    with invocation(ctx).open_service(model={"threads": workers}) as service:
         try:
             with output.counting_bar() as bar:
                 task = bar.add_task("Enrolling", total=total)
-                run.run(people, workers, lambda _: bar.advance(task))
+
+                def done(result: PhotoResult) -> None:
+                    tally.add(result)
+                    bar.advance(task)
+
+                service.import_photos(
+                    records(people),
+                    client_id=client,
+                    workers=workers,
+                    several_faces="largest" if largest else "error",
+                    on_result=done,
+                )
         except BaseException:
             output.tell(
-                f"{run.count('enrolled')} of {total} photos were enrolled, {run.count('skipped')} had been already. What is "
-                "done is kept; the same command goes on from there."
+                f"{tally.enrolled} of {total} photos were enrolled, {tally.skipped} had been already. What is done is kept; "
+                "the same command goes on from there."
             )
             raise
-    refused = sorted((result for result in run.results if result.status == "refused"), key=lambda result: result.photo)
+    refused = sorted(tally.refused, key=lambda each: each.photo)
     if as_json:
-        output.print_json(
-            {
-                "enrolled": run.count("enrolled"),
-                "skipped": run.count("skipped"),
-                "refused": [{"photo": each.photo, "code": each.code, "reason": each.reason} for each in refused],
-            }
-        )
+        output.print_json({"enrolled": tally.enrolled, "skipped": tally.skipped, "refused": refused})
     else:
         if refused:
             table = output.new_table("refused photo", "why")
             for each in refused:
                 table.add_row(str(each.photo.relative_to(directory)), each.reason)
             output.print_table(table)
-        output.say(
-            f"{run.count('enrolled')} photos enrolled, {run.count('skipped')} were enrolled already, {len(refused)} refused."
-        )
+        output.say(f"{tally.enrolled} photos enrolled, {tally.skipped} were enrolled already, {len(refused)} refused.")
     if refused:
         raise typer.Exit(1)

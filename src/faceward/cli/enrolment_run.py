@@ -1,18 +1,14 @@
-"""Enrols a folder of people, several at once; can be stopped at any moment and run again."""
+"""A folder of people as a stream of photos, and what became of them."""
 
 from __future__ import annotations
 
-import threading
 import unicodedata
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
-from faceward.errors import ConflictError, DuplicateFaceError, DuplicatePersonError, ImageNotFoundError, InputError
-from faceward.service import FaceService
-from faceward.vision import read_image_file
+from faceward.errors import ImageNotFoundError
+from faceward.photo_import import PhotoRecord, PhotoResult
 
 SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".webp", ".bmp"))
 
@@ -31,13 +27,12 @@ class PersonPhotos:
 
 
 @dataclass(frozen=True, slots=True)
-class PhotoResult:
-    """What became of a photo. code, reason: of a refusal."""
+class RefusedPhoto:
+    """code: stable, for machines."""
 
     photo: Path
-    status: Literal["enrolled", "skipped", "refused"]
-    code: str = ""
-    reason: str = ""
+    code: str
+    reason: str
 
 
 def find_people(directory: Path) -> list[PersonPhotos]:
@@ -56,85 +51,29 @@ def find_people(directory: Path) -> list[PersonPhotos]:
     return people
 
 
-class EnrolmentRun:
-    """One run over a folder. Each person's photos are taken one after the other, several persons at once."""
+@dataclass(slots=True)
+class EnrolmentTally:
+    """Counts what became of the photos, and keeps what was refused."""
 
-    def __init__(
-        self,
-        service: FaceService,
-        *,
-        client_id: str | None,
-        several_faces: Literal["error", "largest"],
-        max_bytes: int,
-    ) -> None:
-        self._service = service
-        self._client_id = client_id
-        self._several_faces = several_faces
-        self._max_bytes = max_bytes
-        self._stopped = threading.Event()
-        self.results: list[PhotoResult] = []
+    enrolled: int = 0
+    skipped: int = 0
+    refused: list[RefusedPhoto] = field(default_factory=list)
 
-    def count(self, status: str) -> int:
-        return sum(result.status == status for result in self.results)
+    def add(self, result: PhotoResult) -> None:
+        if result.status == "refused":
+            assert isinstance(result.record.photo, Path)
+            self.refused.append(RefusedPhoto(result.record.photo, result.code, result.reason))
+        elif result.status == "skipped":
+            self.skipped += 1
+        else:
+            self.enrolled += 1
 
-    def run(self, people: Sequence[PersonPhotos], workers: int, on_photo: Callable[[PhotoResult], None]) -> None:
-        """Raises what is no fault of a photo (StoreError, KeyboardInterrupt) once the photos under way are done."""
-        with ThreadPoolExecutor(workers, thread_name_prefix="faceward-enroll") as pool:
-            try:
-                for done in as_completed([pool.submit(self._enroll_person, person, on_photo) for person in people]):
-                    done.result()
-            except BaseException:
-                self._stopped.set()
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
 
-    def _enroll_person(self, person: PersonPhotos, on_photo: Callable[[PhotoResult], None]) -> None:
+def records(people: Sequence[PersonPhotos]) -> Iterator[PhotoRecord]:
+    """The photos of these people, as an import takes them."""
+    for person in people:
         for photo in person.photos:
-            if self._stopped.is_set():
-                return
-            result = self._enroll_photo(person, photo)
-            self.results.append(result)
-            on_photo(result)
-
-    def _enroll_photo(self, person: PersonPhotos, photo: Path) -> PhotoResult:
-        try:
-            known = self._person_of(person)
-            data = read_image_file(photo, self._max_bytes)
-            owner = self._service.person_of_photo(data, region=person.region, client_id=self._client_id)
-            if owner is not None and owner == known:
-                return PhotoResult(photo, "skipped")
-            self._store(person, photo, known)
-        except DuplicateFaceError as exc:
-            if exc.person_id is not None and exc.person_id == self._person_of(person):
-                return PhotoResult(photo, "skipped")  # another process was first
-            return PhotoResult(photo, "refused", exc.code, str(exc))
-        except (InputError, ConflictError) as exc:
-            return PhotoResult(photo, "refused", exc.code, str(exc))
-        return PhotoResult(photo, "enrolled")
-
-    def _store(self, person: PersonPhotos, photo: Path, known: int | None) -> None:
-        if known is None:
-            try:
-                self._service.enroll(
-                    photo,
-                    name=person.name,
-                    region=person.region,
-                    client_id=self._client_id,
-                    external_id=person.external_id,
-                    several_faces=self._several_faces,
-                )
-                return
-            except DuplicatePersonError:  # another process was first
-                known = self._person_of(person)
-                if known is None:
-                    raise
-        self._service.add_face(known, photo, client_id=self._client_id, several_faces=self._several_faces)
-
-    def _person_of(self, person: PersonPhotos) -> int | None:
-        page = self._service.list_persons(
-            region=person.region, external_id=person.external_id, client_id=self._client_id, limit=1
-        )
-        return page.persons[0].id if page.persons else None
+            yield PhotoRecord(person.region, person.external_id, person.name, photo)
 
 
 def _folders(directory: Path) -> list[Path]:

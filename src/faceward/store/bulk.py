@@ -5,9 +5,12 @@ Row-level security forbids COPY into the tables themselves; the INSERT that foll
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any, TypeAlias
 
+import psycopg
 from pgvector import Vector
 
 from faceward.store.database import SET_TENANT, Database
@@ -42,6 +45,42 @@ WITH new AS (
 SELECT (SELECT count(*) FROM new), (SELECT count(*) FROM faces)
 """
 
+# The photos are new to their regions when they come here, but for what other processes enrolled a moment ago.
+_STRANGE = """
+NOT EXISTS (SELECT 1 FROM face_encodings f
+            WHERE f.client_id = %(client_id)s::varchar AND f.region = s.region AND f.image_sha256 = s.image_sha256)
+"""
+_PEOPLE_OF_PHOTOS = f"""
+INSERT INTO persons (client_id, region, external_id, name, description)
+SELECT DISTINCT ON (s.region, s.external_id) %(client_id)s::varchar, s.region, s.external_id, s.name, s.description
+FROM import_staging s WHERE {_STRANGE} ORDER BY s.region, s.external_id, s.position
+ON CONFLICT ON CONSTRAINT uq_person_external_id DO NOTHING
+RETURNING id
+"""
+_PHOTOS = f"""
+INSERT INTO face_encodings (client_id, person_id, region, model_id, embedding, image_path, image_data, image_sha256,
+                            face_bbox, confidence, quality_score)
+SELECT %(client_id)s::varchar, p.id, s.region, %(model_id)s::varchar, s.embedding, s.image_path, s.image_data, s.image_sha256,
+       s.face_bbox, s.confidence, s.quality_score
+FROM import_staging s
+JOIN persons p ON p.client_id = %(client_id)s::varchar AND p.region = s.region AND p.external_id = s.external_id
+WHERE {_STRANGE} ORDER BY s.position
+ON CONFLICT ON CONSTRAINT uq_face_photo DO NOTHING
+RETURNING region, image_sha256, person_id, id
+"""
+# Whose only photo another process enrolled for somebody else between the two statements.
+_WITHOUT_PHOTO = """
+DELETE FROM persons p WHERE p.client_id = %(client_id)s AND p.id = ANY(%(made)s)
+AND NOT EXISTS (SELECT 1 FROM face_encodings f WHERE f.client_id = %(client_id)s AND f.person_id = p.id)
+"""
+_OWNERS = """
+SELECT f.region, f.image_sha256, f.person_id, p.external_id
+FROM unnest(%(regions)s::text[], %(digests)s::bytea[]) AS wanted (region, digest)
+JOIN face_encodings f ON f.client_id = %(client_id)s AND f.region = wanted.region AND f.image_sha256 = wanted.digest
+JOIN persons p ON p.client_id = %(client_id)s AND p.id = f.person_id
+ORDER BY f.id
+"""
+
 _FACE_TYPES = ("varchar", "bytea", "bytea", "varchar", "float4", "float4")
 
 
@@ -59,8 +98,32 @@ class NewPerson:
     description: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class NewPhoto:
+    """A photo about to be enrolled, for the person of this external id. face: with the SHA-256 of the photo."""
+
+    external_id: str
+    region: str
+    name: str
+    face: NewFace = field(repr=False)
+    description: str | None = None
+
+
+PhotoKey: TypeAlias = tuple[str, bytes]
+"""What tells one photo from another: its region and the SHA-256 of its file."""
+
+
+@dataclass(frozen=True, slots=True)
+class PhotoOwner:
+    """Whom a photo is enrolled for. face_id: of its face, where the call that says so stored it."""
+
+    person_id: int
+    external_id: str | None
+    face_id: int | None = None
+
+
 class BulkWriter:
-    """Imports batches of persons of one model; each batch is one transaction."""
+    """Imports batches of persons and photos of one model; each batch is one transaction."""
 
     def __init__(self, database: Database, gallery: Gallery, model_id: str) -> None:
         self._database = database
@@ -69,6 +132,49 @@ class BulkWriter:
 
     def write(self, client_id: str, persons: Sequence[NewPerson]) -> tuple[int, int]:
         """Store the persons whose external id is not in their region yet; returns (persons, faces) stored."""
+        rows = (
+            (person, given if isinstance(given, NewFace) else NewFace(given))
+            for person in persons
+            for given in person.embeddings
+        )
+        with self._staged(client_id, rows) as (cursor, parameters):
+            stored = cursor.execute(_ROWS, parameters).fetchone()
+        assert stored is not None
+        return stored[0], stored[1]
+
+    def add_photos(self, client_id: str, photos: Sequence[NewPhoto]) -> dict[PhotoKey, PhotoOwner]:
+        """Store the photos that their region has not yet, for persons who are there or are made; returns those stored.
+
+        No photo may be given twice for a region. Raises ConstraintViolatedError or BusyError, with nothing stored, where
+        another process moved or deleted one of the persons, or wrote the same photos in another order.
+        """
+        external_ids = {(photo.region, photo.face.image_sha256): photo.external_id for photo in photos}
+        with self._staged(client_id, ((photo, photo.face) for photo in photos)) as (cursor, parameters):
+            made = [row[0] for row in cursor.execute(_PEOPLE_OF_PHOTOS, parameters)]
+            stored = cursor.execute(_PHOTOS, parameters).fetchall()
+            if len(stored) < len(photos):
+                cursor.execute(_WITHOUT_PHOTO, {"client_id": client_id, "made": made})
+        return {
+            (region, digest): PhotoOwner(person_id, external_ids[region, digest], face_id)
+            for region, digest, person_id, face_id in stored
+        }
+
+    def owners_of(self, client_id: str, photos: Sequence[PhotoKey]) -> dict[PhotoKey, list[PhotoOwner]]:
+        """The persons that each of the photos is enrolled for; a photo of nobody is left out."""
+        owners: dict[PhotoKey, list[PhotoOwner]] = {}
+        with self._database.transaction(client_id) as tx:
+            regions, digests = [region for region, _ in photos], [digest for _, digest in photos]
+            for region, digest, person_id, external_id in tx.exec_driver_sql(
+                _OWNERS, {"client_id": client_id, "regions": regions, "digests": digests}
+            ):
+                owners.setdefault((region, digest), []).append(PhotoOwner(person_id, external_id))
+        return owners
+
+    @contextmanager
+    def _staged(
+        self, client_id: str, rows: Iterable[tuple[NewPerson | NewPhoto, NewFace]]
+    ) -> Iterator[tuple[psycopg.Cursor[Any], dict[str, Any]]]:
+        """A transaction in which the rows lie in the temporary table, and their regions exist; with its parameters."""
         self._gallery.claim_model(client_id)
         with self._database.driver_connection() as connection, connection.transaction():
             connection.execute(SET_TENANT, (client_id,))
@@ -76,30 +182,24 @@ class BulkWriter:
             with connection.cursor() as cursor:
                 with cursor.copy("COPY import_staging FROM STDIN (FORMAT BINARY)") as copy:
                     copy.set_types(["int4", "varchar", "varchar", "varchar", "text", "vector", *_FACE_TYPES])
-                    position = 0
-                    for person in persons:
-                        for given in person.embeddings:
-                            face = given if isinstance(given, NewFace) else NewFace(given)
-                            copy.write_row(
-                                (
-                                    position,
-                                    person.region,
-                                    person.external_id,
-                                    person.name,
-                                    person.description,
-                                    Vector(face.embedding),
-                                    face.image_path,
-                                    face.image_data,
-                                    face.image_sha256,
-                                    box_text(face.box),
-                                    face.confidence,
-                                    face.quality,
-                                )
+                    for position, (person, face) in enumerate(rows):
+                        copy.write_row(
+                            (
+                                position,
+                                person.region,
+                                person.external_id,
+                                person.name,
+                                person.description,
+                                Vector(face.embedding),
+                                face.image_path,
+                                face.image_data,
+                                face.image_sha256,
+                                box_text(face.box),
+                                face.confidence,
+                                face.quality,
                             )
-                            position += 1
+                        )
                 parameters = {"client_id": client_id, "model_id": self._model_id}
                 if cursor.execute(_REGIONS, parameters).rowcount:
                     cursor.execute(ENSURE_CLIENT, parameters)
-                stored = cursor.execute(_ROWS, parameters).fetchone()
-        assert stored is not None
-        return stored[0], stored[1]
+                yield cursor, parameters
