@@ -19,6 +19,7 @@ from faceward.errors import (
 from faceward.photo_import import PhotoImporter, PhotoRecord, PhotoReport, PhotoResult
 from faceward.retrieval import Retriever
 from faceward.store.gallery import Gallery, PersonPage
+from faceward.store.request_tokens import ADD_FACE, ENROLL
 from faceward.store.search import FaceSearch
 from faceward.types import (
     MAX_EXTERNAL_ID,
@@ -34,6 +35,7 @@ from faceward.types import (
     Person,
     Recognition,
     RegionSummary,
+    RequestToken,
     StoredFace,
     Strategy,
     Unchanged,
@@ -45,6 +47,7 @@ from faceward.types import (
     check_name,
     check_optional_text,
     check_region,
+    check_request_token,
     check_share,
     check_threshold,
     unit_embedding,
@@ -121,21 +124,33 @@ class FaceService:
         description: str | None = None,
         external_id: str | None = None,
         several_faces: Literal["error", "largest"] = "error",
+        request: RequestToken | None = None,
     ) -> Enrollment:
         """Store a person with one or more photos, all of them or none.
 
         images: a path, encoded bytes, an open binary file or a BGR uint8 array, or a list of these. several_faces: what a
-        photo with more than one face gets: an error, or its largest face. The region is made on first use.
+        photo with more than one face gets: an error, or its largest face. The region is made on first use. request: names
+        this call, so that the same call again gets the same answer and stores nothing.
 
         Raises ImageError, NoFaceError, SeveralFacesError, LowQualityError, DuplicateFaceError (the photo is enrolled in
-        this region), DuplicatePersonError (the external id is), InvalidValueError, StoreError.
+        this region), DuplicatePersonError (the external id is), InvalidValueError, StoreError; with a request also
+        RequestReusedError, and UnknownPersonError where what it stored before is deleted.
         """
         client_id, region, name = check_client_id(client_id), check_region(region), check_name(name)
         description = check_description(description)
         external_id = check_optional_text("external_id", external_id, MAX_EXTERNAL_ID)
+        if before := self._before(client_id, request, ENROLL):
+            return before
         faces, quality = self._gate.admit(images, several_faces)
         person, face_ids = self._gallery.create_person(
-            client_id, region, name, faces, description=description, external_id=external_id
+            client_id,
+            region,
+            name,
+            faces,
+            description=description,
+            external_id=external_id,
+            request=request,
+            quality=quality,
         )
         return Enrollment(person, face_ids, quality)
 
@@ -146,13 +161,22 @@ class FaceService:
         *,
         client_id: str | None = None,
         several_faces: Literal["error", "largest"] = "error",
+        request: RequestToken | None = None,
     ) -> Enrollment:
-        """Store more photos of a person. Raises as `enroll` does, and UnknownPersonError."""
+        """Store more photos of a person. request: as in `enroll`. Raises as `enroll` does, and UnknownPersonError."""
         client_id, person_id = check_client_id(client_id), check_id("person_id", person_id)
+        if before := self._before(client_id, request, ADD_FACE):
+            return before
         self._gallery.get_person(client_id, person_id)
         faces, quality = self._gate.admit(images, several_faces)
-        person, face_ids = self._gallery.add_faces(client_id, person_id, faces)
+        person, face_ids = self._gallery.add_faces(client_id, person_id, faces, request=request, quality=quality)
         return Enrollment(person, face_ids, quality)
+
+    def _before(self, client_id: str, request: RequestToken | None, operation: str) -> Enrollment | None:
+        """The answer that the request got before, so that its photos are not analysed again."""
+        if request is None:
+            return None
+        return self._gallery.enrollment_of(client_id, check_request_token(request), operation)
 
     # Recognition
 

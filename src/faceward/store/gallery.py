@@ -14,13 +14,31 @@ from faceward.errors import (
     ConstraintViolatedError,
     DuplicateFaceError,
     DuplicatePersonError,
-    ModelMismatchError,
     UnknownPersonError,
 )
-from faceward.store.database import EVERY_MODEL, Database
-from faceward.types import UNCHANGED, Box, NewFace, Person, RegionSummary, StoredFace, Unchanged
-
-_MODEL_LOCK = 0x6D6F6465  # "mode"
+from faceward.store.database import Database
+from faceward.store.embedding_models import ensure_model
+from faceward.store.request_tokens import (
+    ADD_FACE,
+    ENROLL,
+    AnsweredRequest,
+    claim,
+    complete,
+    forget_person,
+    recorded,
+)
+from faceward.types import (
+    UNCHANGED,
+    Box,
+    Enrollment,
+    NewFace,
+    Person,
+    Quality,
+    RegionSummary,
+    RequestToken,
+    StoredFace,
+    Unchanged,
+)
 
 ENSURE_CLIENT = "INSERT INTO clients (client_id, name) VALUES (%(client_id)s, %(client_id)s) ON CONFLICT DO NOTHING"
 
@@ -55,13 +73,21 @@ class Gallery:
         *,
         description: str | None = None,
         external_id: str | None = None,
+        request: RequestToken | None = None,
+        quality: Sequence[Quality] = (),
     ) -> tuple[Person, tuple[int, ...]]:
         """Store a person with faces; the region is made on first use.
 
-        Raises DuplicateFaceError (a photo is in this region already) or DuplicatePersonError (its external id is).
+        request: where it was answered before, that answer again and nothing stored. quality: of the faces, kept with it.
+
+        Raises DuplicateFaceError (a photo is in this region already) or DuplicatePersonError (its external id is);
+        RequestReusedError, and UnknownPersonError where what the request made before is deleted.
         """
         with self._conflicts(client_id, region, faces, external_id), self._database.transaction(client_id) as tx:
-            self._ensure_model(tx, client_id)
+            if request is not None and (before := claim(tx, client_id, request, ENROLL)):
+                done = _answered(tx, client_id, before)
+                return done.person, done.face_ids
+            ensure_model(tx, client_id, self._model_id)
             ensure_region(tx, client_id, region)
             person_id = tx.exec_driver_sql(
                 "INSERT INTO persons (client_id, region, name, description, external_id) "
@@ -69,24 +95,48 @@ class Gallery:
                 (client_id, region, name, description, external_id),
             ).scalar_one()
             face_ids = self._insert_faces(tx, client_id, region, person_id, faces)
+            if request is not None:
+                _answer(tx, client_id, request, person_id, face_ids, quality)
             return _get_person(tx, client_id, person_id), face_ids
 
-    def add_faces(self, client_id: str, person_id: int, faces: Sequence[NewFace]) -> tuple[Person, tuple[int, ...]]:
-        """Store more faces of a person, in the region that the person is in at that moment."""
+    def add_faces(
+        self,
+        client_id: str,
+        person_id: int,
+        faces: Sequence[NewFace],
+        *,
+        request: RequestToken | None = None,
+        quality: Sequence[Quality] = (),
+    ) -> tuple[Person, tuple[int, ...]]:
+        """Store more faces of a person, in the region that the person is in at that moment.
+
+        request, quality: as in create_person.
+        """
         with self._conflicts(client_id, None, faces, None), self._database.transaction(client_id) as tx:
-            self._ensure_model(tx, client_id)
+            if request is not None and (before := claim(tx, client_id, request, ADD_FACE)):
+                done = _answered(tx, client_id, before)
+                return done.person, done.face_ids
+            ensure_model(tx, client_id, self._model_id)
             region = tx.exec_driver_sql(
                 "SELECT region FROM persons WHERE client_id = %s AND id = %s FOR SHARE", (client_id, person_id)
             ).scalar()
             if region is None:
                 raise UnknownPersonError(person_id)
             face_ids = self._insert_faces(tx, client_id, region, person_id, faces)
+            if request is not None:
+                _answer(tx, client_id, request, person_id, face_ids, quality)
             return _get_person(tx, client_id, person_id), face_ids
+
+    def enrollment_of(self, client_id: str, request: RequestToken, operation: str) -> Enrollment | None:
+        """What the request stored when it came before; None where it did not. Raises as create_person does."""
+        with self._database.transaction(client_id) as tx:
+            before = recorded(tx, client_id, request, operation)
+            return None if before is None else _answered(tx, client_id, before)
 
     def claim_model(self, client_id: str) -> None:
         """Record the model as the one that makes this tenant's gallery. Raises ModelMismatchError."""
         with self._database.transaction(client_id) as tx:
-            self._ensure_model(tx, client_id)
+            ensure_model(tx, client_id, self._model_id)
 
     def get_person(self, client_id: str, person_id: int) -> Person:
         with self._database.transaction(client_id) as tx:
@@ -187,6 +237,7 @@ class Gallery:
             ).rowcount
             if not gone:
                 raise UnknownPersonError(person_id)
+            forget_person(tx, client_id, person_id)
             return faces
 
     def list_faces(self, client_id: str, person_id: int) -> tuple[StoredFace, ...]:
@@ -269,27 +320,6 @@ class Gallery:
             for face in faces
         )
 
-    def _ensure_model(self, tx: sa.Connection, client_id: str) -> None:
-        """Record the model with a tenant's first face, and refuse any other from then on."""
-        own = tx.exec_driver_sql("SELECT model_id FROM embedding_models WHERE client_id = %s", (client_id,))
-        models = set(own.scalars())
-        if models == {self._model_id}:
-            return
-        if not models:
-            # Two services with different packs may write the first faces of a database at once.
-            tx.exec_driver_sql("SELECT pg_advisory_xact_lock(%s)", (_MODEL_LOCK,))
-            tx.exec_driver_sql(EVERY_MODEL)
-            models = set(tx.exec_driver_sql("SELECT DISTINCT model_id FROM embedding_models").scalars())
-        if models - {self._model_id}:
-            raise ModelMismatchError(
-                f"The gallery was made by the model {', '.join(sorted(models))}; the pack in use is {self._model_id}. Their "
-                "embeddings can't be compared. Use the pack that made it, or a database of its own for this one."
-            )
-        tx.exec_driver_sql(
-            "INSERT INTO embedding_models (client_id, model_id) VALUES (%s, %s) ON CONFLICT DO NOTHING",
-            (client_id, self._model_id),
-        )
-
     @contextlib.contextmanager
     def _conflicts(
         self, client_id: str, region: str | None, faces: Sequence[NewFace], external_id: object
@@ -337,6 +367,30 @@ def ensure_region(tx: sa.Connection, client_id: str, region: str) -> bool:
     if made:
         tx.exec_driver_sql(ENSURE_CLIENT, {"client_id": client_id})
     return bool(made)
+
+
+def _answer(
+    tx: sa.Connection,
+    client_id: str,
+    request: RequestToken,
+    person_id: int,
+    face_ids: tuple[int, ...],
+    quality: Sequence[Quality],
+) -> None:
+    detail = {
+        "person_id": person_id,
+        "face_ids": face_ids,
+        "quality": [{"score": each.score, "reasons": each.reasons} for each in quality],
+    }
+    complete(tx, client_id, request, person_id, detail)
+
+
+def _answered(tx: sa.Connection, client_id: str, before: AnsweredRequest) -> Enrollment:
+    detail = before.detail
+    if before.resource_id is None:
+        raise UnknownPersonError(detail["person_id"])
+    quality = tuple(Quality(each["score"], tuple(each["reasons"])) for each in detail["quality"])
+    return Enrollment(_get_person(tx, client_id, before.resource_id), tuple(detail["face_ids"]), quality)
 
 
 def _get_person(tx: sa.Connection, client_id: str, person_id: int) -> Person:

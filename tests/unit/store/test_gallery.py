@@ -143,6 +143,7 @@ def test_a_deleted_person_leaves_no_face(database_url: str, gallery: Gallery) ->
     assert gallery.delete_person("acme", person.id) == 2
     left = count_rows(database_url)
     assert {table: left[table] - before[table] for table in left if left[table] != before[table]} == {
+        "clients": 1,
         "regions": 1,
         "embedding_models": 1,
     }

@@ -1,0 +1,32 @@
+"""Which model made the galleries of a database: one, since the embeddings of two can't be compared."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+
+from faceward.errors import ModelMismatchError
+from faceward.store.database import EVERY_MODEL
+
+_MODEL_LOCK = 0x6D6F6465  # "mode"
+
+
+def ensure_model(tx: sa.Connection, client_id: str, model_id: str) -> None:
+    """Record the model with a tenant's first face, and refuse any other from then on. Raises ModelMismatchError."""
+    own = tx.exec_driver_sql("SELECT model_id FROM embedding_models WHERE client_id = %s", (client_id,))
+    models = set(own.scalars())
+    if models == {model_id}:
+        return
+    if not models:
+        # Two services with different packs may write the first faces of a database at once.
+        tx.exec_driver_sql("SELECT pg_advisory_xact_lock(%s)", (_MODEL_LOCK,))
+        tx.exec_driver_sql(EVERY_MODEL)
+        models = set(tx.exec_driver_sql("SELECT DISTINCT model_id FROM embedding_models").scalars())
+    if models - {model_id}:
+        raise ModelMismatchError(
+            f"The gallery was made by the model {', '.join(sorted(models))}; the pack in use is {model_id}. Their "
+            "embeddings can't be compared. Use the pack that made it, or a database of its own for this one."
+        )
+    tx.exec_driver_sql(
+        "INSERT INTO embedding_models (client_id, model_id) VALUES (%s, %s) ON CONFLICT DO NOTHING",
+        (client_id, model_id),
+    )
