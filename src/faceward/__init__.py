@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from faceward.bulk_import import ImportReport, PersonRecord
+    from faceward.client import Client
     from faceward.errors import FacewardError
     from faceward.factory import open_service
     from faceward.service import FaceService
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Box",
     "Candidate",
+    "Client",
     "Enrollment",
     "Face",
     "FaceMatch",
@@ -52,6 +54,7 @@ __all__ = [
 ]
 
 _ELSEWHERE = {
+    "Client": "faceward.client",
     "ImportReport": "faceward.bulk_import",
     "PersonRecord": "faceward.bulk_import",
     "FaceService": "faceward.service",

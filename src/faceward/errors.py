@@ -60,6 +60,7 @@ FacewardError
 │   ├── EmbeddedServerError    the PostgreSQL that ships in a wheel did not start
 │   └── UnexpectedDatabaseError  anything else that the driver raised
 ├── SketchTooLargeError        a gallery's sketch needs more memory than it may take
+├── ServiceUnreachableError    a client got no answer from the service
 └── SettingsError              config.json or an environment variable can't be used
 
 A message says what was wrong, with the value, and what to do. It never holds an image, an embedding or a secret.
@@ -497,6 +498,12 @@ class SketchTooLargeError(FacewardError):
         self.faces = faces
         self.needed = needed
         self.allowed = allowed
+
+
+class ServiceUnreachableError(FacewardError):
+    """A client got no answer from the service."""
+
+    code = "service_unreachable"
 
 
 class SettingsError(FacewardError):

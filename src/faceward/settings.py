@@ -117,6 +117,41 @@ class SearchSettings(_Section):
     )
 
 
+class ApiSettings(_Section):
+    """The HTTP service."""
+
+    host: str = Field("127.0.0.1", description="The address that `faceward serve` listens on.")
+    port: int = Field(8080, ge=0, le=65535, description="The port that `faceward serve` listens on; 0 takes a free one.")
+    workers: int = Field(1, ge=1, le=256, description="Processes that serve the port; each holds sketches of its own.")
+    tls_certificate: Path | None = Field(None, description="The certificate's chain, PEM; with tls_key HTTPS is spoken.")
+    tls_key: Path | None = Field(None, description="The certificate's private key, PEM.")
+    first_key: str | None = Field(
+        None, description="The first admin key, as fw_PREFIX_SECRET; unset: the first start makes one and prints it once."
+    )
+    queue: int = Field(128, ge=0, le=100_000, description="Requests that may wait for inference; more get 503 at once.")
+    deadline: float = Field(30.0, gt=0, le=3600, description="Seconds for a request, waiting included.")
+    data_threads: int = Field(8, ge=1, le=256, description="Requests at once that ask the database and need no inference.")
+    rate_limit: float = Field(
+        1000.0, ge=0, le=1_000_000, description="Requests a second of one key, where it has no limit of its own; 0: no limit."
+    )
+    max_body: int = Field(64 << 20, ge=1024, description="The most bytes of a request's body.")
+    max_import: int = Field(2 << 30, ge=1024, description="The most bytes of an uploaded import.")
+    max_held: int = Field(512 << 20, ge=1024, description="The most bytes of all bodies under way together.")
+    body_seconds: float = Field(30.0, gt=0, le=3600, description="Seconds for a body to arrive; for an import, for each MiB.")
+    header_seconds: float = Field(10.0, gt=0, le=3600, description="Seconds for a request's headers to arrive.")
+    idle_seconds: int = Field(75, ge=1, le=3600, description="Seconds that an idle connection is kept open.")
+    stop_seconds: int = Field(30, ge=1, le=3600, description="Seconds for requests under way to finish at a shutdown.")
+    cors_origins: list[str] = Field(
+        [], description="Origins of browser pages that may call the service, as https://desk.example.com; none by default."
+    )
+    audit_seconds: float = Field(
+        0.0, ge=0, description="How often the recall is audited in the background for /metrics, in seconds; 0: never."
+    )
+    metrics_directory: Path | None = Field(
+        None, description="Where worker processes share their metrics; `faceward serve --workers` sets it."
+    )
+
+
 class Settings(BaseSettings):
     """All settings of a deployment."""
 
@@ -141,6 +176,7 @@ class Settings(BaseSettings):
     images: ImageSettings = Field(default_factory=ImageSettings, description="Images.")
     enroll: EnrollSettings = Field(default_factory=EnrollSettings, description="Enrolment.")
     search: SearchSettings = Field(default_factory=SearchSettings, description="Search.")
+    api: ApiSettings = Field(default_factory=ApiSettings, description="The HTTP service.")
 
     @classmethod
     def settings_customise_sources(

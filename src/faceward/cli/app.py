@@ -19,6 +19,7 @@ from faceward.cli.invocation import Invocation
 from faceward.cli.models import models_app
 from faceward.cli.people import people_app, regions
 from faceward.cli.recognize import recognize, verify
+from faceward.cli.serve import serve
 from faceward.errors import FacewardError
 
 
@@ -63,6 +64,7 @@ def build_app() -> typer.Typer:
     app.command("regions")(regions)
     app.add_typer(models_app(), name="models")
     app.add_typer(database_app(), name="db")
+    app.command("serve")(serve)
     app.command("audit-recall")(audit_recall)
     app.command("doctor")(doctor)
     return app

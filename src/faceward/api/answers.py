@@ -1,0 +1,153 @@
+"""Domain values as the bodies that travel."""
+
+from __future__ import annotations
+
+from faceward import http_types as http
+from faceward.types import (
+    ApiKey,
+    Box,
+    Candidate,
+    Client,
+    Enrollment,
+    Face,
+    FaceMatch,
+    Job,
+    JobRefusal,
+    Person,
+    Quality,
+    RegionSummary,
+    StoredFace,
+    Threshold,
+)
+
+
+def box(value: Box) -> http.BoxOut:
+    return http.BoxOut(
+        left=round(value.left, 1), top=round(value.top, 1), right=round(value.right, 1), bottom=round(value.bottom, 1)
+    )
+
+
+def quality(value: Quality) -> http.QualityOut:
+    return http.QualityOut(score=round(value.score, 4), reasons=list(value.reasons))
+
+
+def person(value: Person) -> http.PersonOut:
+    return http.PersonOut(
+        id=value.id,
+        region=value.region,
+        name=value.name,
+        description=value.description,
+        external_id=value.external_id,
+        face_count=value.face_count,
+        created_at=value.created_at,
+        updated_at=value.updated_at,
+    )
+
+
+def enrollment(value: Enrollment) -> http.EnrollmentOut:
+    qualities = [quality(each) for each in value.quality]
+    return http.EnrollmentOut(
+        person=person(value.person),
+        faces=[
+            http.EnrolledFace(id=face_id, quality=qualities[number] if number < len(qualities) else None)
+            for number, face_id in enumerate(value.face_ids)
+        ],
+    )
+
+
+def stored_face(value: StoredFace) -> http.FaceOut:
+    return http.FaceOut(
+        id=value.id,
+        box=box(value.box) if value.box else None,
+        confidence=value.confidence,
+        quality=value.quality,
+        has_image=value.has_image,
+        created_at=value.created_at,
+    )
+
+
+def detected(value: Face) -> http.DetectedFace:
+    return http.DetectedFace(
+        box=box(value.box),
+        landmarks=[[round(float(x), 1), round(float(y), 1)] for x, y in value.landmarks],
+        confidence=round(value.confidence, 4),
+        quality=quality(value.quality),
+    )
+
+
+def similarity(value: float) -> float:
+    return min(1.0, max(0.0, value))
+
+
+def candidate(value: Candidate) -> http.CandidateOut:
+    near = similarity(value.similarity)
+    return http.CandidateOut(
+        person_id=value.person_id,
+        face_id=value.face_id,
+        name=value.name,
+        region=value.region,
+        external_id=value.external_id,
+        similarity=near,
+        match_score=100.0 * near,
+    )
+
+
+def threshold(value: Threshold) -> http.ThresholdOut:
+    return http.ThresholdOut(value=value.value, source=value.source)
+
+
+def recognized(value: FaceMatch) -> http.RecognizedFace:
+    return http.RecognizedFace(
+        box=box(value.face.box),
+        confidence=round(value.face.confidence, 4),
+        quality=quality(value.face.quality),
+        decision=value.decision,
+        reason=value.reason,
+        threshold=threshold(value.threshold),
+        match=candidate(value.match) if value.match is not None and value.decision == "match" else None,
+        candidates=[candidate(each) for each in value.candidates],
+    )
+
+
+def region(value: RegionSummary) -> http.RegionOut:
+    return http.RegionOut(
+        name=value.name,
+        persons=value.persons,
+        faces=value.faces,
+        threshold=value.threshold,
+        created_at=value.created_at,
+    )
+
+
+def client(value: Client) -> http.ClientOut:
+    return http.ClientOut(
+        client_id=value.client_id,
+        name=value.name,
+        threshold=value.threshold,
+        created_at=value.created_at,
+        updated_at=value.updated_at,
+    )
+
+
+def key(value: ApiKey) -> http.KeyOut:
+    return http.KeyOut(
+        id=value.id,
+        client_id=value.client_id,
+        prefix=value.prefix,
+        name=value.name,
+        role=value.role,
+        regions=None if value.regions is None else list(value.regions),
+        rate_limit=value.rate_limit,
+        created_at=value.created_at,
+        expires_at=value.expires_at,
+        revoked_at=value.revoked_at,
+        last_used_at=value.last_used_at,
+    )
+
+
+def job(value: Job) -> http.JobOut:
+    return http.JobOut(**{name: getattr(value, name) for name in http.JobOut.model_fields})
+
+
+def refusal(value: JobRefusal) -> http.RefusalOut:
+    return http.RefusalOut(position=value.position, item=value.item, code=value.code, reason=value.reason)

@@ -1,0 +1,140 @@
+"""Puts the application together: routes, limits around them, and one handler for every error."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any
+
+from fastapi import APIRouter, FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.openapi.docs import get_swagger_ui_html
+from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
+from starlette.responses import HTMLResponse, Response
+
+from faceward.api.authentication import Caller
+from faceward.api.bodies import BodyLimits, BodySettings
+from faceward.api.observation import LogLine, Observation
+from faceward.api.openapi import document
+from faceward.api.parts import ApiParts
+from faceward.api.problems import answer, problem, status_of
+from faceward.api.routes import administration, faces, imports, operation, persons, recognition, regions
+from faceward.api.uploads import InvalidBodyError, described
+from faceward.errors import FacewardError, UnknownRegionError
+
+_DESCRIPTION = """Face recognition inside a region, inside a client.
+
+Send the key as `Authorization: Bearer KEY` or `x-api-key: KEY`; the client is the key's. Every error is a problem (RFC 9457)
+with a stable `code`. A creating call that carries an `Idempotency-Key` can be repeated after a broken connection.
+"""
+_TAGS = {
+    "recognition": "Who is it.",
+    "persons": "Enrolled people.",
+    "faces": "Their stored faces.",
+    "regions": "Sites of the client.",
+    "imports": "Many people at once.",
+    "administration": "Keys and clients.",
+    "operation": "For those who run it.",
+}
+_CODES = {404: "not_found", 405: "method_not_allowed"}
+_DOCS_POLICY = (
+    "default-src 'none'; script-src 'unsafe-inline' https://cdn.jsdelivr.net; "
+    "style-src 'unsafe-inline' https://cdn.jsdelivr.net; img-src data: https://fastapi.tiangolo.com; "
+    "connect-src 'self'; frame-ancestors 'none'"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class AppSettings:
+    """bodies: limits of the requests' bodies. origins: browser pages that may call. tls: whether HTTPS is spoken."""
+
+    bodies: BodySettings
+    origins: Sequence[str] = ()
+    tls: bool = False
+
+
+def create_app(parts: ApiParts, settings: AppSettings, log: LogLine, on_stop: Callable[[], None]) -> FastAPI:
+    """The application. on_stop: called when the last request is answered."""
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        try:
+            yield
+        finally:
+            on_stop()
+
+    app = FastAPI(
+        title="faceward",
+        version=version("faceward"),
+        description=_DESCRIPTION,
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        openapi_tags=[{"name": name, "description": text} for name, text in _TAGS.items()],
+    )
+    app.state.parts = parts
+    v1 = APIRouter(prefix="/v1")
+    for routes in (recognition, persons, faces, regions, imports, administration):
+        v1.include_router(routes.router)
+    app.include_router(v1)
+    app.include_router(operation.router)
+    app.add_api_route("/docs", _docs, include_in_schema=False)
+    app.openapi = lambda: _document_once(app)  # type: ignore[method-assign]
+    app.add_exception_handler(FacewardError, _refuse)
+    app.add_exception_handler(RequestValidationError, _refuse_parameters)
+    app.add_exception_handler(HTTPException, _refuse_http)
+    if settings.origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=list(settings.origins),
+            allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE"],
+            allow_headers=["authorization", "x-api-key", "content-type", "idempotency-key", "x-request-id"],
+            expose_headers=["x-request-id", "retry-after", "location", "ratelimit", "ratelimit-policy"],
+        )
+    app.add_middleware(BodyLimits, settings=settings.bodies)
+    app.add_middleware(Observation, metrics=parts.metrics, log=log, tls=settings.tls)
+    return app
+
+
+async def _docs() -> HTMLResponse:
+    page = get_swagger_ui_html(openapi_url="/openapi.json", title="faceward")
+    page.headers["Content-Security-Policy"] = _DOCS_POLICY
+    return page
+
+
+def _document_once(app: FastAPI) -> dict[str, Any]:
+    if app.openapi_schema is None:
+        app.openapi_schema = document(app)
+    return app.openapi_schema
+
+
+async def _refuse(request: Request, exc: Exception) -> Response:
+    assert isinstance(exc, FacewardError)
+    error: FacewardError = exc
+    caller: Caller | None = getattr(request.state, "caller", None)
+    if isinstance(error, UnknownRegionError) and caller is not None:
+        error = caller.narrowed(error)
+    request.state.error = error.code
+    if status_of(error) >= 500:
+        request.state.cause = str(error)  # of the service's own parts: it names no person
+    return problem(error, request.state.request_id)
+
+
+async def _refuse_parameters(request: Request, exc: Exception) -> Response:
+    assert isinstance(exc, RequestValidationError)
+    problems = [described(error) for error in exc.errors()[:20]]
+    return await _refuse(request, InvalidBodyError(problems))
+
+
+async def _refuse_http(request: Request, exc: Exception) -> Response:
+    """What the framework refuses on its own: an unknown path, a method that a path does not have."""
+    assert isinstance(exc, HTTPException)
+    code = _CODES.get(exc.status_code, "invalid_request")
+    request.state.error = code
+    detail = f"{request.method} is not possible here." if code == "method_not_allowed" else str(exc.detail)
+    if code == "not_found":
+        detail = "There is nothing at this path. /docs lists what there is."
+    return answer(exc.status_code, code, detail, request.state.request_id, headers=dict(exc.headers or {}))

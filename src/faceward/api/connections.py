@@ -1,0 +1,77 @@
+"""HTTP/1.1 connections with limits that the server does not have on its own: of a request's headers in bytes and time."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+_REFUSAL = (
+    b"HTTP/1.1 %s\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s"
+)
+MOST_HEADER_BYTES = 64 * 1024
+
+
+class BoundedProtocol(HttpToolsProtocol):
+    """A connection that is closed when the headers of a request are too large, or do not arrive in time.
+
+    Without this a peer could hold a connection, and grow the server's memory, by sending a header byte by byte.
+    """
+
+    def __init__(self, *args: Any, header_seconds: float, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._header_seconds = header_seconds
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._in_headers = True
+        self._header_bytes = 0
+        self._waiting: asyncio.TimerHandle | None = self.loop.call_later(self._header_seconds, self._too_slow)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_waiting()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self.transport.is_closing():
+            return
+        super().data_received(data)
+        if self._in_headers:
+            # What the parser keeps of headers that are not complete; they may have come in pieces of one byte.
+            self._header_bytes += len(data)
+            if self._header_bytes > MOST_HEADER_BYTES:
+                self._refuse(
+                    "431 Request Header Fields Too Large", f"At most {MOST_HEADER_BYTES} bytes of headers are read.\n"
+                )
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        if self._waiting is None:
+            self._waiting = self.loop.call_later(self._header_seconds, self._too_slow)
+
+    def on_headers_complete(self) -> None:
+        self._in_headers = False
+        self._stop_waiting()
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        super().on_message_complete()
+        self._in_headers = True
+        self._header_bytes = 0
+
+    def _too_slow(self) -> None:
+        self._waiting = None
+        if self.cycle is None or self.cycle.response_complete:
+            self._refuse("408 Request Timeout", "The request's headers did not arrive in time.\n")
+
+    def _refuse(self, status: str, text: str) -> None:
+        if not self.transport.is_closing():
+            body = text.encode()
+            self.transport.write(_REFUSAL % (status.encode(), len(body), body))
+            self.transport.close()
+
+    def _stop_waiting(self) -> None:
+        if self._waiting is not None:
+            self._waiting.cancel()
+            self._waiting = None

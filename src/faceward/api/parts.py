@@ -1,0 +1,119 @@
+"""What the routes work with, and the dependencies that hand it to them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Annotated, Any, TypeVar
+
+from fastapi import Depends, Request
+from starlette.types import Receive
+
+from faceward.administration import Administration
+from faceward.api.admission import WorkPool
+from faceward.api.authentication import Authenticator, Caller
+from faceward.api.metrics import Metrics
+from faceward.api.rate_limit import RateLimiter
+from faceward.errors import InvalidValueError
+from faceward.jobs import Imports
+from faceward.service import FaceService
+from faceward.types import Person, RequestToken, Role
+
+T = TypeVar("T")
+
+_LONGEST_TOKEN = 255
+
+
+@dataclass(frozen=True, slots=True)
+class ApiParts:
+    """The collaborators of the routes. inference: threads that compute on images. data: threads that only ask the database."""
+
+    service: FaceService
+    administration: Administration
+    imports: Imports
+    authenticator: Authenticator
+    limiter: RateLimiter
+    inference: WorkPool
+    data: WorkPool
+    metrics: Metrics
+    checks: Callable[[], dict[str, str]]
+    gauges: Callable[[], None]
+
+
+class Work:
+    """One authenticated request: who calls, and how its work reaches the threads."""
+
+    def __init__(self, request: Request, parts: ApiParts, caller: Caller) -> None:
+        self.request = request
+        self.parts = parts
+        self.caller = caller
+        self.service = parts.service
+        self._since = time.monotonic()
+
+    async def compute(self, work: Callable[[], T]) -> T:
+        """On a thread for images."""
+        return await self._run(self.parts.inference, work)
+
+    async def ask(self, work: Callable[[], T]) -> T:
+        """On a thread for the database."""
+        return await self._run(self.parts.data, work)
+
+    async def _run(self, pool: WorkPool, work: Callable[[], T]) -> T:
+        return await pool.run(work, since=self._since, gone=lambda: _disconnected(self.request.receive))
+
+    def person(self, person_id: int) -> Person:
+        """A person that the key may reach; called on a thread. Raises UnknownPersonError."""
+        return self.caller.reach(self.service.get_person(person_id, client_id=self.caller.client_id))
+
+    def token(self, *parts: Any, images: tuple[bytes, ...] | list[bytes] = ()) -> RequestToken | None:
+        """The Idempotency-Key of this request, if one was sent. parts, images: what makes it this request and no other."""
+        text = self.request.headers.get("idempotency-key")
+        if text is None:
+            return None
+        if not (0 < len(text) <= _LONGEST_TOKEN and text.isascii() and text.isprintable()):
+            raise InvalidValueError("Idempotency-Key", text, f"1 to {_LONGEST_TOKEN} printable ASCII characters")
+        digest = hashlib.sha256(json.dumps([self.request.method, self.request.url.path, *parts]).encode())
+        for image in images:
+            digest.update(hashlib.sha256(image).digest())
+        return RequestToken(self.caller.key.id, text, digest.digest())
+
+
+def parts_of(request: Request) -> ApiParts:
+    parts: ApiParts = request.app.state.parts
+    return parts
+
+
+def may(role: Role, *, computes: bool = False) -> Callable[[Request], Awaitable[Work]]:
+    """A dependency: the caller's key must have this role, and be within its rate. computes: the route needs inference.
+
+    All of that is settled before the body is read.
+    """
+
+    async def work(request: Request) -> Work:
+        parts = parts_of(request)
+        caller = await parts.authenticator.caller(request)
+        request.state.caller = caller
+        allowance = parts.limiter.take(caller.client_id, caller.key.id, caller.key.rate_limit)
+        if allowance is not None:
+            request.state.headers = allowance.headers()
+        caller.require(role)
+        (parts.inference if computes else parts.data).check()
+        return Work(request, parts, caller)
+
+    return work
+
+
+Recognizer = Annotated[Work, Depends(may("recognizer"))]
+Enroller = Annotated[Work, Depends(may("enroller"))]
+Manager = Annotated[Work, Depends(may("manager"))]
+Admin = Annotated[Work, Depends(may("admin"))]
+RecognizerOfImages = Annotated[Work, Depends(may("recognizer", computes=True))]
+EnrollerOfImages = Annotated[Work, Depends(may("enroller", computes=True))]
+
+
+async def _disconnected(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass

@@ -1,0 +1,164 @@
+"""Keys and clients, and what the key of this request is."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Path, Query
+
+from faceward import http_types as http
+from faceward.api import answers
+from faceward.api.authentication import parse_cursor
+from faceward.api.openapi import ALWAYS, IDEMPOTENT, WITH_BODY, refusals
+from faceward.api.parts import Admin, Manager, Recognizer, Work
+from faceward.api.routes.common import Cursor, Limit, RowId, next_cursor
+from faceward.api.uploads import body_of, request_body
+from faceward.errors import RoleNotAllowedError
+from faceward.types import ROLES
+
+router = APIRouter(tags=["administration"], responses=refusals(*ALWAYS))
+
+# A path, since the name of a client may hold a slash.
+ClientName = Annotated[str, Path(min_length=1, max_length=100)]
+KeyClient = Annotated[
+    str | None, Query(max_length=100, description="Another client's keys, for admins; left out: the key's own client.")
+]
+
+_ABILITIES = {
+    "recognizer": ("recognize", "verify", "detect", "search", "read"),
+    "enroller": ("enroll", "change persons", "import"),
+    "manager": ("manage regions", "manage keys"),
+    "admin": ("manage clients",),
+}
+
+
+@router.get("/me")
+async def get_me(work: Recognizer) -> http.Me:
+    """What this key is and may do."""
+    key = work.caller.key
+    return http.Me(
+        client_id=key.client_id,
+        role=key.role,
+        regions=None if key.regions is None else list(key.regions),
+        prefix=key.prefix,
+        expires_at=key.expires_at,
+        may=[ability for role in reversed(ROLES) if key.may(role) for ability in _ABILITIES[role]],
+    )
+
+
+@router.get("/clients")
+async def list_clients(work: Admin, cursor: Cursor = None, limit: Limit = 100) -> http.ClientPage:
+    """All clients by id."""
+    page = await work.ask(lambda: work.parts.administration.list_clients(after=cursor, limit=limit))
+    return http.ClientPage(items=[answers.client(each) for each in page.clients], next=page.next_after)
+
+
+@router.post(
+    "/clients", status_code=201, openapi_extra=request_body(http.ClientCreate), responses=refusals(409, *WITH_BODY)
+)
+async def create_client(
+    work: Admin, body: Annotated[http.ClientCreate, Depends(body_of(http.ClientCreate))]
+) -> http.ClientOut:
+    """Make a client; its keys come next."""
+    return answers.client(
+        await work.ask(
+            lambda: work.parts.administration.create_client(body.client_id, name=body.name, threshold=body.threshold)
+        )
+    )
+
+
+@router.get("/clients/{client_id:path}", responses=refusals(404))
+async def get_client(work: Admin, client_id: ClientName) -> http.ClientOut:
+    """A client and its settings."""
+    return answers.client(await work.ask(lambda: work.parts.administration.get_client(client_id)))
+
+
+@router.patch(
+    "/clients/{client_id:path}", openapi_extra=request_body(http.ClientPatch), responses=refusals(404, *WITH_BODY)
+)
+async def update_client(
+    work: Admin, client_id: ClientName, body: Annotated[http.ClientPatch, Depends(body_of(http.ClientPatch))]
+) -> http.ClientOut:
+    """Change what is sent and leave the rest."""
+    changes = body.model_dump(exclude_unset=True)
+    return answers.client(await work.ask(lambda: work.parts.administration.update_client(client_id, **changes)))
+
+
+@router.get("/keys")
+async def list_keys(
+    work: Manager, client_id: KeyClient = None, cursor: Cursor = None, limit: Limit = 100
+) -> http.KeyPage:
+    """The keys of a client, without their secrets."""
+    client, after = _client(work, client_id), parse_cursor(cursor)
+    page = await work.ask(lambda: work.parts.administration.list_keys(client, after=after, limit=limit))
+    return http.KeyPage(items=[answers.key(each) for each in page.keys], next=next_cursor(page.next_after))
+
+
+@router.post(
+    "/keys",
+    status_code=201,
+    openapi_extra=request_body(http.KeyCreate) | IDEMPOTENT,
+    responses=refusals(404, 409, *WITH_BODY),
+)
+async def create_key(
+    work: Manager, body: Annotated[http.KeyCreate, Depends(body_of(http.KeyCreate))]
+) -> http.NewKeyOut:
+    """Make a key. Its secret is in this answer and nowhere else."""
+    client = _client(work, body.client_id)
+    work.caller.require(body.role)
+    token = work.token(body.model_dump(mode="json"))
+    made = await work.ask(
+        lambda: work.parts.administration.create_key(
+            client,
+            body.role,
+            regions=body.regions,
+            name=body.name,
+            expires_at=body.expires_at,
+            rate_limit=body.rate_limit,
+            request=token,
+        )
+    )
+    return http.NewKeyOut(key=answers.key(made.key), secret=made.secret)
+
+
+@router.get("/keys/{key_id}", responses=refusals(404))
+async def get_key(work: Manager, key_id: RowId, client_id: KeyClient = None) -> http.KeyOut:
+    """A key, without its secret."""
+    client = _client(work, client_id)
+    return answers.key(await work.ask(lambda: work.parts.administration.get_key(client, key_id)))
+
+
+@router.post("/keys/{key_id}/rotate", responses=refusals(404, 409))
+async def rotate_key(work: Manager, key_id: RowId, client_id: KeyClient = None) -> http.NewKeyOut:
+    """Give a key a new secret; the old one ends at once."""
+    client = _client(work, client_id)
+    await _may_change(work, client, key_id)
+    made = await work.ask(lambda: work.parts.administration.rotate_key(client, key_id))
+    work.parts.authenticator.forget()
+    return http.NewKeyOut(key=answers.key(made.key), secret=made.secret)
+
+
+@router.delete("/keys/{key_id}", responses=refusals(404, 409))
+async def revoke_key(work: Manager, key_id: RowId, client_id: KeyClient = None) -> http.KeyOut:
+    """End a key. It stays in the list as revoked."""
+    client = _client(work, client_id)
+    await _may_change(work, client, key_id)
+    revoked = await work.ask(lambda: work.parts.administration.revoke_key(client, key_id))
+    work.parts.authenticator.forget()
+    return answers.key(revoked)
+
+
+def _client(work: Work, client_id: str | None) -> str:
+    """Whose keys: a client's own, or for an admin any client's. A key with regions of its own manages none."""
+    work.caller.require_all_regions()
+    if client_id is None or client_id == work.caller.client_id:
+        return work.caller.client_id
+    if not work.caller.key.may("admin"):
+        raise RoleNotAllowedError("This key may manage the keys of its own client only.")
+    return client_id
+
+
+async def _may_change(work: Work, client: str, key_id: int) -> None:
+    """A manager changes no admin's key."""
+    key = await work.ask(lambda: work.parts.administration.get_key(client, key_id))
+    work.caller.require(key.role)

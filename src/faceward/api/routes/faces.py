@@ -1,0 +1,85 @@
+"""The stored faces of a person."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Response
+
+from faceward import http_types as http
+from faceward.api import answers
+from faceward.api.openapi import ALWAYS, IDEMPOTENT, WITH_BODY, refusals
+from faceward.api.parts import Enroller, EnrollerOfImages, Recognizer
+from faceward.api.routes.common import RowId
+from faceward.api.uploads import body_of, request_body
+from faceward.types import Enrollment, StoredFace
+
+router = APIRouter(prefix="/persons/{person_id}/faces", tags=["faces"], responses=refusals(404, *ALWAYS))
+
+
+@router.post(
+    "",
+    status_code=201,
+    openapi_extra=request_body(http.FacesCreate, images=True) | IDEMPOTENT,
+    responses=refusals(409, *WITH_BODY),
+)
+async def add_faces(
+    work: EnrollerOfImages,
+    person_id: RowId,
+    body: Annotated[http.FacesCreate, Depends(body_of(http.FacesCreate, images=True))],
+) -> http.EnrollmentOut:
+    """Store more photos of a person: all of them, or none."""
+    token = work.token(body.model_dump(exclude={"images"}), images=body.images)
+
+    def add() -> Enrollment:
+        work.person(person_id)
+        return work.service.add_face(
+            person_id,
+            body.images,
+            client_id=work.caller.client_id,
+            several_faces=body.several_faces,
+            request=token,
+        )
+
+    return answers.enrollment(await work.compute(add))
+
+
+@router.get("")
+async def list_faces(work: Recognizer, person_id: RowId) -> http.FaceList:
+    """The faces of a person, the oldest first."""
+
+    def faces() -> tuple[StoredFace, ...]:
+        work.person(person_id)
+        return work.service.list_faces(person_id, client_id=work.caller.client_id)
+
+    return http.FaceList(items=[answers.stored_face(face) for face in await work.ask(faces)])
+
+
+@router.delete("/{face_id}", status_code=204)
+async def delete_face(work: Enroller, person_id: RowId, face_id: RowId) -> Response:
+    """Delete one face of a person."""
+
+    def delete() -> None:
+        work.person(person_id)
+        work.service.delete_face(person_id, face_id, client_id=work.caller.client_id)
+
+    await work.ask(delete)
+    return Response(status_code=204)
+
+
+@router.get(
+    "/{face_id}/image",
+    response_class=Response,
+    responses={200: {"description": "The photo as it was sent.", "content": {"image/*": {}}}},
+)
+async def get_face_image(work: Enroller, person_id: RowId, face_id: RowId) -> Response:
+    """The stored photo of a face; 404 where photos are not kept."""
+
+    def image() -> tuple[bytes, str]:
+        work.person(person_id)
+        return work.service.face_image(person_id, face_id, client_id=work.caller.client_id)
+
+    data, media_type = await work.ask(image)
+    return Response(
+        data, media_type=media_type, headers={"Content-Disposition": f'attachment; filename="face-{face_id}"'}
+    )

@@ -1,0 +1,5 @@
+"""Imports of many persons at once, as background jobs."""
+
+from fastapi import APIRouter
+
+router = APIRouter(tags=["imports"])

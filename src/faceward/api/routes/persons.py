@@ -1,0 +1,119 @@
+"""Persons, enrolled in a region of the key's client."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Query, Response
+
+from faceward import http_types as http
+from faceward.api import answers
+from faceward.api.authentication import parse_cursor
+from faceward.api.openapi import ALWAYS, IDEMPOTENT, WITH_BODY, refusals
+from faceward.api.parts import Enroller, EnrollerOfImages, Recognizer
+from faceward.api.routes.common import Cursor, Limit, RowId, next_cursor
+from faceward.api.uploads import body_of, request_body
+from faceward.types import Person
+
+router = APIRouter(prefix="/persons", tags=["persons"], responses=refusals(*ALWAYS))
+
+
+@router.post(
+    "",
+    status_code=201,
+    openapi_extra=request_body(http.PersonCreate, images=True) | IDEMPOTENT,
+    responses=refusals(409, *WITH_BODY),
+)
+async def create_person(
+    work: EnrollerOfImages, body: Annotated[http.PersonCreate, Depends(body_of(http.PersonCreate, images=True))]
+) -> http.EnrollmentOut:
+    """Enroll a person with one or more photos: all of them are stored, or none. The region is made on first use."""
+    work.caller.enter([body.region])
+    token = work.token(body.model_dump(exclude={"images"}), images=body.images)
+    stored = await work.compute(
+        lambda: work.service.enroll(
+            body.images,
+            name=body.name,
+            region=body.region,
+            client_id=work.caller.client_id,
+            description=body.description,
+            external_id=body.external_id,
+            several_faces=body.several_faces,
+            request=token,
+        )
+    )
+    return answers.enrollment(stored)
+
+
+@router.get("")
+async def list_persons(
+    work: Recognizer,
+    region: Annotated[str | None, Query(max_length=50)] = None,
+    name_prefix: Annotated[str | None, Query(max_length=255)] = None,
+    external_id: Annotated[str | None, Query(max_length=255)] = None,
+    cursor: Cursor = None,
+    limit: Limit = 100,
+) -> http.PersonPage:
+    """Persons by ascending id; a key with regions of its own sees those of them."""
+    if region is not None:
+        work.caller.enter([region])
+    after = parse_cursor(cursor)
+    page = await work.ask(
+        lambda: work.service.list_persons(
+            regions=work.caller.key.regions if region is None else (region,),
+            name_prefix=name_prefix,
+            external_id=external_id,
+            client_id=work.caller.client_id,
+            after=after,
+            limit=limit,
+        )
+    )
+    return http.PersonPage(items=[answers.person(each) for each in page.persons], next=next_cursor(page.next_after))
+
+
+@router.get("/{person_id}", responses=refusals(404))
+async def get_person(work: Recognizer, person_id: RowId) -> http.PersonOut:
+    """A person."""
+    return answers.person(await work.ask(lambda: work.person(person_id)))
+
+
+@router.patch("/{person_id}", openapi_extra=request_body(http.PersonPatch), responses=refusals(404, 409, *WITH_BODY))
+async def update_person(
+    work: Enroller, person_id: RowId, body: Annotated[http.PersonPatch, Depends(body_of(http.PersonPatch))]
+) -> http.PersonOut:
+    """Change what is sent and leave the rest."""
+    changes = body.model_dump(exclude_unset=True)
+
+    def update() -> Person:
+        work.person(person_id)
+        return work.service.update_person(person_id, client_id=work.caller.client_id, **changes)
+
+    return answers.person(await work.ask(update))
+
+
+@router.put(
+    "/{person_id}/region", openapi_extra=request_body(http.PersonMove), responses=refusals(404, 409, *WITH_BODY)
+)
+async def move_person(
+    work: Enroller, person_id: RowId, body: Annotated[http.PersonMove, Depends(body_of(http.PersonMove))]
+) -> http.PersonOut:
+    """Move a person with all faces to another region; the next search sees it."""
+    work.caller.enter([body.region])
+
+    def move() -> Person:
+        work.person(person_id)
+        return work.service.move_region(person_id, body.region, client_id=work.caller.client_id)
+
+    return answers.person(await work.ask(move))
+
+
+@router.delete("/{person_id}", status_code=204, responses=refusals(404))
+async def delete_person(work: Enroller, person_id: RowId) -> Response:
+    """Delete a person with all faces."""
+
+    def delete() -> None:
+        work.person(person_id)
+        work.service.delete_person(person_id, client_id=work.caller.client_id)
+
+    await work.ask(delete)
+    return Response(status_code=204)

@@ -1,0 +1,97 @@
+"""Who is it: recognition (1:N), verification (1:1), detection, and search by embedding."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends
+
+from faceward import http_types as http
+from faceward.api import answers
+from faceward.api.openapi import ALWAYS, WITH_BODY, refusals
+from faceward.api.parts import Recognizer, RecognizerOfImages
+from faceward.api.uploads import body_of, request_body
+from faceward.types import Verification
+
+router = APIRouter(tags=["recognition"], responses=refusals(*ALWAYS, *WITH_BODY))
+
+
+@router.post("/recognize", openapi_extra=request_body(http.RecognizeRequest, images=True), responses=refusals(404))
+async def recognize(
+    work: RecognizerOfImages,
+    body: Annotated[http.RecognizeRequest, Depends(body_of(http.RecognizeRequest, images=True))],
+) -> http.RecognitionOut:
+    """Who of the regions is in the image, with a decision for each face. An image without a face has none."""
+    work.caller.enter(body.region)
+    found = await work.compute(
+        lambda: work.service.recognize(
+            body.image,
+            region=body.region,
+            client_id=work.caller.client_id,
+            threshold=body.threshold,
+            top_k=body.top_k,
+            max_faces=body.max_faces,
+            min_quality=body.min_quality,
+            strategy=body.strategy,
+            stages=work.parts.metrics.stage,
+        )
+    )
+    for face in found.faces:
+        work.parts.metrics.faces.labels(face.decision).inc()
+    return http.RecognitionOut(faces=[answers.recognized(face) for face in found.faces], regions=list(found.regions))
+
+
+@router.post("/search", openapi_extra=request_body(http.SearchRequest), responses=refusals(404))
+async def search(
+    work: Recognizer, body: Annotated[http.SearchRequest, Depends(body_of(http.SearchRequest))]
+) -> http.SearchOut:
+    """The persons of the regions nearest to an embedding."""
+    work.caller.enter(body.region)
+    found = await work.ask(
+        lambda: work.service.search(
+            body.embedding,
+            region=body.region,
+            client_id=work.caller.client_id,
+            threshold=body.threshold,
+            top_k=body.top_k,
+            strategy=body.strategy,
+        )
+    )
+    return http.SearchOut(candidates=[answers.candidate(each) for each in found], regions=body.region)
+
+
+@router.post("/verify", openapi_extra=request_body(http.VerifyRequest, images=True), responses=refusals(404))
+async def verify(
+    work: RecognizerOfImages, body: Annotated[http.VerifyRequest, Depends(body_of(http.VerifyRequest, images=True))]
+) -> http.VerificationOut:
+    """Whether two photos, or a photo and an enrolled person, are of the same person."""
+
+    def compare() -> Verification:
+        if body.person_id is not None:
+            work.person(body.person_id)
+        return work.service.verify(
+            body.image,
+            body.other,
+            person_id=body.person_id,
+            client_id=work.caller.client_id,
+            threshold=body.threshold,
+        )
+
+    found = await work.compute(compare)
+    near = answers.similarity(found.similarity)
+    return http.VerificationOut(
+        verified=found.verified,
+        similarity=near,
+        match_score=100.0 * near,
+        threshold=answers.threshold(found.decided_by),
+        face_id=found.face_id,
+    )
+
+
+@router.post("/detect", openapi_extra=request_body(http.DetectRequest, images=True))
+async def detect(
+    work: RecognizerOfImages, body: Annotated[http.DetectRequest, Depends(body_of(http.DetectRequest, images=True))]
+) -> http.Detection:
+    """The faces in an image, the largest first, without asking who they are."""
+    faces = await work.compute(lambda: work.service.detect(body.image, max_faces=body.max_faces))
+    return http.Detection(faces=[answers.detected(face) for face in faces])
