@@ -10,7 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from faceward.errors import RequestReusedError, UnknownClientError, UnknownKeyError
-from faceward.store.database import ADMIN_KEYS, KEY_OF_PREFIX, Database
+from faceward.store.database import ADMIN_KEYS, KEY_OF_PREFIX, SET_TIMEOUT, Database
 from faceward.store.gallery import ENSURE_CLIENT
 from faceward.store.request_tokens import claim, complete
 from faceward.types import ApiKey, RequestToken, Role
@@ -36,10 +36,14 @@ class KeyStore:
 
     def find(self, prefix: str) -> tuple[ApiKey, bytes] | None:
         """The key of a prefix, of whatever client, and the SHA-256 of its text; revoked and expired ones too."""
-        # Every request asks this: one round trip, in which the prefix is set for the implicit transaction only.
-        with self._database.driver_connection() as connection, connection.cursor() as setting:
+        # Every request asks this: one round trip, in which the settings are made for the implicit transaction only.
+        self._database.timeout()
+        with self._database.driver_connection() as connection:
+            timeout = self._database.timeout()
             with connection.pipeline():
-                setting.execute(KEY_OF_PREFIX, (prefix,))
+                if timeout is not None:
+                    connection.execute(SET_TIMEOUT, (timeout,))
+                connection.execute(KEY_OF_PREFIX, (prefix,))
                 cursor = connection.cursor()
                 cursor.execute(f"SELECT secret_hash, {_COLUMNS} FROM api_keys WHERE prefix = %s LIMIT 1", (prefix,))
             row = cursor.fetchone()

@@ -7,7 +7,9 @@ security shows that tenant's rows and nothing else, and without a tenant it show
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Iterator
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +19,7 @@ from pgvector.psycopg import register_vector
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
-from faceward.errors import SettingsError
+from faceward.errors import DeadlineExceededError, SettingsError
 from faceward.store.driver_errors import is_disconnect, translate, without_values
 
 APP_ROLE = "faceward_app"
@@ -35,6 +37,11 @@ KEY_OF_PREFIX = "SELECT set_config('faceward.key_prefix', %s, true)"
 ADMIN_KEYS = "SELECT set_config('faceward.admin_keys', 'on', true)"
 """Shows the transaction the keys of the role admin, whosever they are."""
 
+_SET_TENANT_AND_TIMEOUT = "SELECT set_config('faceward.client_id', %s, true), set_config('statement_timeout', %s, true)"
+SET_TIMEOUT = "SELECT set_config('statement_timeout', %s, true)"
+
+_UNTIL: ContextVar[float | None] = ContextVar("faceward_deadline", default=None)
+
 # enable_seqscan: every query here is one of a tenant's index ranges. A plan made while a table was still empty (those of
 # the foreign keys above all, which a session keeps) would otherwise scan it whole, for each row of a first large import.
 # jit: costs more than the millisecond that a search takes.
@@ -49,6 +56,21 @@ class PoolSettings:
     max_overflow: int = 40
     pool_timeout: float = 30.0
     pool_recycle: int = 3600
+
+
+@contextlib.contextmanager
+def deadline(seconds: float) -> Iterator[None]:
+    """What this thread asks of a database inside the block gets no longer than what is left of the seconds.
+
+    A statement that is cut off raises StatementTimeoutError; once nothing is left, DeadlineExceededError, before anything
+    is sent. A deadline inside another can only be nearer.
+    """
+    outer, until = _UNTIL.get(), time.monotonic() + seconds
+    token = _UNTIL.set(until if outer is None else min(outer, until))
+    try:
+        yield
+    finally:
+        _UNTIL.reset(token)
 
 
 def parse_url(url: str) -> URL:
@@ -89,11 +111,8 @@ class Database:
     ) -> None:
         pool = pool or PoolSettings()
         self.url = parse_url(url)
-        session = {
-            **SESSION_OPTIONS,
-            "role": app_role,
-            "statement_timeout": str(max(1, round(statement_timeout * 1000))),
-        }
+        self._statement_timeout = max(1, round(statement_timeout * 1000))
+        session = {**SESSION_OPTIONS, "role": app_role, "statement_timeout": str(self._statement_timeout)}
         options = [f"-c {name}={value}" for name, value in session.items()]
         if given := self.url.query.get("options"):  # as a search_path that the caller's server needs
             options.insert(0, given if isinstance(given, str) else " ".join(given))
@@ -136,19 +155,44 @@ class Database:
     @contextlib.contextmanager
     def transaction(self, client_id: str) -> Iterator[sa.Connection]:
         """One transaction of one tenant; committed at the end of the block, rolled back by an exception."""
+        self.timeout()
         with self._translated(), self._engine.begin() as connection:
-            connection.exec_driver_sql(SET_TENANT, (client_id,))
+            timeout = self.timeout()  # what waiting for a connection has left of it
+            if timeout is None:
+                connection.exec_driver_sql(SET_TENANT, (client_id,))
+            else:
+                connection.exec_driver_sql(_SET_TENANT_AND_TIMEOUT, (client_id, timeout))
             yield connection
 
     @contextlib.contextmanager
     def unscoped(self) -> Iterator[sa.Connection]:
         """A transaction without a tenant: sees what is no tenant's (versions, catalogues), and none of the rows."""
+        self.timeout()
         with self._translated(), self._engine.begin() as connection:
+            timeout = self.timeout()
+            if timeout is not None:
+                connection.exec_driver_sql(SET_TIMEOUT, (timeout,))
             yield connection
+
+    def timeout(self) -> str | None:
+        """The statement_timeout that the deadline leaves, in milliseconds; None where there is none or it is far off.
+
+        Raises DeadlineExceededError when nothing is left.
+        """
+        until = _UNTIL.get()
+        if until is None:
+            return None
+        left = round(1000 * (until - time.monotonic()))
+        if left < 1:
+            raise DeadlineExceededError("The time given to this request is over. Try again in a second.")
+        return None if left >= self._statement_timeout else str(left)
 
     @contextlib.contextmanager
     def driver_connection(self) -> Iterator[psycopg.Connection[Any]]:
-        """A pooled psycopg connection in autocommit mode, for pipelines and COPY; the tenant is the caller's to set."""
+        """A pooled psycopg connection in autocommit mode, for pipelines and COPY.
+
+        The tenant is the caller's to set, and so is the `timeout`.
+        """
         with self._translated(), contextlib.closing(self._engine.raw_connection()) as pooled:
             driver = pooled.driver_connection
             assert isinstance(driver, psycopg.Connection)

@@ -252,10 +252,14 @@ class FaceSearch:
         transaction as the search, so that they can't outlive it.
         """
         answers = []
+        self._database.timeout()
         with self._turns, self._database.driver_connection() as connection, connection.cursor(binary=True) as cursor:
             cursors = []
+            timeout = self._database.timeout()  # what waiting for a turn and a connection has left of it
             with connection.pipeline():
                 settings: dict[str, str] = {"faceward.client_id": client_id, **_PLAN}
+                if timeout is not None:
+                    settings["statement_timeout"] = timeout
                 for source in sources:
                     settings.update(source.settings)
                 cursor.execute(
