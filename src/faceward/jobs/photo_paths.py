@@ -6,6 +6,9 @@ import re
 import unicodedata
 from dataclasses import dataclass
 
+from faceward.errors import InvalidValueError
+from faceward.types import MAX_EXTERNAL_ID, check_name, check_region, check_text
+
 SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".webp", ".bmp"))
 MAX_PATH = 1000
 _CLUTTER = frozenset(("__macosx", "thumbs.db", "desktop.ini"))
@@ -53,7 +56,14 @@ def photo_path(path: str) -> PhotoPath:
     dot = parts[2].rfind(".")
     if dot < 0 or parts[2][dot:].lower() not in SUFFIXES:
         raise PathError("not_an_image", "Its name is none of a photo: jpg, jpeg, png, webp or bmp.")
-    return PhotoPath(*(unicodedata.normalize("NFC", part) for part in parts))
+    found = PhotoPath(*(unicodedata.normalize("NFC", part) for part in parts))
+    try:
+        check_region(found.region)
+        check_text("external_id", found.external_id, MAX_EXTERNAL_ID)
+        check_name(found.name)
+    except InvalidValueError as exc:
+        raise PathError(exc.code, str(exc)) from exc
+    return found
 
 
 def shown(path: str) -> str:

@@ -129,6 +129,21 @@ class JobQueue:
             )
             return Job.from_row(claimed)
 
+    def reload(self, job: Job) -> Job:
+        """The worker's own job as it stands. Raises JobLostError."""
+        with self._database.transaction(job.client_id) as tx:
+            row = (
+                tx.exec_driver_sql(
+                    f"SELECT {JOB_COLUMNS} FROM jobs WHERE {_OWN}",
+                    {"client_id": job.client_id, "id": job.id, "attempt": job.attempt},
+                )
+                .mappings()
+                .first()
+            )
+        if row is None:
+            raise JobLostError(job.id)
+        return Job.from_row(row)
+
     def renew(self, job: Job, *, total: int | None = None) -> None:
         """Keep the job for another lease; total: its number of items, once known. Raises JobLostError."""
         with self._database.transaction(job.client_id) as tx:

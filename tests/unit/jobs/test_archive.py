@@ -83,6 +83,11 @@ def test_it_goes_on_from_any_position(pack: Packer) -> None:
         ("A/ada/jpg", "not_an_image"),
         ("A/ada/nested.zip", "not_an_image"),
         (f"A/{'x' * 1200}/1.jpg", "invalid_name"),
+        (f"A/{'x' * 256}/1.jpg", "invalid_value"),
+        (f"{'A' * 51}/ada/1.jpg", "invalid_value"),
+        ("A /ada/1.jpg", "invalid_value"),
+        ("A/a\nb/1.jpg", "invalid_value"),
+        ("A/___/1.jpg", "invalid_value"),
     ],
 )
 def test_a_path_that_cannot_be_used_is_refused_by_itself(pack: Packer, name: str, code: str) -> None:
