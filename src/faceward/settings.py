@@ -89,6 +89,12 @@ class SearchSettings(_Section):
     threshold: float | None = Field(
         None, ge=-1, le=1, description="The similarity from which on a face is a match; unset: the model pack's."
     )
+    margin: float = Field(
+        0.02,
+        ge=0,
+        le=1,
+        description="A match is ambiguous where another person is less than this much further from it; 0 turns that off.",
+    )
     most_at_once: int | None = Field(
         None, ge=1, description="Searches under way in one process, the others wait; unset: four for each core."
     )
@@ -121,34 +127,63 @@ class ApiSettings(_Section):
     """The HTTP service."""
 
     host: str = Field("127.0.0.1", description="The address that `faceward serve` listens on.")
-    port: int = Field(8080, ge=0, le=65535, description="The port that `faceward serve` listens on; 0 takes a free one.")
+    port: int = Field(
+        8080, ge=0, le=65535, description="The port that `faceward serve` listens on; 0 takes a free one."
+    )
     workers: int = Field(1, ge=1, le=256, description="Processes that serve the port; each holds sketches of its own.")
-    tls_certificate: Path | None = Field(None, description="The certificate's chain, PEM; with tls_key HTTPS is spoken.")
+    tls_certificate: Path | None = Field(
+        None, description="The certificate's chain, PEM; with tls_key HTTPS is spoken."
+    )
     tls_key: Path | None = Field(None, description="The certificate's private key, PEM.")
     first_key: str | None = Field(
-        None, description="The first admin key, as fw_PREFIX_SECRET; unset: the first start makes one and prints it once."
+        None,
+        description="The first admin key, as fw_PREFIX_SECRET; unset: the first start makes one and prints it once.",
     )
     queue: int = Field(128, ge=0, le=100_000, description="Requests that may wait for inference; more get 503 at once.")
     deadline: float = Field(30.0, gt=0, le=3600, description="Seconds for a request, waiting included.")
-    data_threads: int = Field(8, ge=1, le=256, description="Requests at once that ask the database and need no inference.")
+    data_threads: int = Field(
+        8, ge=1, le=256, description="Requests at once that ask the database and need no inference."
+    )
     rate_limit: float = Field(
-        1000.0, ge=0, le=1_000_000, description="Requests a second of one key, where it has no limit of its own; 0: no limit."
+        1000.0,
+        ge=0,
+        le=1_000_000,
+        description="Requests a second of one key, where it has no limit of its own; 0: no limit.",
     )
     max_body: int = Field(64 << 20, ge=1024, description="The most bytes of a request's body.")
     max_import: int = Field(2 << 30, ge=1024, description="The most bytes of an uploaded import.")
     max_held: int = Field(512 << 20, ge=1024, description="The most bytes of all bodies under way together.")
-    body_seconds: float = Field(30.0, gt=0, le=3600, description="Seconds for a body to arrive; for an import, for each MiB.")
+    body_seconds: float = Field(
+        30.0, gt=0, le=3600, description="Seconds for a body to arrive; for an import, for each MiB."
+    )
     header_seconds: float = Field(10.0, gt=0, le=3600, description="Seconds for a request's headers to arrive.")
     idle_seconds: int = Field(75, ge=1, le=3600, description="Seconds that an idle connection is kept open.")
     stop_seconds: int = Field(30, ge=1, le=3600, description="Seconds for requests under way to finish at a shutdown.")
     cors_origins: list[str] = Field(
-        [], description="Origins of browser pages that may call the service, as https://desk.example.com; none by default."
+        [],
+        description="Origins of browser pages that may call the service, as https://desk.example.com; none by default.",
     )
     audit_seconds: float = Field(
         0.0, ge=0, description="How often the recall is audited in the background for /metrics, in seconds; 0: never."
     )
     metrics_directory: Path | None = Field(
         None, description="Where worker processes share their metrics; `faceward serve --workers` sets it."
+    )
+
+
+class ImportSettings(_Section):
+    """Imports that run in the background of the HTTP service."""
+
+    threads: int = Field(1, ge=0, le=64, description="Imports that one process runs at once; 0: it only takes them in.")
+    photo_workers: int = Field(1, ge=1, le=256, description="Photos of one import that are analysed at once.")
+    lease_seconds: float = Field(
+        60.0, ge=5, le=3600, description="Seconds without a word after which another process takes an import over."
+    )
+    max_files: int = Field(100_000, ge=1, description="The most files in an archive.")
+    max_inflated: int = Field(8 << 30, ge=1024, description="The most bytes that an archive may inflate to.")
+    max_waiting: int = Field(100, ge=1, description="The most imports of one client that may wait.")
+    spool: Path | None = Field(
+        None, description="Where an import's upload is kept while it runs; unset: the system's temporary directory."
     )
 
 
@@ -177,6 +212,7 @@ class Settings(BaseSettings):
     enroll: EnrollSettings = Field(default_factory=EnrollSettings, description="Enrolment.")
     search: SearchSettings = Field(default_factory=SearchSettings, description="Search.")
     api: ApiSettings = Field(default_factory=ApiSettings, description="The HTTP service.")
+    imports: ImportSettings = Field(default_factory=ImportSettings, description="Imports in the background.")
 
     @classmethod
     def settings_customise_sources(

@@ -67,7 +67,7 @@ def test_every_variable_of_the_document_is_read(name: str, monkeypatch: pytest.M
         return value
 
     wanted = another_value(name, read())
-    monkeypatch.setenv(variable_of(name), str(wanted))
+    monkeypatch.setenv(variable_of(name), json.dumps(wanted) if isinstance(wanted, list) else str(wanted))
     assert read() == wanted
 
 
@@ -84,7 +84,11 @@ def another_value(name: str, standing: object) -> object:
         return not standing
     if isinstance(standing, int | float):
         return standing + 1 if standing >= 1 else 0.5
-    kinds = [each for each in get_args(annotation) if each is not type(None)]
+    if isinstance(standing, list):
+        return ["other"]
+    kinds = [each for each in get_args(annotation) if each is not type(None)] or [annotation]
+    if kinds[0] in (str, Path):
+        return kinds[0]("other")
     return {int: 7, float: 0.5}.get(kinds[-1], kinds[-1])  # the last of the texts of a Literal
 
 
