@@ -18,6 +18,7 @@ from faceward.evaluation.noise_model import NoiseModel
 from faceward.photo_import import PhotoImporter
 from faceward.retrieval import KeeperSettings, RetrievalSettings, Retriever, SketchKeeper
 from faceward.service import FaceService
+from faceward.service.thresholds import Thresholds
 from faceward.settings import EMBEDDED, Settings, load_settings
 from faceward.sketches import SketchCache
 from faceward.store.api_keys import KeyStore
@@ -27,6 +28,7 @@ from faceward.store.database import Database, PoolSettings
 from faceward.store.embedded import EmbeddedServer
 from faceward.store.gallery import Gallery
 from faceward.store.graph_index import GraphSettings
+from faceward.store.regions import RegionStore
 from faceward.store.schema import Schema, check_database, pgvector_version
 from faceward.store.scopes import ScopeReader
 from faceward.store.search import FaceSearch
@@ -216,11 +218,14 @@ def open_parts(settings: Settings, *, notify: Callable[[str], None] | None = Non
             analyzer,
             gate,
             gallery,
+            RegionStore(database),
             parts.search,
             parts.retriever,
+            # Of the database that is searched: it answers recognitions also while the other one is away.
+            Thresholds(RegionStore(searched), pack.threshold if threshold is None else threshold),
             importer,
             photo_importer,
-            threshold=pack.threshold if threshold is None else threshold,
+            margin=settings.search.margin,
             on_close=on_close,
         )
         return Parts(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO, Literal, TypeAlias
 
@@ -299,17 +299,25 @@ class FaceMatch:
     """A face of a probe image and who it is.
 
     match: the best candidate at or above the threshold, or None. candidates: the nearest persons, best first, also
-    below the threshold.
+    below the threshold. decision: "ambiguous" where there is a match and another person, `rival`, is nearly as near, so
+    that a careful caller takes it for nobody's. reason: says in words what led there. threshold: the one that decided.
     """
 
     face: Face
     match: Candidate | None
     candidates: tuple[Candidate, ...]
+    decision: Decision
+    reason: str
+    threshold: Threshold
+    rival: Candidate | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Recognition:
-    """The answer to one probe image: one entry for each face found in it, largest first."""
+    """The answer to one probe image: one entry for each face found in it, largest first.
+
+    threshold: the lowest of those of the regions, where they differ; each face says which one decided.
+    """
 
     faces: tuple[FaceMatch, ...]
     regions: tuple[str, ...]
@@ -319,11 +327,15 @@ class Recognition:
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """The answer of a 1:1 comparison. face_id: the stored face that was nearest, or None for photo against photo."""
+    """The answer of a 1:1 comparison.
+
+    decided_by: the threshold with what set it. face_id: the stored face that was nearest, or None for photo against photo.
+    """
 
     verified: bool
     similarity: float
     threshold: float
+    decided_by: Threshold
     face_id: int | None = None
 
 
@@ -410,6 +422,11 @@ def check_name(value: object) -> str:
 
 def check_region(value: object) -> str:
     return check_text("region", value, MAX_REGION)
+
+
+def check_regions(value: Sequence[str]) -> tuple[str, ...]:
+    """Names of regions, each once."""
+    return tuple(dict.fromkeys(check_region(name) for name in value))
 
 
 def check_client_id(value: object) -> str:

@@ -10,8 +10,8 @@ from typing import Any
 import sqlalchemy as sa
 
 from faceward.errors import RequestReusedError, UnknownClientError, UnknownKeyError
+from faceward.store.clients import ENSURE_CLIENT
 from faceward.store.database import ADMIN_KEYS, KEY_OF_PREFIX, SET_TIMEOUT, Database
-from faceward.store.gallery import ENSURE_CLIENT
 from faceward.store.request_tokens import claim, complete
 from faceward.types import ApiKey, RequestToken, Role
 

@@ -13,8 +13,9 @@ from typing import Any, TypeAlias
 import psycopg
 from pgvector import Vector
 
+from faceward.store.clients import ENSURE_CLIENT
 from faceward.store.database import SET_TENANT, Database
-from faceward.store.gallery import ENSURE_CLIENT, Gallery, box_text
+from faceward.store.gallery import Gallery, box_text
 from faceward.types import Embedding, NewFace
 
 _STAGING = """

@@ -8,6 +8,9 @@ from faceward.errors import DuplicateClientError, UnknownClientError
 from faceward.store.database import EVERY_CLIENT, Database
 from faceward.types import UNCHANGED, Client, Unchanged
 
+ENSURE_CLIENT = "INSERT INTO clients (client_id, name) VALUES (%(client_id)s, %(client_id)s) ON CONFLICT DO NOTHING"
+"""A client comes with its first region, named as its id."""
+
 _COLUMNS = "client_id, name, threshold, created_at, updated_at"
 
 

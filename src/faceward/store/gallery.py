@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from pgvector import Vector
 
 from faceward.errors import (
+    BusyError,
     ConstraintViolatedError,
     DuplicateFaceError,
     DuplicatePersonError,
@@ -18,6 +19,7 @@ from faceward.errors import (
 )
 from faceward.store.database import Database
 from faceward.store.embedding_models import ensure_model
+from faceward.store.regions import ensure_region, list_regions, region_names
 from faceward.store.request_tokens import (
     ADD_FACE,
     ENROLL,
@@ -39,8 +41,6 @@ from faceward.types import (
     StoredFace,
     Unchanged,
 )
-
-ENSURE_CLIENT = "INSERT INTO clients (client_id, name) VALUES (%(client_id)s, %(client_id)s) ON CONFLICT DO NOTHING"
 
 _PERSON = """
 SELECT p.id, p.client_id, p.region, p.name, p.description, p.external_id, p.created_at, p.updated_at,
@@ -147,17 +147,21 @@ class Gallery:
         client_id: str,
         *,
         region: str | None = None,
+        regions: Sequence[str] | None = None,
         name_prefix: str | None = None,
         external_id: str | None = None,
         after: int = 0,
         limit: int = 100,
     ) -> PersonPage:
-        """A page of persons by ascending id, those with an id above `after`."""
+        """A page of persons by ascending id, those with an id above `after`. regions: in any of these."""
         conditions = ["p.client_id = %(client_id)s", "p.id > %(after)s"]
         parameters: dict[str, Any] = {"client_id": client_id, "after": after, "limit": limit + 1}
         if region is not None:
             conditions.append("p.region = %(region)s")
             parameters["region"] = region
+        if regions is not None:
+            conditions.append("p.region = ANY(%(regions)s::varchar[])")
+            parameters["regions"] = list(regions)
         if external_id is not None:
             conditions.append("p.external_id = %(external_id)s")
             parameters["external_id"] = external_id
@@ -250,6 +254,16 @@ class Gallery:
             ).mappings()
             return tuple(StoredFace.from_row(row) for row in rows)
 
+    def face_image(self, client_id: str, person_id: int, face_id: int) -> bytes | None:
+        """The photo of a face as it was sent; None where there is no such face, or its photo was not kept."""
+        with self._database.transaction(client_id) as tx:
+            _get_person(tx, client_id, person_id)
+            image: bytes | None = tx.exec_driver_sql(
+                "SELECT image_data FROM face_encodings WHERE client_id = %s AND id = %s AND person_id = %s",
+                (client_id, face_id, person_id),
+            ).scalar()
+            return image
+
     def delete_face(self, client_id: str, person_id: int, face_id: int) -> bool:
         """Delete one face of a person; False if there is none with that id."""
         with self._database.transaction(client_id) as tx:
@@ -262,25 +276,11 @@ class Gallery:
 
     def list_regions(self, client_id: str) -> tuple[RegionSummary, ...]:
         with self._database.transaction(client_id) as tx:
-            rows = tx.exec_driver_sql(
-                """
-                SELECT r.name, r.created_at, r.threshold,
-                       (SELECT count(*) FROM persons p WHERE p.client_id = %(client_id)s AND p.region = r.name) AS persons,
-                       (SELECT count(*) FROM face_encodings f
-                        WHERE f.client_id = %(client_id)s AND f.region = r.name) AS faces
-                FROM regions r WHERE r.client_id = %(client_id)s ORDER BY r.name
-                """,
-                {"client_id": client_id},
-            ).mappings()
-            return tuple(RegionSummary(**row) for row in rows)
+            return list_regions(tx, client_id)
 
     def region_names(self, client_id: str) -> tuple[str, ...]:
         with self._database.transaction(client_id) as tx:
-            return tuple(
-                tx.exec_driver_sql(
-                    "SELECT name FROM regions WHERE client_id = %s ORDER BY name", (client_id,)
-                ).scalars()
-            )
+            return region_names(tx, client_id)
 
     def count_faces(self, client_id: str, region: str) -> int:
         """How many faces a region has."""
@@ -330,6 +330,10 @@ class Gallery:
         except ConstraintViolatedError as exc:
             if exc.constraint == "uq_face_photo":
                 raise self._duplicate_face(client_id, region, faces) from exc
+            if exc.constraint == "persons_client_id_region_fkey":
+                raise BusyError(
+                    f"Region {region!r} was renamed or deleted by another request meanwhile. Nothing was stored; try again."
+                ) from exc
             if exc.constraint == "uq_person_external_id":
                 named = f"The external id {external_id!r}" if external_id is not None else "This person's external id"
                 where = f"region {region!r}" if region is not None else "this region"
@@ -357,16 +361,6 @@ class Gallery:
 def box_text(box: Box | None) -> str | None:
     """A box as the column face_bbox holds it."""
     return ",".join(f"{side:.1f}" for side in box.as_tuple()) if box else None
-
-
-def ensure_region(tx: sa.Connection, client_id: str, region: str) -> bool:
-    """Make the region, and its client with its first one, where it is absent; True if it was."""
-    made = tx.exec_driver_sql(
-        "INSERT INTO regions (client_id, name) VALUES (%s, %s) ON CONFLICT DO NOTHING", (client_id, region)
-    ).rowcount
-    if made:
-        tx.exec_driver_sql(ENSURE_CLIENT, {"client_id": client_id})
-    return bool(made)
 
 
 def _answer(

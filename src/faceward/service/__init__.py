@@ -1,0 +1,5 @@
+"""FaceService: enroll, recognize, verify and keep the people of each region of each client."""
+
+from faceward.service.face_service import FaceService
+
+__all__ = ["FaceService"]

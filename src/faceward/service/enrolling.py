@@ -1,0 +1,162 @@
+"""Enrolment: photos of one person, or of many at once."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
+from typing import Literal
+
+from faceward.bulk_import import Importer, ImportReport, PersonRecord
+from faceward.enrolment import EnrolmentGate
+from faceward.photo_import import PhotoImporter, PhotoRecord, PhotoReport, PhotoResult
+from faceward.store.gallery import Gallery
+from faceward.store.request_tokens import ADD_FACE, ENROLL
+from faceward.types import (
+    MAX_EXTERNAL_ID,
+    Enrollment,
+    ImageSource,
+    NewFace,
+    RequestToken,
+    check_client_id,
+    check_description,
+    check_id,
+    check_name,
+    check_optional_text,
+    check_region,
+    check_request_token,
+)
+
+
+class Enrolling:
+    """The part of FaceService that stores people."""
+
+    def __init__(
+        self, gate: EnrolmentGate, gallery: Gallery, importer: Importer, photo_importer: PhotoImporter
+    ) -> None:
+        self._gate = gate
+        self._gallery = gallery
+        self._importer = importer
+        self._photo_importer = photo_importer
+
+    def enroll(
+        self,
+        images: ImageSource | Sequence[ImageSource],
+        *,
+        name: str,
+        region: str,
+        client_id: str | None = None,
+        description: str | None = None,
+        external_id: str | None = None,
+        several_faces: Literal["error", "largest"] = "error",
+        request: RequestToken | None = None,
+    ) -> Enrollment:
+        """Store a person with one or more photos, all of them or none.
+
+        images: a path, encoded bytes, an open binary file or a BGR uint8 array, or a list of these. several_faces: what a
+        photo with more than one face gets: an error, or its largest face. The region is made on first use. request: names
+        this call, so that the same call again gets the same answer and stores nothing.
+
+        Raises ImageError, NoFaceError, SeveralFacesError, LowQualityError, DuplicateFaceError (the photo is enrolled in
+        this region), DuplicatePersonError (the external id is), InvalidValueError, StoreError; with a request also
+        RequestReusedError, and UnknownPersonError where what it stored before is deleted.
+        """
+        client_id, region, name = check_client_id(client_id), check_region(region), check_name(name)
+        description = check_description(description)
+        external_id = check_optional_text("external_id", external_id, MAX_EXTERNAL_ID)
+        if before := self._before(client_id, request, ENROLL):
+            return before
+        faces, quality = self._gate.admit(images, several_faces)
+        person, face_ids = self._gallery.create_person(
+            client_id,
+            region,
+            name,
+            faces,
+            description=description,
+            external_id=external_id,
+            request=request,
+            quality=quality,
+        )
+        return Enrollment(person, face_ids, quality)
+
+    def add_face(
+        self,
+        person_id: int,
+        images: ImageSource | Sequence[ImageSource],
+        *,
+        client_id: str | None = None,
+        several_faces: Literal["error", "largest"] = "error",
+        request: RequestToken | None = None,
+    ) -> Enrollment:
+        """Store more photos of a person. request: as in `enroll`. Raises as `enroll` does, and UnknownPersonError."""
+        client_id, person_id = check_client_id(client_id), check_id("person_id", person_id)
+        if before := self._before(client_id, request, ADD_FACE):
+            return before
+        self._gallery.get_person(client_id, person_id)
+        faces, quality = self._gate.admit(images, several_faces)
+        person, face_ids = self._gallery.add_faces(client_id, person_id, faces, request=request, quality=quality)
+        return Enrollment(person, face_ids, quality)
+
+    def _before(self, client_id: str, request: RequestToken | None, operation: str) -> Enrollment | None:
+        """The answer that the request got before, so that its photos are not analysed again."""
+        if request is None:
+            return None
+        return self._gallery.enrollment_of(client_id, check_request_token(request), operation)
+
+    def import_embeddings(
+        self,
+        persons: Iterable[PersonRecord],
+        *,
+        client_id: str | None = None,
+        progress: Callable[[ImportReport], None] | None = None,
+    ) -> ImportReport:
+        """Import persons with embeddings that were made before, by this service's model.
+
+        persons: read as a stream, in batches of one transaction each. A person whose external id is in its region already
+        is left as it is, so an import that was interrupted is simply run again. A record that can't be used is refused and
+        reported, and the others go on. progress: told after each batch.
+
+        Raises InvalidValueError (of client_id), ModelMismatchError, StoreError; what was stored until then stays.
+        """
+        return self._importer.run(check_client_id(client_id), persons, progress)
+
+    def import_photos(
+        self,
+        photos: Iterable[PhotoRecord],
+        *,
+        client_id: str | None = None,
+        workers: int = 1,
+        several_faces: Literal["error", "largest"] = "error",
+        on_result: Callable[[PhotoResult], None] | None = None,
+    ) -> PhotoReport:
+        """Enroll a stream of photos, in batches of one transaction each.
+
+        A person is made with the first photo of an external id in its region; more photos are added. One that is enrolled
+        for this person already is skipped, so an import that was interrupted is simply run again. One that can't be
+        enrolled, or is another person's, is refused, and the others go on. workers: photos analysed at once. on_result:
+        told of each photo once it is stored, skipped or refused, in the stream's order.
+
+        Raises InvalidValueError (of client_id, several_faces), ModelMismatchError, StoreError; what was stored stays.
+        """
+        return self._photo_importer.run(
+            check_client_id(client_id), photos, workers=workers, several_faces=several_faces, on_result=on_result
+        )
+
+    def faces_to_store(
+        self, images: ImageSource | Sequence[ImageSource], *, several_faces: Literal["error", "largest"] = "error"
+    ) -> tuple[NewFace, ...]:
+        """The faces that `enroll` would store of these photos, one of each, without storing them.
+
+        They may be the embeddings of a PersonRecord. Raises ImageError, NoFaceError, SeveralFacesError, LowQualityError.
+        """
+        return tuple(self._gate.admit(images, several_faces)[0])
+
+    def person_of_photo(self, image: bytes, *, region: str, client_id: str | None = None) -> int | None:
+        """The person that exactly this photo (its file's bytes) is enrolled for in the region, or None.
+
+        Reads no image: an interrupted enrolment of many photos asks this to skip those that are done.
+        """
+        return self.person_of_photo_digest(hashlib.sha256(image).digest(), region=region, client_id=client_id)
+
+    def person_of_photo_digest(self, sha256: bytes, *, region: str, client_id: str | None = None) -> int | None:
+        """As `person_of_photo`, by the SHA-256 of the photo's file (32 bytes)."""
+        return self._gallery.person_of_photo(check_client_id(client_id), check_region(region), sha256)

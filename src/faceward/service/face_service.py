@@ -1,0 +1,74 @@
+"""FaceService: the one entry object, put together from the parts of this package."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Self
+
+from faceward.bulk_import import Importer
+from faceward.enrolment import EnrolmentGate
+from faceward.photo_import import PhotoImporter
+from faceward.retrieval import Retriever
+from faceward.service.enrolling import Enrolling
+from faceward.service.people import People
+from faceward.service.recognising import Recognising
+from faceward.service.regions import Regions
+from faceward.service.thresholds import Thresholds
+from faceward.store.gallery import Gallery
+from faceward.store.regions import RegionStore
+from faceward.store.search import FaceSearch
+from faceward.vision import FaceAnalyzer
+
+
+class FaceService(Enrolling, Recognising, People, Regions):
+    """The one entry object. Safe to share between threads; every call is synchronous.
+
+    A client is a tenant: each method works inside one, `default` where `client_id` is left out, and can't reach another.
+    analyzer, gate, gallery, regions, search, retriever, thresholds, importer, photo_importer: the parts. margin: a face
+    is ambiguous where a second person is less than this much further than the first; 0 turns that off. on_close: called
+    by close(), the last acquired first.
+    """
+
+    def __init__(
+        self,
+        analyzer: FaceAnalyzer,
+        gate: EnrolmentGate,
+        gallery: Gallery,
+        regions: RegionStore,
+        search: FaceSearch,
+        retriever: Retriever,
+        thresholds: Thresholds,
+        importer: Importer,
+        photo_importer: PhotoImporter,
+        *,
+        margin: float = 0.0,
+        on_close: Sequence[Callable[[], None]] = (),
+    ) -> None:
+        Enrolling.__init__(self, gate, gallery, importer, photo_importer)
+        Recognising.__init__(self, analyzer, gallery, search, retriever, thresholds, margin)
+        People.__init__(self, gallery)
+        Regions.__init__(self, gallery, regions, thresholds)
+        self._on_close = list(on_close)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        while self._on_close:
+            self._on_close.pop()()
+
+    @property
+    def dimension(self) -> int:
+        """Length of the embeddings of the pack in use."""
+        return self._analyzer.dimension
+
+    @property
+    def model_id(self) -> str:
+        """Names the embedding model, as the gallery records it."""
+        return self._analyzer.model_id

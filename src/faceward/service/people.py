@@ -1,0 +1,126 @@
+"""The enrolled persons and their faces: looked at, changed, moved and deleted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from faceward.errors import InvalidValueError, NotFoundError
+from faceward.store.gallery import Gallery, PersonPage
+from faceward.types import (
+    MAX_EXTERNAL_ID,
+    MAX_NAME,
+    UNCHANGED,
+    Person,
+    StoredFace,
+    Unchanged,
+    check_client_id,
+    check_count,
+    check_description,
+    check_id,
+    check_name,
+    check_optional_text,
+    check_region,
+    check_regions,
+)
+from faceward.vision.image_headers import ImageFormat, read_header
+
+_MEDIA_TYPES: dict[ImageFormat, str] = {
+    "JPEG": "image/jpeg",
+    "PNG": "image/png",
+    "WebP": "image/webp",
+    "BMP": "image/bmp",
+}
+
+
+class People:
+    """The part of FaceService that keeps people."""
+
+    def __init__(self, gallery: Gallery) -> None:
+        self._gallery = gallery
+
+    def get_person(self, person_id: int, *, client_id: str | None = None) -> Person:
+        """Raises UnknownPersonError."""
+        return self._gallery.get_person(check_client_id(client_id), check_id("person_id", person_id))
+
+    def list_persons(
+        self,
+        *,
+        region: str | None = None,
+        regions: Sequence[str] | None = None,
+        name_prefix: str | None = None,
+        external_id: str | None = None,
+        client_id: str | None = None,
+        after: int = 0,
+        limit: int = 100,
+    ) -> PersonPage:
+        """A page of persons by ascending id. after: the `next_after` of the page before. limit: 1..1000.
+
+        region: of this one; or regions: of any of these.
+        """
+        if region is not None and regions is not None:
+            raise InvalidValueError("regions", regions, "left out where region is given")
+        check_count("limit", limit, 1000)
+        if after != 0:
+            check_id("after", after)
+        return self._gallery.list_persons(
+            check_client_id(client_id),
+            region=None if region is None else check_region(region),
+            regions=None if regions is None else check_regions(regions),
+            name_prefix=check_optional_text("name_prefix", name_prefix, MAX_NAME),
+            external_id=check_optional_text("external_id", external_id, MAX_EXTERNAL_ID),
+            after=after,
+            limit=limit,
+        )
+
+    def update_person(
+        self,
+        person_id: int,
+        *,
+        name: str | Unchanged = UNCHANGED,
+        description: str | Unchanged | None = UNCHANGED,
+        external_id: str | Unchanged | None = UNCHANGED,
+        client_id: str | None = None,
+    ) -> Person:
+        """Change what is given and leave the rest; None clears a description or an external id."""
+        return self._gallery.update_person(
+            check_client_id(client_id),
+            check_id("person_id", person_id),
+            name=name if isinstance(name, Unchanged) else check_name(name),
+            description=description if isinstance(description, Unchanged) else check_description(description),
+            external_id=external_id
+            if isinstance(external_id, Unchanged)
+            else check_optional_text("external_id", external_id, MAX_EXTERNAL_ID),
+        )
+
+    def move_region(self, person_id: int, region: str, *, client_id: str | None = None) -> Person:
+        """Move a person with all faces to another region of the same client; seen by the next search."""
+        return self._gallery.move_person(
+            check_client_id(client_id), check_id("person_id", person_id), check_region(region)
+        )
+
+    def delete_person(self, person_id: int, *, client_id: str | None = None) -> int:
+        """Delete a person and all faces; returns how many faces there were. Raises UnknownPersonError."""
+        return self._gallery.delete_person(check_client_id(client_id), check_id("person_id", person_id))
+
+    def list_faces(self, person_id: int, *, client_id: str | None = None) -> tuple[StoredFace, ...]:
+        """The stored faces of a person, the oldest first. Raises UnknownPersonError."""
+        return self._gallery.list_faces(check_client_id(client_id), check_id("person_id", person_id))
+
+    def delete_face(self, person_id: int, face_id: int, *, client_id: str | None = None) -> None:
+        """Delete one face of a person. Raises UnknownPersonError, NotFoundError."""
+        client_id, person_id = check_client_id(client_id), check_id("person_id", person_id)
+        if not self._gallery.delete_face(client_id, person_id, check_id("face_id", face_id)):
+            raise NotFoundError(f"Person {person_id} has no face {face_id}. `faceward people show` lists the faces.")
+
+    def face_image(self, person_id: int, face_id: int, *, client_id: str | None = None) -> tuple[bytes, str]:
+        """The photo of a face as it was sent, and its media type. Raises UnknownPersonError; NotFoundError where the
+        person has no such face, or its photo was not kept (images.store).
+        """
+        client_id, person_id = check_client_id(client_id), check_id("person_id", person_id)
+        image = self._gallery.face_image(client_id, person_id, check_id("face_id", face_id))
+        if image is None:
+            raise NotFoundError(
+                f"There is no photo of face {face_id} of person {person_id}. Photos are kept where images.store says so, "
+                "from then on."
+            )
+        return image, _MEDIA_TYPES[read_header(image).format]

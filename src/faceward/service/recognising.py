@@ -1,0 +1,238 @@
+"""Who is in an image: recognition, search by embedding, verification, detection."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+from faceward.enrolment import named
+from faceward.errors import InvalidValueError, NoFaceError, NotFoundError, UnknownRegionError
+from faceward.retrieval import Retriever
+from faceward.service.decisions import decide
+from faceward.service.thresholds import Thresholds
+from faceward.store.gallery import Gallery
+from faceward.store.search import FaceSearch
+from faceward.types import (
+    Candidate,
+    Embedding,
+    Face,
+    ImageSource,
+    Recognition,
+    Strategy,
+    Threshold,
+    Verification,
+    check_client_id,
+    check_count,
+    check_id,
+    check_region,
+    check_regions,
+    check_share,
+    check_threshold,
+    unit_embedding,
+)
+from faceward.vision import FaceAnalyzer
+
+StageTimer = Callable[[str, float], None]
+MAX_TOP_K = 100
+
+
+class Recognising:
+    """The part of FaceService that answers who somebody is."""
+
+    def __init__(
+        self,
+        analyzer: FaceAnalyzer,
+        gallery: Gallery,
+        search: FaceSearch,
+        retriever: Retriever,
+        thresholds: Thresholds,
+        margin: float,
+    ) -> None:
+        self._analyzer = analyzer
+        self._gallery = gallery
+        self._search = search
+        self._retriever = retriever
+        self._thresholds = thresholds
+        self._margin = margin
+
+    def recognize(
+        self,
+        image: ImageSource,
+        *,
+        region: str | Sequence[str],
+        client_id: str | None = None,
+        threshold: float | None = None,
+        top_k: int = 5,
+        max_faces: int = 100,
+        min_quality: float = 0.0,
+        strategy: Strategy | None = None,
+        stages: StageTimer | None = None,
+    ) -> Recognition:
+        """Who of the region (or regions) of the client is in the image: one entry for each face, the largest first.
+
+        An image without a face gives an empty answer. threshold: the similarity from which on a face is a match; left out,
+        that of the candidate's region, else of the client, else of the model pack. top_k: candidates for each face.
+        min_quality: faces below it are left out. stages: told the seconds of each stage.
+
+        Raises ImageError, UnknownRegionError, InvalidValueError, StoreError.
+        """
+        client_id, limits = self._scope(region, client_id, threshold)
+        check_count("top_k", top_k, MAX_TOP_K)
+        check_strategy(strategy)
+        check_share("min_quality", min_quality)
+        faces = [
+            face
+            for face in self._analyzer.analyze(image, max_faces=max_faces, stages=stages)
+            if face.quality.score >= min_quality
+        ]
+        # One person more than regions: of one who is enrolled in all of them, the next person is still seen.
+        look = max(top_k, min(len(limits) + 1, MAX_TOP_K))
+        with _Stage("search", stages):
+            found = self._candidates(client_id, limits, [face.embedding for face in faces], look, strategy)
+        return Recognition(
+            faces=tuple(
+                decide(face, candidates, limits, margin=self._margin, top_k=top_k)
+                for face, candidates in zip(faces, found, strict=True)
+            ),
+            regions=tuple(limits),
+            client_id=client_id,
+            threshold=_lowest(limits),
+        )
+
+    def search(
+        self,
+        embedding: object,
+        *,
+        region: str | Sequence[str],
+        client_id: str | None = None,
+        threshold: float | None = None,
+        top_k: int = 5,
+        strategy: Strategy | None = None,
+    ) -> tuple[Candidate, ...]:
+        """The persons of the region (or regions) at or above the threshold, nearest first. threshold: as in `recognize`.
+
+        embedding: as many finite numbers as the pack's dimension; brought to unit length. Raises InvalidEmbeddingError,
+        UnknownRegionError, InvalidValueError, StoreError.
+        """
+        client_id, limits = self._scope(region, client_id, threshold)
+        check_count("top_k", top_k, MAX_TOP_K)
+        check_strategy(strategy)
+        probe = unit_embedding(embedding, self._analyzer.dimension)
+        (candidates,) = self._candidates(client_id, limits, [probe], top_k, strategy)
+        return tuple(each for each in candidates if each.similarity >= limits[each.region].value)
+
+    def verify(
+        self,
+        image: ImageSource,
+        other: ImageSource | None = None,
+        *,
+        person_id: int | None = None,
+        client_id: str | None = None,
+        threshold: float | None = None,
+    ) -> Verification:
+        """Whether a photo shows the same person as another photo, or as the enrolled person `person_id`.
+
+        The largest face of each photo counts. threshold: left out, that of the person's region, else of the client, else
+        of the model pack. Raises NoFaceError, UnknownPersonError, ImageError, InvalidValueError.
+        """
+        client_id = check_client_id(client_id)
+        if threshold is not None:
+            check_threshold(threshold)
+        if (other is None) == (person_id is None):
+            raise InvalidValueError("other", other, "a second photo or a person_id, one of the two")
+        probe = self._largest_face(image)
+        if other is not None:
+            second = self._largest_face(other)
+            similarity = min(1.0, max(-1.0, float(probe.embedding @ second.embedding)))
+            return _verified(similarity, self._thresholds.of_client(client_id, threshold))
+        person_id = check_id("person_id", person_id)
+        region = self._gallery.get_person(client_id, person_id).region
+        stored = self._search.similarities_of_person(
+            client_id, person_id, probe.embedding, model_id=self._analyzer.model_id
+        )
+        if not stored:
+            raise NotFoundError(f"Person {person_id} has no stored face to compare with. Add a photo first.")
+        face_id, similarity = stored[0]
+        limit = self._thresholds.of_regions(client_id, [region], threshold)[region]
+        return _verified(similarity, limit, face_id)
+
+    def detect(self, image: ImageSource, *, max_faces: int = 100) -> tuple[Face, ...]:
+        """The faces in an image, the largest first; empty where there is none. Raises ImageError, InvalidValueError."""
+        return tuple(self._analyzer.analyze(image, max_faces=max_faces))
+
+    def warm(self, region: str, *, client_id: str | None = None) -> bool:
+        """Load a region's sketch into memory now, instead of with its first searches.
+
+        False where it is larger than the memory for sketches, or being loaded: searches go by SQL then.
+        """
+        return self._retriever.warm(check_client_id(client_id), check_region(region))
+
+    def _scope(
+        self, region: str | Sequence[str], client_id: str | None, threshold: float | None
+    ) -> tuple[str, dict[str, Threshold]]:
+        """The client, and the regions with their thresholds."""
+        if isinstance(region, str):
+            regions: tuple[str, ...] = (check_region(region),)
+        elif isinstance(region, Sequence) and region:
+            regions = check_regions(region)
+        else:
+            raise InvalidValueError("region", region, "the name of a region, or a list of names")
+        if threshold is not None:
+            check_threshold(threshold)
+        client_id = check_client_id(client_id)
+        return client_id, self._thresholds.of_regions(client_id, regions, threshold)
+
+    def _candidates(
+        self,
+        client_id: str,
+        limits: dict[str, Threshold],
+        probes: list[Embedding],
+        top_k: int,
+        strategy: Strategy | None,
+    ) -> list[tuple[Candidate, ...]]:
+        regions = tuple(limits)
+        answers = self._retriever.find(
+            client_id, regions, probes, top_k=top_k, floor=_lowest(limits), strategy=strategy
+        )
+        seen = {candidate.region for answer in answers for candidate in answer.candidates}
+        if not seen.issuperset(regions):
+            # Nobody of a region is near: the only case in which it may not exist, so only now is it asked for.
+            known = self._gallery.region_names(client_id)
+            for region in regions:
+                if region not in known:
+                    raise UnknownRegionError(region, known)
+        return [answer.candidates for answer in answers]
+
+    def _largest_face(self, source: ImageSource) -> Face:
+        faces = self._analyzer.analyze(source, max_faces=1)
+        if not faces:
+            raise NoFaceError(f"No face was found in {named(source)}. Send a photo in which one face is plain to see.")
+        return faces[0]
+
+
+class _Stage:
+    """Tells a timer how long a block took."""
+
+    def __init__(self, name: str, timer: StageTimer | None) -> None:
+        self._name = name
+        self._timer = timer
+
+    def __enter__(self) -> None:
+        self._start = time.perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        if self._timer:
+            self._timer(self._name, time.perf_counter() - self._start)
+
+
+def _lowest(limits: dict[str, Threshold]) -> float:
+    return min(limit.value for limit in limits.values())
+
+
+def _verified(similarity: float, limit: Threshold, face_id: int | None = None) -> Verification:
+    return Verification(similarity >= limit.value, similarity, limit.value, limit, face_id)
+
+
+def check_strategy(strategy: object) -> None:
+    if strategy not in (None, "auto", "exact", "sketch", "hnsw"):
+        raise InvalidValueError("strategy", strategy, "auto, exact, sketch or hnsw")

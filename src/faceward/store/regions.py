@@ -1,0 +1,190 @@
+"""The regions of a client: made, renamed, deleted, and the thresholds of their own. Each call is one transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+
+from faceward.errors import (
+    DuplicateRegionError,
+    RegionNotEmptyError,
+    UnknownRegionError,
+)
+from faceward.store.clients import ENSURE_CLIENT
+from faceward.store.database import Database
+from faceward.types import UNCHANGED, RegionSummary, Unchanged
+
+_MOVED_AT_ONCE = 1_000
+"""Persons of a region that one statement of a rename takes along: none may take longer than its timeout."""
+
+_SUMMARY = """
+SELECT r.name, r.created_at, r.threshold,
+       (SELECT count(*) FROM persons p WHERE p.client_id = %(client_id)s AND p.region = r.name) AS persons,
+       (SELECT count(*) FROM face_encodings f WHERE f.client_id = %(client_id)s AND f.region = r.name) AS faces
+FROM regions r WHERE r.client_id = %(client_id)s
+"""
+# Persons and faces in one statement: a key that joins them names the region, and no snapshot may see them apart.
+_MOVE = """
+WITH moved AS (
+    UPDATE persons SET region = %(new)s WHERE client_id = %(client_id)s AND id = ANY(%(ids)s)
+), faces AS (
+    UPDATE face_encodings SET region = %(new)s, row_version = pg_current_xact_id()
+    WHERE client_id = %(client_id)s AND person_id = ANY(%(ids)s)
+)
+SELECT 1
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class OwnThresholds:
+    """The thresholds that a client has set: its own, and those of regions by name."""
+
+    client: float | None
+    regions: Mapping[str, float]
+
+
+class RegionStore:
+    """The regions of all clients."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def create(self, client_id: str, name: str, threshold: float | None = None) -> RegionSummary:
+        """Raises DuplicateRegionError."""
+        with self._database.transaction(client_id) as tx:
+            if not ensure_region(tx, client_id, name):
+                raise DuplicateRegionError(f"Region {name!r} exists already. Use another name, or change that region.")
+            _set_threshold(tx, client_id, name, threshold)
+            return _get(tx, client_id, name)
+
+    def get(self, client_id: str, name: str) -> RegionSummary:
+        """Raises UnknownRegionError."""
+        with self._database.transaction(client_id) as tx:
+            return _get(tx, client_id, name)
+
+    def update(
+        self,
+        client_id: str,
+        name: str,
+        *,
+        new_name: str | Unchanged = UNCHANGED,
+        threshold: float | Unchanged | None = UNCHANGED,
+    ) -> RegionSummary:
+        """Change what is given. A new name takes along all persons and faces, and the keys that name the region.
+
+        Raises UnknownRegionError, DuplicateRegionError.
+        """
+        with self._database.transaction(client_id) as tx:
+            _hold(tx, client_id, name)
+            if not isinstance(threshold, Unchanged):
+                _set_threshold(tx, client_id, name, threshold)
+            if not isinstance(new_name, Unchanged) and new_name != name:
+                _rename(tx, client_id, name, new_name)
+                name = new_name
+            return _get(tx, client_id, name)
+
+    def delete(self, client_id: str, name: str) -> None:
+        """Delete a region without persons. Raises UnknownRegionError, RegionNotEmptyError."""
+        with self._database.transaction(client_id) as tx:
+            _hold(tx, client_id, name)
+            persons = tx.exec_driver_sql(
+                "SELECT count(*) FROM persons WHERE client_id = %s AND region = %s", (client_id, name)
+            ).scalar_one()
+            if persons:
+                raise RegionNotEmptyError(
+                    f"Region {name!r} has {persons} persons and can't be deleted. Move or delete them first."
+                )
+            tx.exec_driver_sql("DELETE FROM regions WHERE client_id = %s AND name = %s", (client_id, name))
+
+    def thresholds(self, client_id: str) -> OwnThresholds:
+        """Of a client that is unknown: none."""
+        with self._database.transaction(client_id) as tx:
+            rows = tx.exec_driver_sql(
+                "SELECT NULL AS name, threshold FROM clients WHERE client_id = %(client_id)s AND threshold IS NOT NULL "
+                "UNION ALL SELECT name, threshold FROM regions WHERE client_id = %(client_id)s AND threshold IS NOT NULL",
+                {"client_id": client_id},
+            ).all()
+        by_name: dict[str | None, float] = dict(row.tuple() for row in rows)
+        own = by_name.pop(None, None)
+        return OwnThresholds(own, {name: value for name, value in by_name.items() if name is not None})
+
+
+def ensure_region(tx: sa.Connection, client_id: str, region: str) -> bool:
+    """Make the region, and its client with its first one, where it is absent; True if it was."""
+    made = tx.exec_driver_sql(
+        "INSERT INTO regions (client_id, name) VALUES (%s, %s) ON CONFLICT DO NOTHING", (client_id, region)
+    ).rowcount
+    if made:
+        tx.exec_driver_sql(ENSURE_CLIENT, {"client_id": client_id})
+    return bool(made)
+
+
+def list_regions(tx: sa.Connection, client_id: str) -> tuple[RegionSummary, ...]:
+    """The regions of a client with their counts, by name."""
+    rows = tx.exec_driver_sql(f"{_SUMMARY} ORDER BY r.name", {"client_id": client_id}).mappings()
+    return tuple(RegionSummary(**row) for row in rows)
+
+
+def region_names(tx: sa.Connection, client_id: str) -> tuple[str, ...]:
+    return tuple(
+        tx.exec_driver_sql("SELECT name FROM regions WHERE client_id = %s ORDER BY name", (client_id,)).scalars()
+    )
+
+
+def _get(tx: sa.Connection, client_id: str, name: str) -> RegionSummary:
+    row = (
+        tx.exec_driver_sql(f"{_SUMMARY} AND r.name = %(name)s", {"client_id": client_id, "name": name})
+        .mappings()
+        .first()
+    )
+    if row is None:
+        raise UnknownRegionError(name, region_names(tx, client_id))
+    return RegionSummary(**row)
+
+
+def _hold(tx: sa.Connection, client_id: str, name: str) -> None:
+    """Nobody comes into the region, or leaves it for another, until the transaction ends. Raises UnknownRegionError."""
+    held = tx.exec_driver_sql(
+        "SELECT 1 FROM regions WHERE client_id = %s AND name = %s FOR UPDATE", (client_id, name)
+    ).scalar()
+    if held is None:
+        raise UnknownRegionError(name, region_names(tx, client_id))
+
+
+def _set_threshold(tx: sa.Connection, client_id: str, name: str, threshold: float | None) -> None:
+    tx.exec_driver_sql(
+        "UPDATE regions SET threshold = %s, updated_at = now() WHERE client_id = %s AND name = %s",
+        (threshold, client_id, name),
+    )
+
+
+def _rename(tx: sa.Connection, client_id: str, old: str, new: str) -> None:
+    made = tx.exec_driver_sql(
+        "INSERT INTO regions (client_id, name, threshold, created_at) "
+        "SELECT client_id, %s, threshold, created_at FROM regions WHERE client_id = %s AND name = %s "
+        "ON CONFLICT DO NOTHING",
+        (new, client_id, old),
+    ).rowcount
+    if not made:
+        raise DuplicateRegionError(f"Region {new!r} exists already. Use another name, or move the persons there.")
+    while True:
+        # First held, then moved: the second statement's snapshot has every face that was being added.
+        ids = (
+            tx.exec_driver_sql(
+                "SELECT id FROM persons WHERE client_id = %s AND region = %s ORDER BY id LIMIT %s FOR UPDATE",
+                (client_id, old, _MOVED_AT_ONCE),
+            )
+            .scalars()
+            .all()
+        )
+        if not ids:
+            break
+        tx.exec_driver_sql(_MOVE, {"client_id": client_id, "new": new, "ids": list(ids)})
+    tx.exec_driver_sql(
+        "UPDATE api_keys SET regions = ARRAY(SELECT DISTINCT unnest(array_replace(regions, %(old)s, %(new)s)) ORDER BY 1) "
+        "WHERE client_id = %(client_id)s AND %(old)s = ANY(regions)",
+        {"client_id": client_id, "old": old, "new": new},
+    )
+    tx.exec_driver_sql("DELETE FROM regions WHERE client_id = %s AND name = %s", (client_id, old))
