@@ -78,14 +78,31 @@ def _numbers() -> Iterator[int]:
     return itertools.count()
 
 
+@pytest.fixture(scope="session")
+def new_database(
+    server: EmbeddedServer, _numbers: Iterator[int]
+) -> Callable[[], contextlib.AbstractContextManager[str]]:
+    """Makes empty, migrated databases; each lasts as long as its block, which gets its URL."""
+
+    @contextlib.contextmanager
+    def make() -> Iterator[str]:
+        name = f"test_{next(_numbers)}"
+        with psycopg.connect(server.url_of("postgres"), autocommit=True) as admin:
+            admin.execute(f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}")
+        try:
+            yield server.url_of(name)
+        finally:
+            with psycopg.connect(server.url_of("postgres"), autocommit=True) as admin:
+                admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+    return make
+
+
 @pytest.fixture
-def database_url(server: EmbeddedServer, _numbers: Iterator[int]) -> Iterator[str]:
+def database_url(new_database: Callable[[], contextlib.AbstractContextManager[str]]) -> Iterator[str]:
     """The URL of an empty, migrated database of this test's own."""
-    name = f"test_{next(_numbers)}"
-    with psycopg.connect(server.url_of("postgres"), autocommit=True) as admin:
-        admin.execute(f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}")
-        yield server.url_of(name)
-        admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    with new_database() as url:
+        yield url
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
-from fastapi import APIRouter, FastAPI, Request
+from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.docs import get_swagger_ui_html
 from starlette.exceptions import HTTPException
@@ -76,11 +76,8 @@ def create_app(parts: ApiParts, settings: AppSettings, log: LogLine, on_stop: Ca
         openapi_tags=[{"name": name, "description": text} for name, text in _TAGS.items()],
     )
     app.state.parts = parts
-    v1 = APIRouter(prefix="/v1")
-    for routes in (recognition, persons, faces, regions, imports, administration):
-        v1.include_router(routes.router)
-    app.include_router(v1)
-    app.include_router(operation.router)
+    for routes in (recognition, persons, faces, regions, imports, administration, operation):
+        app.include_router(routes.router)
     app.add_api_route("/docs", _docs, include_in_schema=False)
     app.openapi = lambda: _document_once(app)  # type: ignore[method-assign]
     app.add_exception_handler(FacewardError, _refuse)

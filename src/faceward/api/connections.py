@@ -25,7 +25,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._in_headers = True
+        self._in_headers = False
         self._header_bytes = 0
         self._waiting: asyncio.TimerHandle | None = self.loop.call_later(self._header_seconds, self._too_slow)
 
@@ -36,8 +36,9 @@ class BoundedProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self.transport.is_closing():
             return
+        began = self._in_headers
         super().data_received(data)
-        if self._in_headers:
+        if began and self._in_headers:
             # What the parser keeps of headers that are not complete; they may have come in pieces of one byte.
             self._header_bytes += len(data)
             if self._header_bytes > MOST_HEADER_BYTES:
@@ -47,6 +48,8 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
+        self._in_headers = True
+        self._header_bytes = 0
         if self._waiting is None:
             self._waiting = self.loop.call_later(self._header_seconds, self._too_slow)
 
@@ -54,11 +57,6 @@ class BoundedProtocol(HttpToolsProtocol):
         self._in_headers = False
         self._stop_waiting()
         super().on_headers_complete()
-
-    def on_message_complete(self) -> None:
-        super().on_message_complete()
-        self._in_headers = True
-        self._header_bytes = 0
 
     def _too_slow(self) -> None:
         self._waiting = None

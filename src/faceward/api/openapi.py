@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
@@ -62,9 +62,9 @@ def document(app: FastAPI) -> dict[str, Any]:
         for model in vars(http_types).values()
         if isinstance(model, type) and issubclass(model, Sent) and model is not Sent
     ]
-    _, schemas = models_json_schema(
-        [(model, "validation") for model in (*sent, Problem)], ref_template="#/components/schemas/{model}"
-    )
+    models: list[type[BaseModel]] = [*sent, Problem]
+    modes: list[tuple[type[BaseModel], Literal["validation"]]] = [(model, "validation") for model in models]
+    _, schemas = models_json_schema(modes, ref_template="#/components/schemas/{model}")
     components = content.setdefault("components", {})
     components["schemas"] = dict(sorted({**components.get("schemas", {}), **schemas["$defs"]}.items()))
     components["securitySchemes"] = {

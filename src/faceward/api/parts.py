@@ -18,7 +18,7 @@ from faceward.api.authentication import Authenticator, Caller
 from faceward.api.metrics import Metrics
 from faceward.api.rate_limit import RateLimiter
 from faceward.errors import InvalidValueError
-from faceward.jobs import Imports
+from faceward.jobs.imports import Imports
 from faceward.service import FaceService
 from faceward.types import Person, RequestToken, Role
 
@@ -61,6 +61,10 @@ class Work:
         """On a thread for the database."""
         return await self._run(self.parts.data, work)
 
+    async def step(self, work: Callable[[], T]) -> T:
+        """One of many steps on a thread for the database: with a time of its own, and done though the caller may have gone."""
+        return await self.parts.data.run(work)
+
     async def _run(self, pool: WorkPool, work: Callable[[], T]) -> T:
         return await pool.run(work, since=self._since, gone=lambda: _disconnected(self.request.receive))
 
@@ -68,13 +72,18 @@ class Work:
         """A person that the key may reach; called on a thread. Raises UnknownPersonError."""
         return self.caller.reach(self.service.get_person(person_id, client_id=self.caller.client_id))
 
+    def token_text(self) -> str | None:
+        """The Idempotency-Key as it was sent. Raises InvalidValueError."""
+        text = self.request.headers.get("idempotency-key")
+        if text is not None and not (0 < len(text) <= _LONGEST_TOKEN and text.isascii() and text.isprintable()):
+            raise InvalidValueError("Idempotency-Key", text, f"1 to {_LONGEST_TOKEN} printable ASCII characters")
+        return text
+
     def token(self, *parts: Any, images: tuple[bytes, ...] | list[bytes] = ()) -> RequestToken | None:
         """The Idempotency-Key of this request, if one was sent. parts, images: what makes it this request and no other."""
-        text = self.request.headers.get("idempotency-key")
+        text = self.token_text()
         if text is None:
             return None
-        if not (0 < len(text) <= _LONGEST_TOKEN and text.isascii() and text.isprintable()):
-            raise InvalidValueError("Idempotency-Key", text, f"1 to {_LONGEST_TOKEN} printable ASCII characters")
         digest = hashlib.sha256(json.dumps([self.request.method, self.request.url.path, *parts]).encode())
         for image in images:
             digest.update(hashlib.sha256(image).digest())

@@ -16,7 +16,7 @@ from faceward.api.uploads import body_of, request_body
 from faceward.errors import RoleNotAllowedError
 from faceward.types import ROLES
 
-router = APIRouter(tags=["administration"], responses=refusals(*ALWAYS))
+router = APIRouter(prefix="/v1", tags=["administration"], responses=refusals(*ALWAYS))
 
 # A path, since the name of a client may hold a slash.
 ClientName = Annotated[str, Path(min_length=1, max_length=100)]

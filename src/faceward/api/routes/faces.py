@@ -14,7 +14,7 @@ from faceward.api.routes.common import RowId
 from faceward.api.uploads import body_of, request_body
 from faceward.types import Enrollment, StoredFace
 
-router = APIRouter(prefix="/persons/{person_id}/faces", tags=["faces"], responses=refusals(404, *ALWAYS))
+router = APIRouter(prefix="/v1/persons/{person_id}/faces", tags=["faces"], responses=refusals(404, *ALWAYS))
 
 
 @router.post(

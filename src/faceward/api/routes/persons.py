@@ -15,7 +15,7 @@ from faceward.api.routes.common import Cursor, Limit, RowId, next_cursor
 from faceward.api.uploads import body_of, request_body
 from faceward.types import Person
 
-router = APIRouter(prefix="/persons", tags=["persons"], responses=refusals(*ALWAYS))
+router = APIRouter(prefix="/v1/persons", tags=["persons"], responses=refusals(*ALWAYS))
 
 
 @router.post(

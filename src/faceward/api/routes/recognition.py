@@ -13,7 +13,7 @@ from faceward.api.parts import Recognizer, RecognizerOfImages
 from faceward.api.uploads import body_of, request_body
 from faceward.types import Verification
 
-router = APIRouter(tags=["recognition"], responses=refusals(*ALWAYS, *WITH_BODY))
+router = APIRouter(prefix="/v1", tags=["recognition"], responses=refusals(*ALWAYS, *WITH_BODY))
 
 
 @router.post("/recognize", openapi_extra=request_body(http.RecognizeRequest, images=True), responses=refusals(404))

@@ -13,7 +13,7 @@ from faceward.api.parts import Manager, Recognizer
 from faceward.api.uploads import body_of, request_body
 from faceward.types import RegionSummary
 
-router = APIRouter(prefix="/regions", tags=["regions"], responses=refusals(*ALWAYS))
+router = APIRouter(prefix="/v1/regions", tags=["regions"], responses=refusals(*ALWAYS))
 
 # A path, since the name of a region may hold a slash.
 RegionName = Annotated[str, Path(min_length=1, max_length=50)]
