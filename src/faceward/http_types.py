@@ -166,7 +166,7 @@ class SearchRequest(Sent):
     """Who of the regions is nearest to an embedding of the model pack in use."""
 
     embedding: Annotated[
-        list[Annotated[float, Field(allow_inf_nan=False)]], Field(min_length=1, max_length=MAX_DIMENSION)
+        list[Annotated[float, Field(strict=True, allow_inf_nan=False)]], Field(min_length=1, max_length=MAX_DIMENSION)
     ]
     region: Regions
     threshold: Similarity | None = None

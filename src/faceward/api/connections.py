@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import uuid
+from http import HTTPStatus
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-_REFUSAL = (
-    b"HTTP/1.1 %s\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s"
-)
+from faceward.api.problems import answer
+
 MOST_HEADER_BYTES = 64 * 1024
 
 
@@ -42,9 +43,7 @@ class BoundedProtocol(HttpToolsProtocol):
             # What the parser keeps of headers that are not complete; they may have come in pieces of one byte.
             self._header_bytes += len(data)
             if self._header_bytes > MOST_HEADER_BYTES:
-                self._refuse(
-                    "431 Request Header Fields Too Large", f"At most {MOST_HEADER_BYTES} bytes of headers are read.\n"
-                )
+                self._refuse(431, "request_too_large", f"At most {MOST_HEADER_BYTES} bytes of headers are read.")
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -58,16 +57,24 @@ class BoundedProtocol(HttpToolsProtocol):
         self._stop_waiting()
         super().on_headers_complete()
 
+    def send_400_response(self, msg: str) -> None:
+        """What the parser could not read. msg: its words."""
+        self._refuse(400, "invalid_request", msg)
+
     def _too_slow(self) -> None:
         self._waiting = None
         if self.cycle is None or self.cycle.response_complete:
-            self._refuse("408 Request Timeout", "The request's headers did not arrive in time.\n")
+            self._refuse(408, "request_timeout", "The request's headers did not arrive in time.")
 
-    def _refuse(self, status: str, text: str) -> None:
-        if not self.transport.is_closing():
-            body = text.encode()
-            self.transport.write(_REFUSAL % (status.encode(), len(body), body))
-            self.transport.close()
+    def _refuse(self, status: int, code: str, detail: str) -> None:
+        """Answer and close, before there is a request that the application could see."""
+        if self.transport.is_closing():
+            return
+        response = answer(status, code, detail, uuid.uuid4().hex, headers={"Connection": "close"})
+        head = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}".encode()]
+        head += [name + b": " + value for name, value in response.raw_headers]
+        self.transport.write(b"\r\n".join([*head, b"", bytes(response.body)]))
+        self.transport.close()
 
     def _stop_waiting(self) -> None:
         if self._waiting is not None:
