@@ -94,7 +94,7 @@ class RegionStore:
             ).scalar_one()
             if persons:
                 raise RegionNotEmptyError(
-                    f"Region {name!r} has {persons} persons and can't be deleted. Move or delete them first."
+                    f"Region {name!r} has people in it ({persons}) and can't be deleted. Move or delete them first."
                 )
             tx.exec_driver_sql("DELETE FROM regions WHERE client_id = %s AND name = %s", (client_id, name))
 
@@ -106,7 +106,7 @@ class RegionStore:
                 "UNION ALL SELECT name, threshold FROM regions WHERE client_id = %(client_id)s AND threshold IS NOT NULL",
                 {"client_id": client_id},
             ).all()
-        by_name: dict[str | None, float] = dict(row.tuple() for row in rows)
+        by_name: dict[str | None, float] = {row.name: row.threshold for row in rows}
         own = by_name.pop(None, None)
         return OwnThresholds(own, {name: value for name, value in by_name.items() if name is not None})
 

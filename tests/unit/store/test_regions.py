@@ -1,0 +1,209 @@
+"""Regions are made, renamed with all that is in them, and deleted when nothing is."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import psycopg
+import pytest
+
+from faceward.errors import BusyError, DuplicateRegionError, RegionNotEmptyError, UnknownRegionError
+from faceward.store import regions as regions_module
+from faceward.store.api_keys import KeyStore
+from faceward.store.clients import ClientStore
+from faceward.store.database import Database
+from faceward.store.gallery import Gallery
+from faceward.store.regions import RegionStore
+from faceward.store.search import FaceSearch, FullVectors
+from faceward.types import RegionSummary
+from rows import count_rows
+from synthetic import MODEL, new_face, unit
+
+
+@pytest.fixture
+def regions(database: Database) -> RegionStore:
+    return RegionStore(database)
+
+
+def names(gallery: Gallery, client: str = "acme") -> list[tuple[str, int, int]]:
+    return [(region.name, region.persons, region.faces) for region in gallery.list_regions(client)]
+
+
+def found(database: Database, region: str, seed: int) -> list[str]:
+    """Who of the region looks like this face."""
+    (answer,) = FaceSearch(database).search("acme", [region], [unit(seed)], [FullVectors(100)], model_id=MODEL, top_k=1)
+    return [candidate.name for candidate in answer.candidates if candidate.similarity > 0.99]
+
+
+def test_a_region_is_made_before_its_first_person(database: Database, gallery: Gallery, regions: RegionStore) -> None:
+    made = regions.create("acme", "Zürich", 0.35)
+    assert (made.name, made.persons, made.faces, made.threshold) == ("Zürich", 0, 0, 0.35)
+    assert regions.get("acme", "Zürich") == made
+    assert ClientStore(database).get("acme").name == "acme"
+    gallery.create_person("acme", "Zürich", "Alice", [new_face(1)])
+    assert regions.get("acme", "Zürich").faces == 1
+    with pytest.raises(DuplicateRegionError, match="Region 'Zürich' exists already"):
+        regions.create("acme", "Zürich")
+    assert regions.get("acme", "Zürich").threshold == 0.35
+    regions.create("globex", "Zürich")
+
+
+def test_a_region_that_is_not_there_names_those_that_are(gallery: Gallery, regions: RegionStore) -> None:
+    gallery.create_person("acme", "A", "Alice", [])
+    gallery.create_person("globex", "B", "Bob", [])
+    for call in (regions.get, regions.delete, regions.update):
+        with pytest.raises(UnknownRegionError, match=r"Region 'B' does not exist.*Regions that do: A\.") as caught:
+            call("acme", "B")
+        assert caught.value.known == ("A",)
+
+
+def test_only_what_is_given_is_changed(regions: RegionStore) -> None:
+    regions.create("acme", "A", 0.5)
+    assert regions.update("acme", "A").threshold == 0.5
+    assert regions.update("acme", "A", threshold=-1.0).threshold == -1.0
+    assert regions.update("acme", "A", threshold=None).threshold is None
+    assert regions.update("acme", "A", new_name="A").name == "A"
+
+
+@pytest.mark.parametrize("at_once", [2, 1000])
+def test_a_renamed_region_takes_its_people_along(
+    database: Database,
+    gallery: Gallery,
+    regions: RegionStore,
+    monkeypatch: pytest.MonkeyPatch,
+    at_once: int,
+) -> None:
+    monkeypatch.setattr(regions_module, "_MOVED_AT_ONCE", at_once)
+    clients = ClientStore(database)
+    for number in range(5):
+        gallery.create_person("acme", "A", f"person {number}", [new_face(number), new_face(number + 100)])
+    gallery.create_person("acme", "B", "Bob", [new_face(50)])
+    gallery.create_person("globex", "A", "Eve", [new_face(60)])
+    regions.update("acme", "A", threshold=0.4)
+    keys = KeyStore(database)
+    for client, limits in (("acme", ["B", "A"]), ("acme", ["B"]), ("acme", None), ("globex", ["A"])):
+        assert clients.get(client)
+        keys.create(client, "manager", prefix=f"{client}{limits}"[:20], secret_hash=bytes(32), regions=limits)
+    changed = regions.update("acme", "A", new_name="Z")
+    assert (changed.name, changed.persons, changed.faces, changed.threshold) == ("Z", 5, 10, 0.4)
+    assert names(gallery) == [("B", 1, 1), ("Z", 5, 10)]
+    assert names(gallery, "globex") == [("A", 1, 1)]
+    assert [key.regions for key in keys.list("acme").keys] == [("B", "Z"), ("B",), None]
+    assert [key.regions for key in keys.list("globex").keys] == [("A",)]
+    assert found(database, "Z", 103) == ["person 3"]
+    assert found(database, "A", 103) == []
+
+
+def test_a_name_that_is_taken_is_refused(gallery: Gallery, regions: RegionStore) -> None:
+    gallery.create_person("acme", "A", "Alice", [new_face(1)])
+    regions.create("acme", "B")
+    with pytest.raises(DuplicateRegionError, match=r"Region 'B' exists already.*or move the persons there"):
+        regions.update("acme", "A", new_name="B", threshold=0.1)
+    assert names(gallery) == [("A", 1, 1), ("B", 0, 0)]
+    assert regions.get("acme", "A").threshold is None
+
+
+def test_a_renaming_makes_the_rows_new_to_every_sketch(
+    gallery: Gallery, regions: RegionStore, database_url: str
+) -> None:
+    gallery.create_person("acme", "A", "Alice", [new_face(1)])
+
+    def version() -> int:
+        with psycopg.connect(database_url) as connection:
+            row = connection.execute("SELECT row_version::text::bigint FROM face_encodings").fetchone()
+        assert row is not None
+        value: int = row[0]
+        return value
+
+    before = version()
+    regions.update("acme", "A", new_name="B")
+    assert version() > before
+
+
+def test_only_an_empty_region_is_deleted(gallery: Gallery, regions: RegionStore, database_url: str) -> None:
+    alice, _ = gallery.create_person("acme", "A", "Alice", [])
+    gallery.create_person("globex", "A", "Bob", [])
+    before = count_rows(database_url)
+    with pytest.raises(RegionNotEmptyError, match=r"Region 'A' has people in it \(1\).*Move or delete them first"):
+        regions.delete("acme", "A")
+    assert count_rows(database_url) == before
+    gallery.delete_person("acme", alice.id)
+    regions.delete("acme", "A")
+    assert names(gallery) == []
+    assert names(gallery, "globex") == [("A", 1, 0)]
+
+
+@pytest.mark.parametrize("change", ["rename", "delete"])
+def test_who_enrolls_while_a_region_goes_is_told_so(
+    database: Database, gallery: Gallery, database_url: str, change: str
+) -> None:
+    """The enrolment found the region, and waits at its key until that is gone."""
+    RegionStore(database).create("acme", "A")
+    going: dict[str, Callable[[psycopg.Connection], Any]] = {
+        "rename": lambda c: c.execute("UPDATE regions SET name = 'B' WHERE client_id = 'acme' AND name = 'A'"),
+        "delete": lambda c: c.execute("DELETE FROM regions WHERE client_id = 'acme' AND name = 'A'"),
+    }
+    with ThreadPoolExecutor(1) as pool, psycopg.connect(database_url) as other:
+        other.execute("SELECT 1 FROM regions WHERE client_id = 'acme' AND name = 'A' FOR UPDATE")
+        running = pool.submit(gallery.create_person, "acme", "A", "Alice", [])
+        while not running.done() and not waiting(database_url):
+            pass
+        going[change](other)
+        other.commit()
+        with pytest.raises(BusyError, match="Region 'A' was renamed or deleted by another request meanwhile"):
+            running.result(timeout=30)
+    assert gallery.list_persons("acme").persons == ()
+
+
+def waiting(url: str) -> bool:
+    with psycopg.connect(url) as connection:
+        row = connection.execute("SELECT count(*) FROM pg_locks WHERE NOT granted").fetchone()
+    return bool(row and row[0])
+
+
+def test_of_many_that_rename_and_enroll_at_once_nobody_is_lost(database: Database) -> None:
+    """Whatever the order: each person is in a region that exists, with all faces there."""
+    gallery, regions = Gallery(database, MODEL), RegionStore(database)
+    gallery.create_person("acme", "A", "first", [new_face(0)])
+    start = threading.Barrier(6)
+    enrolled = []
+
+    def enroll(number: int) -> None:
+        start.wait()
+        for turn in range(3):
+            try:
+                enrolled.append(
+                    gallery.create_person("acme", "A", f"{number} {turn}", [new_face(number * 10 + turn)])[0].id
+                )
+            except BusyError:
+                continue
+
+    def rename(to: str) -> RegionSummary | None:
+        start.wait()
+        try:
+            return regions.update("acme", "A", new_name=to)
+        except UnknownRegionError:
+            return None
+
+    with ThreadPoolExecutor(6) as pool:
+        work = [pool.submit(enroll, number) for number in range(1, 5)] + [pool.submit(rename, to) for to in ("B", "C")]
+        for done in work:
+            done.result(timeout=60)
+    total = len(enrolled) + 1
+    assert len(gallery.list_persons("acme", limit=1000).persons) == total
+    assert sum(region.persons for region in gallery.list_regions("acme")) == total
+    assert sum(region.faces for region in gallery.list_regions("acme")) == total
+
+
+def test_people_of_several_regions_are_listed_in_pages(gallery: Gallery) -> None:
+    for number, region in enumerate("ABCABC"):
+        gallery.create_person("acme", region, f"{number}", [])
+    gallery.create_person("globex", "A", "Eve", [])
+    first = gallery.list_persons("acme", regions=["A", "C"], limit=3)
+    assert [person.name for person in first.persons] == ["0", "2", "3"]
+    rest = gallery.list_persons("acme", regions=["A", "C"], after=first.next_after or 0, limit=3)
+    assert ([person.name for person in rest.persons], rest.next_after) == (["5"], None)
+    assert gallery.list_persons("acme", regions=[]).persons == ()
