@@ -15,6 +15,7 @@ from faceward.enrolment import EnrolmentGate
 from faceward.errors import FacewardError
 from faceward.evaluation.audit import RecallAudit
 from faceward.evaluation.noise_model import NoiseModel
+from faceward.jobs import ArchiveLimits, Imports, JobRunner, RunnerSettings
 from faceward.photo_import import PhotoImporter
 from faceward.retrieval import KeeperSettings, RetrievalSettings, Retriever, SketchKeeper
 from faceward.service import FaceService
@@ -28,6 +29,9 @@ from faceward.store.database import Database, PoolSettings
 from faceward.store.embedded import EmbeddedServer
 from faceward.store.gallery import Gallery
 from faceward.store.graph_index import GraphSettings
+from faceward.store.job_queue import JobQueue
+from faceward.store.jobs import JobStore
+from faceward.store.presence import Presence
 from faceward.store.regions import RegionStore
 from faceward.store.schema import Schema, check_database, pgvector_version
 from faceward.store.scopes import ScopeReader
@@ -119,7 +123,8 @@ class _SearchParts:
 @dataclass(frozen=True, slots=True)
 class Parts:
     """An assembled deployment. database: the pool that service and administration share; searched: that of the searches,
-    the same unless database.search_url names another. manifest: of the pack in use.
+    the same unless database.search_url names another. manifest: of the pack in use. runner: of the imports; start() it
+    where they are to be run.
     """
 
     settings: Settings
@@ -129,6 +134,8 @@ class Parts:
     service: FaceService
     administration: Administration
     sketches: SketchKeeper
+    imports: Imports
+    runner: JobRunner
 
     def checks(self) -> dict[str, str]:
         """Whether requests can be served now: for each of database, search database and models "ok", or what is wrong."""
@@ -138,7 +145,8 @@ class Parts:
         return found
 
     def close(self) -> None:
-        """Closes all of it, as closing the service does."""
+        """Closes all of it; imports stop after their batches under way."""
+        self.runner.close()
         self.service.close()
 
     def __enter__(self) -> Self:
@@ -228,6 +236,7 @@ def open_parts(settings: Settings, *, notify: Callable[[str], None] | None = Non
             margin=settings.search.margin,
             on_close=on_close,
         )
+        imports, runner = _imports(settings, database, service)
         return Parts(
             settings=settings,
             manifest=pack.manifest,
@@ -236,6 +245,8 @@ def open_parts(settings: Settings, *, notify: Callable[[str], None] | None = Non
             service=service,
             administration=_administration(database),
             sketches=parts.keeper,
+            imports=imports,
+            runner=runner,
         )
     except BaseException:
         for close in reversed(on_close):
@@ -265,6 +276,23 @@ def _state(database: Database, manifest: PackManifest) -> str:
 
 def _administration(database: Database) -> Administration:
     return Administration(ClientStore(database), KeyStore(database))
+
+
+def _imports(settings: Settings, database: Database, service: FaceService) -> tuple[Imports, JobRunner]:
+    given = settings.imports
+    jobs = JobStore(database, most_open=given.max_waiting)
+    runner = JobRunner(
+        service,
+        JobQueue(database, jobs, lease=given.lease_seconds),
+        Presence(database),
+        RunnerSettings(
+            threads=given.threads,
+            photo_workers=given.photo_workers,
+            spool=given.spool,
+            archives=ArchiveLimits(settings.images.max_bytes, given.max_inflated, given.max_files),
+        ),
+    )
+    return Imports(jobs, max_bytes=settings.api.max_import, on_queued=runner.wake), runner
 
 
 @contextmanager

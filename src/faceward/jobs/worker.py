@@ -93,6 +93,11 @@ class JobRunner:
             self._news += 1
             self._work.notify_all()
 
+    @property
+    def alive(self) -> bool:
+        """Whether it looks for work, or is at it."""
+        return not self._stopping.is_set() and any(thread.is_alive() for thread in self._threads.values())
+
     def run_next(self) -> bool:
         """Run one job on this thread, if there is one; False where there is none. Raises StoreError where it can't look."""
         self._sweep()
