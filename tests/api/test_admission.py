@@ -1,0 +1,110 @@
+"""The bounded pool: what it refuses, drops and gives back."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from faceward.api.admission import ClientGoneError, WorkPool
+from faceward.errors import DeadlineExceededError, OverloadedError
+
+
+@pytest.fixture
+def pool() -> Iterator[WorkPool]:
+    with contextlib.closing(WorkPool("test", threads=1, queue=1, seconds=5.0)) as pool:
+        yield pool
+
+
+async def until(state: object) -> None:
+    while not state():  # type: ignore[operator]
+        await asyncio.sleep(0.005)
+
+
+def test_what_a_full_pool_can_not_take_on_is_refused_at_once(pool: WorkPool) -> None:
+    async def scene() -> None:
+        free = threading.Event()
+        held = [asyncio.ensure_future(pool.run(free.wait)) for _ in range(2)]
+        await until(lambda: pool.waiting == 1)
+        with pytest.raises(OverloadedError) as refused:
+            await pool.run(free.wait)
+        assert 1.0 <= refused.value.retry_after <= 30.0
+        free.set()
+        await asyncio.gather(*held)
+        await until(lambda: pool.running == 0)
+        assert await pool.run(lambda: "taken on again") == "taken on again"
+
+    asyncio.run(scene())
+
+
+def test_the_more_are_refused_the_later_they_may_come_again(pool: WorkPool) -> None:
+    async def scene() -> list[float]:
+        free = threading.Event()
+        held = [asyncio.ensure_future(pool.run(free.wait)) for _ in range(2)]
+        await until(lambda: pool.waiting == 1)
+        waits = []
+        for _ in range(200):
+            with pytest.raises(OverloadedError) as refused:
+                pool.check()
+            waits.append(refused.value.retry_after)
+        free.set()
+        await asyncio.gather(*held)
+        return waits
+
+    waits = asyncio.run(scene())
+    assert sum(waits[-50:]) > 2 * sum(waits[:50])
+    assert len(set(waits)) > 100
+    assert max(waits) <= 30.0
+
+
+def test_work_whose_caller_has_gone_is_not_done(pool: WorkPool) -> None:
+    async def scene() -> None:
+        free, left, done = threading.Event(), asyncio.Event(), []
+        first = asyncio.ensure_future(pool.run(free.wait))
+        await until(lambda: pool.running == 1)
+
+        async def gone() -> None:
+            await left.wait()
+
+        second = asyncio.ensure_future(pool.run(lambda: done.append(1), gone=gone))
+        await until(lambda: pool.waiting == 1)
+        left.set()
+        with pytest.raises(ClientGoneError):
+            await second
+        await until(lambda: pool.waiting == 0)
+        free.set()
+        await first
+        assert done == []
+
+    asyncio.run(scene())
+
+
+def test_work_that_waited_longer_than_its_time_is_not_done() -> None:
+    async def scene() -> None:
+        with contextlib.closing(WorkPool("test", threads=1, queue=5, seconds=0.05)) as pool:
+            done: list[int] = []
+            first = asyncio.ensure_future(pool.run(lambda: time.sleep(0.2)))
+            second = asyncio.ensure_future(pool.run(lambda: done.append(1)))
+            await first
+            with pytest.raises(DeadlineExceededError):
+                await second
+            assert done == []
+
+    asyncio.run(scene())
+
+
+def test_an_error_of_the_work_is_the_caller_s_and_frees_the_place(pool: WorkPool) -> None:
+    async def scene() -> None:
+        def fail() -> None:
+            raise ValueError("of the work")
+
+        for _ in range(5):
+            with pytest.raises(ValueError, match="of the work"):
+                await pool.run(fail)
+        await until(lambda: pool.running == 0)
+
+    asyncio.run(scene())
