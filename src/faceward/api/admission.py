@@ -8,6 +8,8 @@ before it is computed.
 from __future__ import annotations
 
 import asyncio
+import math
+import random
 import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,6 +19,8 @@ from faceward.errors import DeadlineExceededError, OverloadedError
 from faceward.store.database import deadline
 
 T = TypeVar("T")
+
+_LONGEST_WAIT = 30.0
 
 
 class ClientGoneError(Exception):
@@ -37,6 +41,9 @@ class WorkPool:
         self._seconds = seconds
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix=f"faceward-{name}")
         self._held = 0
+        self._done = _Rate()
+        self._refused = _Rate()
+        self._dice = random.Random()
 
     @property
     def waiting(self) -> int:
@@ -49,8 +56,11 @@ class WorkPool:
     def check(self) -> None:
         """Raise OverloadedError if nothing more can be taken on; asked before a body is read."""
         if self._held >= self._capacity:
+            now = time.monotonic()
+            self._refused.count(now)
             raise OverloadedError(
-                f"{self._held} requests are waiting or under way, as many as this server takes on. Try again in a second."
+                f"{self._held} requests are waiting or under way, all that this server takes on. Try again after Retry-After.",
+                retry_after=self._wait(now),
             )
 
     async def run(
@@ -83,10 +93,33 @@ class WorkPool:
 
     def _release(self) -> None:
         self._held -= 1
+        self._done.count(time.monotonic())
+
+    def _wait(self, now: float) -> float:
+        """Seconds after which to come again: so many that those who were refused are spread over the time in which all of
+        them could be answered, and never the same for two of them.
+        """
+        share = self._refused.at(now) / max(1.0, self._done.at(now))
+        return self._dice.uniform(1.0, min(_LONGEST_WAIT, 1.0 + 2.0 * share))
 
     def close(self) -> None:
         """Finish what runs."""
         self._executor.shutdown(wait=True, cancel_futures=True)
+
+
+class _Rate:
+    """Events of about the last second."""
+
+    def __init__(self) -> None:
+        self._count = 0.0
+        self._at = 0.0
+
+    def count(self, now: float) -> None:
+        self._count = self.at(now) + 1.0
+        self._at = now
+
+    def at(self, now: float) -> float:
+        return self._count * math.exp(self._at - now)
 
 
 def _within(until: float, work: Callable[[], T]) -> T:
