@@ -25,7 +25,7 @@ import cv2
 import numpy as np
 
 import faceward
-from faceward.factory import open_administration
+from faceward.factory import open_records, pack_store
 from faceward.settings import load_settings
 from faceward.vision import fetch_sample_photos
 from galleries import Gallery
@@ -156,9 +156,9 @@ def main() -> None:
         settings = load_settings(database={"url": server.url}, search={"hnsw_index": False})
         service = stack.enter_context(faceward.open_service(settings))
         fill(service, photos, faces)
-        with open_administration(settings, service.dimension) as administration:
-            administration.ensure_first_key()
-            key = administration.create_key(CLIENT, "recognizer").secret
+        with open_records(settings, pack_store(settings).get(settings.model.pack).manifest) as records:
+            records.administration.ensure_first_key()
+            key = records.administration.create_key(CLIENT, "recognizer").secret
         url = stack.enter_context(served(server.url, arguments.workers))
         bare = Bare(service, small)
         bare.per_second(cores, 1.0)
