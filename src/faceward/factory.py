@@ -19,6 +19,7 @@ from faceward.jobs import ArchiveLimits, Imports, JobRunner, RunnerSettings
 from faceward.photo_import import PhotoImporter
 from faceward.retrieval import KeeperSettings, RetrievalSettings, Retriever, SketchKeeper
 from faceward.service import FaceService
+from faceward.service.regions import Regions
 from faceward.service.thresholds import Thresholds
 from faceward.settings import EMBEDDED, Settings, load_settings
 from faceward.sketches import SketchCache
@@ -254,16 +255,29 @@ def open_parts(settings: Settings, *, notify: Callable[[str], None] | None = Non
         raise
 
 
-@contextmanager
-def open_administration(settings: Settings, dimension: int) -> Iterator[Administration]:
-    """Clients and keys alone; needs no model file. dimension: of the embeddings, where the tables are made now.
+@dataclass(frozen=True, slots=True)
+class Records:
+    """What can be kept without a model's files."""
 
-    Raises SettingsError, StoreError.
+    administration: Administration
+    regions: Regions
+
+
+@contextmanager
+def open_records(settings: Settings, manifest: PackManifest) -> Iterator[Records]:
+    """Clients, keys and regions alone; the tables are made on first use. manifest: of the pack in use.
+
+    Raises SettingsError, StoreError, ModelMismatchError.
     """
+    model_id, dimension = manifest.model_id, manifest.embedding.dimension
     with closing(Deployment(settings)) as deployment:
         deployment.upgrade(dimension)
         with deployment.connect() as database:
-            yield _administration(database)
+            check_database(database, model_id, dimension)
+            regions = RegionStore(database)
+            given = settings.search.threshold
+            thresholds = Thresholds(regions, manifest.threshold if given is None else given)
+            yield Records(_administration(database), Regions(Gallery(database, model_id), regions, thresholds))
 
 
 def _state(database: Database, manifest: PackManifest) -> str:

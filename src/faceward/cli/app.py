@@ -10,15 +10,18 @@ from typer.core import TyperGroup
 
 from faceward.cli import output
 from faceward.cli.audit import audit_recall
+from faceward.cli.clients import clients_app
 from faceward.cli.database import database_app
 from faceward.cli.demo import demo
 from faceward.cli.doctor import doctor
 from faceward.cli.enroll import enroll, enroll_dir
 from faceward.cli.import_sqlite import import_sqlite
 from faceward.cli.invocation import Invocation
+from faceward.cli.keys import keys_app
 from faceward.cli.models import models_app
-from faceward.cli.people import people_app, regions
+from faceward.cli.people import people_app
 from faceward.cli.recognize import recognize, verify
+from faceward.cli.regions import regions_app
 from faceward.cli.serve import serve
 from faceward.errors import FacewardError
 
@@ -61,7 +64,9 @@ def build_app() -> typer.Typer:
     app.command("recognize")(recognize)
     app.command("verify")(verify)
     app.add_typer(people_app(), name="people")
-    app.command("regions")(regions)
+    app.add_typer(regions_app(), name="regions")
+    app.add_typer(clients_app(), name="clients")
+    app.add_typer(keys_app(), name="keys")
     app.add_typer(models_app(), name="models")
     app.add_typer(database_app(), name="db")
     app.command("serve")(serve)

@@ -11,6 +11,9 @@ import typer
 from faceward.cli import output
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+    from faceward.factory import Records
     from faceward.service import FaceService
     from faceward.settings import Settings
     from faceward.vision import PackManifest
@@ -35,6 +38,13 @@ class Invocation:
         with output.download_bar("Fetching the models") as download:
             pack_store(settings, download.tell).get(settings.model.pack, progress=download.progress)
         return open_service(settings, notify=output.tell)
+
+    def open_records(self) -> AbstractContextManager[Records]:
+        """Clients, keys and regions; no model is fetched or loaded."""
+        from faceward.factory import open_records
+
+        settings = self.settings()
+        return open_records(settings, manifest_in_use(settings))
 
 
 def invocation(ctx: typer.Context) -> Invocation:

@@ -19,6 +19,14 @@ Largest: TypeAlias = Annotated[
     bool,
     typer.Option("--largest", help="Of a photo that shows several faces, take the largest instead of refusing it."),
 ]
+OwnThreshold: TypeAlias = Annotated[
+    float | None, typer.Option("--threshold", help="Its own similarity from which on a face is a match, -1 to 1.")
+]
+NewThreshold: TypeAlias = Annotated[
+    float | None,
+    typer.Argument(metavar="[THRESHOLD]", help="The similarity from which on a face is a match, -1 to 1."),
+]
+ClearThreshold: TypeAlias = Annotated[bool, typer.Option("--clear", help="Have no threshold of its own.")]
 Threshold: TypeAlias = Annotated[
     float | None,
     typer.Option(
@@ -31,3 +39,10 @@ PersonId: TypeAlias = Annotated[
 Images: TypeAlias = Annotated[
     list[Path], typer.Argument(metavar="IMAGE...", help="Photos: JPEG, PNG, WebP or BMP.", show_default=False)
 ]
+
+
+def new_threshold(value: float | None, clear: bool) -> float | None:
+    """Of a command that sets a threshold, or clears it."""
+    if (value is None) != clear:
+        raise typer.BadParameter("give a threshold, or --clear", param_hint="THRESHOLD")
+    return value

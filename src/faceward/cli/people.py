@@ -1,4 +1,4 @@
-"""`faceward people` and `faceward regions`: who is enrolled where."""
+"""`faceward people`: who is enrolled where."""
 
 from __future__ import annotations
 
@@ -130,22 +130,6 @@ def delete(
         output.print_json({"person_id": person_id, "faces_deleted": faces})
     else:
         output.say(f"Deleted person {person_id} and {faces} photos.")
-
-
-def regions(ctx: typer.Context, client: Client = None, as_json: AsJson = False) -> None:
-    """List the regions of a client, with their people and photos."""
-    with invocation(ctx).open_service() as service:
-        found = service.list_regions(client_id=client)
-    if as_json:
-        output.print_json({"regions": found})
-        return
-    if not found:
-        output.tell("This client has no region yet; enrolling a person makes one.")
-        return
-    table = output.new_table("region", "people", "photos", "made", right=("people", "photos"))
-    for region in found:
-        table.add_row(region.name, str(region.persons), str(region.faces), output.when(region.created_at))
-    output.print_table(table)
 
 
 def _print_person(person: Person) -> None:

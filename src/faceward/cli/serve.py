@@ -43,7 +43,7 @@ def serve(
     """Serve the REST API. The first start on a database makes an admin key and shows it once."""
     from faceward.api.opening import log_to
     from faceward.api.serving import serve as run
-    from faceward.factory import open_administration, pack_store
+    from faceward.factory import open_records, pack_store
     from faceward.vision import fetch_sample_photos
 
     given = invocation(ctx)
@@ -62,11 +62,10 @@ def serve(
     with output.download_bar("Fetching the models") as download:
         pack_store(settings, download.tell).get(settings.model.pack, progress=download.progress)
         photos = fetch_sample_photos(settings.home, download.progress, notify=download.tell) if trial else {}
-    dimension = manifest_in_use(settings).embedding.dimension
     # Open for as long as the service runs: the embedded server stays up for all of its processes.
-    with open_administration(settings, dimension) as administration:
-        first = administration.ensure_first_key(settings.api.first_key)
-        key = _trial_key(administration) if trial else None
+    with open_records(settings, manifest_in_use(settings)) as records:
+        first = records.administration.ensure_first_key(settings.api.first_key)
+        key = _trial_key(records.administration) if trial else None
 
         def announce(url: str) -> None:
             if first is not None and settings.api.first_key is None:

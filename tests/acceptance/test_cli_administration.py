@@ -1,0 +1,168 @@
+"""Clients, keys and regions at the command line."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from command_line import CommandLine
+
+from faceward.administration import Administration
+from faceward.errors import UnauthenticatedError
+from faceward.store.api_keys import KeyStore
+from faceward.store.clients import ClientStore
+from faceward.store.database import Database
+from faceward.types import ApiKey
+
+KEY = re.compile(r"fw_[a-z0-9]{12}_[A-Za-z0-9_-]{43}")
+
+
+@pytest.fixture
+def acme(faceward: CommandLine) -> str:
+    faceward.succeeds("clients", "create", "acme", "--name", "Acme Ltd")
+    return "acme"
+
+
+def opens(config: Path, secret: str) -> ApiKey | None:
+    """The key that the text is of, or None where it is refused."""
+    with Database(json.loads(config.read_text())["database"]["url"]) as database:
+        try:
+            return Administration(ClientStore(database), KeyStore(database)).authenticate(secret)
+        except UnauthenticatedError:
+            return None
+
+
+def test_clients_are_made_and_listed(faceward: CommandLine, acme: str) -> None:
+    made = faceward.succeeds("clients", "create", "globex", "--threshold", "0.4", "--json").json
+    assert (made["client_id"], made["name"], made["threshold"]) == ("globex", "globex", 0.4)
+    listed = faceward.succeeds("clients", "list").stdout
+    assert "Acme Ltd" in listed
+    assert "0.4" in listed
+    page = faceward.succeeds("clients", "list", "--limit", "1", "--json").json
+    assert [client["client_id"] for client in page["clients"]] == ["acme"]
+    rest = faceward.succeeds("clients", "list", "--after", page["next_after"], "--json").json
+    assert [client["client_id"] for client in rest["clients"]] == ["globex"]
+    assert "the next page with --after acme" in faceward.succeeds("clients", "list", "--limit", "1").stderr
+    assert "Client 'acme' exists already" in faceward.fails("clients", "create", "acme")
+
+
+def test_no_client_yet(faceward: CommandLine) -> None:
+    assert "There is no client yet" in faceward.succeeds("clients", "list").stderr
+
+
+def test_a_clients_threshold_is_set_and_cleared(faceward: CommandLine, acme: str) -> None:
+    def threshold() -> float | None:
+        (client,) = faceward.succeeds("clients", "list", "--json").json["clients"]
+        value: float | None = client["threshold"]
+        return value
+
+    assert "is 0.45 now" in faceward.succeeds("clients", "set-threshold", acme, "0.45").stdout
+    assert threshold() == 0.45
+    assert "no threshold of its own" in faceward.succeeds("clients", "set-threshold", acme, "--clear").stdout
+    assert threshold() is None
+    assert "give a threshold, or --clear" in faceward.misused("clients", "set-threshold", acme)
+    assert "give a threshold, or --clear" in faceward.misused("clients", "set-threshold", acme, "0.4", "--clear")
+    assert "threshold = 1.5" in faceward.fails("clients", "set-threshold", acme, "1.5")
+    assert "Client 'nobody' does not exist" in faceward.fails("clients", "set-threshold", "nobody", "0.4")
+
+
+def test_a_key_is_shown_once_and_works(faceward: CommandLine, config: Path, acme: str) -> None:
+    made = faceward.succeeds(
+        "keys", "create", "--client", acme, "--role", "recognizer", "--region", "A", "--name", "Gate 3"
+    )
+    secret = made.stdout.strip()
+    assert KEY.fullmatch(secret), "nothing but the key on stdout, so that a script can take it"
+    assert "shown this once" in made.stderr
+    key = opens(config, secret)
+    assert key is not None
+    assert (key.client_id, key.role, key.regions, key.name) == (acme, "recognizer", ("A",), "Gate 3")
+    listed = faceward.succeeds("keys", "list", "--client", acme).stdout
+    assert f"fw_{key.prefix}" in listed
+    assert secret not in listed
+    assert all(word in listed for word in ("Gate 3", "recognizer", "valid", "never"))
+    as_json = faceward.succeeds("keys", "list", "--client", acme, "--json")
+    assert secret.rsplit("_", 1)[1] not in as_json.stdout
+    assert as_json.json["keys"][0]["regions"] == ["A"]
+    assert "no key yet" in faceward.succeeds("keys", "list").stderr
+
+
+def test_a_key_is_rotated_and_revoked(faceward: CommandLine, config: Path, acme: str) -> None:
+    made = faceward.succeeds(
+        "keys",
+        "create",
+        "--client",
+        acme,
+        "--role",
+        "manager",
+        "--expires",
+        "2999-01-31",
+        "--rate-limit",
+        "5",
+        "--json",
+    ).json
+    assert (made["expires_at"], made["rate_limit"], made["client_id"]) == ("2999-01-31T00:00:00+00:00", 5.0, acme)
+    rotated = faceward.succeeds("keys", "rotate", made["id"], "--client", acme).stdout.strip()
+    assert opens(config, made["secret"]) is None
+    assert opens(config, rotated) is not None
+    assert f"Key {made['id']} does not exist for this client" in faceward.fails("keys", "revoke", made["id"])
+    assert "is revoked" in faceward.succeeds("keys", "revoke", made["id"], "--client", acme).stdout
+    assert opens(config, rotated) is None
+    assert "revoked" in faceward.succeeds("keys", "list", "--client", acme).stdout
+    assert "can't be rotated" in faceward.fails("keys", "rotate", made["id"], "--client", acme)
+    assert faceward.succeeds("keys", "revoke", made["id"], "--client", acme, "--json").json["revoked_at"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--role", "recognizer", "--expires", "2020-01-01"), "in the future"),
+        (("--role", "recognizer", "--rate-limit", "0"), "rate_limit = 0"),
+        (("--role", "recognizer", "--region", " A"), "region = ' A'"),
+        (("--role", "recognizer", "--client", "nobody"), "Client 'nobody' does not exist"),
+    ],
+)
+def test_a_key_that_makes_no_sense_is_refused(
+    faceward: CommandLine, acme: str, options: tuple[str, ...], message: str
+) -> None:
+    assert message in faceward.fails("keys", "create", "--client", acme, *options)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ((), "Missing option '--role'"),
+        (("--role", "root"), "'root' is not one of"),
+        (("--role", "admin", "--expires", "soon"), "'soon' is no time; write it as 2030"),
+    ],
+)
+def test_a_wrong_way_to_make_a_key(faceward: CommandLine, options: tuple[str, ...], message: str) -> None:
+    assert message in faceward.misused("keys", "create", *options)
+
+
+def test_regions_are_made_renamed_and_deleted(faceward: CommandLine) -> None:
+    assert "is there now" in faceward.succeeds("regions", "create", "A", "--client", "acme").stdout
+    made = faceward.succeeds("regions", "create", "B", "--client", "acme", "--threshold", "0.4", "--json").json
+    assert (made["name"], made["threshold"], made["persons"]) == ("B", 0.4, 0)
+    assert "Region 'A' exists already" in faceward.fails("regions", "create", "A", "--client", "acme")
+    renamed = faceward.succeeds("regions", "rename", "A", "Z", "--client", "acme")
+    assert "Region A is named Z now, with 0 people." in renamed.stdout
+    assert "is 0.35 now" in faceward.succeeds("regions", "set-threshold", "Z", "0.35", "--client", "acme").stdout
+    assert "0.35" in faceward.succeeds("regions", "--client", "acme").stdout
+    cleared = faceward.succeeds("regions", "set-threshold", "Z", "--clear", "--client", "acme", "--json").json
+    assert (cleared["name"], cleared["threshold"]) == ("Z", None)
+    assert "Regions that do: B, Z" in faceward.fails("regions", "delete", "A", "--client", "acme")
+    assert "Deleted region Z" in faceward.succeeds("regions", "delete", "Z", "--client", "acme").stdout
+    assert faceward.succeeds("regions", "delete", "B", "--client", "acme", "--json").json == {"region": "B"}
+    assert faceward.succeeds("regions", "--client", "acme", "--json").json == {"regions": []}
+
+
+def test_a_region_with_people_is_not_deleted(faceward: CommandLine, enrolled: int) -> None:
+    assert "has people in it (1)" in faceward.fails("regions", "delete", "A")
+    assert "with 1 people" in faceward.succeeds("regions", "rename", "A", "B").stdout
+    assert faceward.succeeds("people", "show", enrolled, "--json").json["region"] == "B"
+
+
+def test_options_of_a_region_stand_after_its_command(faceward: CommandLine) -> None:
+    assert "give --client and --json after create" in faceward.misused("regions", "--client", "acme", "create", "A")
