@@ -97,6 +97,9 @@ def threshold(value: Threshold) -> http.ThresholdOut:
 
 
 def recognized(value: FaceMatch) -> http.RecognizedFace:
+    named = value.candidates
+    if value.rival is not None and value.rival not in named:  # it is why there is no match: to be seen with any top_k
+        named += (value.rival,)
     return http.RecognizedFace(
         box=box(value.face.box),
         confidence=round(value.face.confidence, 4),
@@ -105,7 +108,7 @@ def recognized(value: FaceMatch) -> http.RecognizedFace:
         reason=value.reason,
         threshold=threshold(value.threshold),
         match=candidate(value.match) if value.match is not None and value.decision == "match" else None,
-        candidates=[candidate(each) for each in value.candidates],
+        candidates=[candidate(each) for each in named],
     )
 
 
