@@ -13,7 +13,7 @@ import threading
 import time
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -375,6 +375,14 @@ def test_what_nobody_foresaw_does_not_end_the_work(office: Office) -> None:
     with contextlib.closing(office.runner(FaultyQueue(office.database, office.jobs))) as runner:
         runner.start()
         assert office.until(job, lambda found: found.finished).state == "succeeded"
+
+
+def test_a_disk_without_room_fails_the_import_and_says_so(office: Office, tmp_path: Path) -> None:
+    job = office.send("embeddings", line(1).encode())
+    office.runner(settings=replace(QUICK, spool=tmp_path / "absent", retry_seconds=(0.001, 0.01))).run_next()
+    failed = office.job(job)
+    assert (failed.state, failed.error_code) == ("failed", "overloaded")
+    assert "imports.spool" in (failed.error_message or "")
 
 
 def test_a_runner_wakes_for_news(office: Office) -> None:

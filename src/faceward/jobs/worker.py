@@ -20,6 +20,7 @@ from faceward.errors import (
     FacewardError,
     JobLostError,
     ModelMismatchError,
+    OverloadedError,
     PoolExhaustedError,
     StoreError,
 )
@@ -69,6 +70,7 @@ class JobRunner:
         self._stopping = threading.Event()
         self._work = threading.Condition()
         self._news = 0
+        self._running = 0
         self._threads: dict[int, threading.Thread] = {}
         self._swept: float | None = None
         self._jitter = random.Random()
@@ -98,13 +100,24 @@ class JobRunner:
         """Whether it looks for work, or is at it."""
         return not self._stopping.is_set() and any(thread.is_alive() for thread in self._threads.values())
 
+    @property
+    def running(self) -> int:
+        """Jobs under way in this process."""
+        return self._running
+
     def run_next(self) -> bool:
         """Run one job on this thread, if there is one; False where there is none. Raises StoreError where it can't look."""
         self._sweep()
         job = self._queue.claim()
         if job is None:
             return False
-        _JobRun(self._service, self._queue, self._presence, self._settings, job, self._stopping).run()
+        with self._work:
+            self._running += 1
+        try:
+            _JobRun(self._service, self._queue, self._presence, self._settings, job, self._stopping).run()
+        finally:
+            with self._work:
+                self._running -= 1
         return True
 
     def _start_thread(self, number: int, failures: int) -> None:
@@ -187,15 +200,14 @@ class _JobRun:
         another worker tries.
         """
         failures, done = 0, -1
-        while True:
+        while not self._stopping.is_set():
             try:
                 self._attempt()
             except JobLostError:
                 return
             except _ClosingError:
-                self._give_back()
-                return
-            except (StoreError, BusyError) as exc:
+                break
+            except (StoreError, BusyError, OverloadedError) as exc:
                 failures = 1 if self._job.done > done else failures + 1
                 done = self._job.done
                 if failures >= _MOST_ATTEMPTS and not isinstance(exc, _OUTAGES):
@@ -207,6 +219,7 @@ class _JobRun:
                 return
             else:
                 return
+        self._give_back()
 
     def _attempt(self) -> None:
         self._job = self._queue.reload(self._job)
@@ -236,11 +249,18 @@ class _JobRun:
 
     @contextlib.contextmanager
     def _payload(self) -> Iterator[BinaryIO]:
-        with tempfile.TemporaryFile(prefix="faceward-import-", dir=self._settings.spool) as file:
-            for piece in self._queue.payload(self._job):
-                self._tick()
-                file.write(piece)
-            file.seek(0)
+        with contextlib.ExitStack() as opened:
+            try:
+                file = opened.enter_context(tempfile.TemporaryFile(prefix="faceward-import-", dir=self._settings.spool))
+                for piece in self._queue.payload(self._job):
+                    self._tick()
+                    file.write(piece)
+                file.seek(0)
+            except OSError as exc:
+                raise OverloadedError(
+                    f"The upload of {self._job.bytes} bytes can't be kept while it is imported: {exc.strerror}. Make room "
+                    "in the directory of imports.spool, and send it again."
+                ) from exc
             yield file
 
     def _tick(self) -> None:

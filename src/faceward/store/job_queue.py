@@ -84,8 +84,8 @@ class JobQueue:
         with self._database.unscoped() as tx:
             tx.exec_driver_sql(EVERY_JOB)
             found = tx.exec_driver_sql(
-                f"SELECT client_id, id FROM jobs j WHERE {_WAITING} ORDER BY ("
-                "SELECT max(s.started_at) FROM jobs s WHERE s.client_id = j.client_id) NULLS FIRST, id LIMIT %s",
+                f"SELECT client_id, id FROM (SELECT client_id, min(id) AS id FROM jobs WHERE {_WAITING} GROUP BY client_id) j "
+                "ORDER BY (SELECT max(s.started_at) FROM jobs s WHERE s.client_id = j.client_id) NULLS FIRST, id LIMIT %s",
                 (_AT_ONCE,),
             ).all()
         for client_id, job_id in found:

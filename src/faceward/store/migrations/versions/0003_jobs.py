@@ -50,7 +50,7 @@ def upgrade() -> None:
         """
     )
     op.execute(
-        "CREATE INDEX idx_job_open ON jobs (state, id) INCLUDE (lease_until) "
+        "CREATE INDEX idx_job_open ON jobs (client_id, id) INCLUDE (state, lease_until) "
         "WHERE state IN ('receiving', 'queued', 'running')"
     )
     op.execute("CREATE INDEX idx_job_started ON jobs (client_id, started_at)")
