@@ -20,6 +20,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 ELSEWHERE = {
     "make test": "runs this test",
     "make demo": "tests/acceptance/test_demo.py and test_make.py",
+    "make serve": "tests/acceptance/test_serve.py",
     "./setup_postgres.sh --host localhost --port 5432": "tests/acceptance/setup_postgres",
 }
 """Commands that other tests run, since they need another machine than this test's."""
