@@ -42,6 +42,16 @@ def test_json_holds_what_was_found_of_each_photo(
     assert [bool(each["match"]) for each in answer[1]["faces"]] == [False, True]  # the largest first
 
 
+def test_two_who_look_alike_are_both_named(faceward: CommandLine, photos: dict[str, Path], enrolled: int) -> None:
+    faceward.succeeds("enroll", photos["obama.jpg"], "--name", "His Twin", "--region", "B")
+    call = ("recognize", photos["obama2.jpg"], "--region", "A", "--region", "B")
+    assert "Barack Obama, or else His Twin" in faceward.succeeds(*call).stdout
+    (face,) = faceward.succeeds(*call, "--json").json[0]["faces"]
+    assert (face["decision"], face["match"]["person_id"], face["rival"]["name"]) == ("ambiguous", enrolled, "His Twin")
+    assert face["threshold"]["source"] == "pack"
+    assert "too little to tell" in face["reason"]
+
+
 def test_the_threshold_decides(faceward: CommandLine, photos: dict[str, Path], enrolled: int) -> None:
     def matched(threshold: str) -> bool:
         call = ("recognize", photos["obama2.jpg"], "--region", "A", "--threshold", threshold, "--json")

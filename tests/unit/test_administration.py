@@ -25,9 +25,12 @@ from faceward.errors import (
     UnknownKeyError,
 )
 from faceward.store.api_keys import KeyStore
+from faceward.store.bulk import BulkWriter, NewPerson
 from faceward.store.clients import ClientStore
 from faceward.store.database import Database
+from faceward.store.gallery import Gallery
 from faceward.types import ROLES, ApiKey, NewKey, RequestToken
+from synthetic import MODEL, unit
 
 SOON = dt.datetime.now(dt.UTC) + dt.timedelta(days=1)
 FIRST = "fw_abcdefghij01_" + "S3cret-_" * 5 + "abc"
@@ -275,9 +278,18 @@ def test_clients_are_made_listed_and_changed(administration: Administration) -> 
         administration.update_client("nobody", name="x")
 
 
-def test_a_client_comes_with_its_first_region(administration: Administration, gallery: Any) -> None:
+def test_a_client_comes_with_its_first_region(administration: Administration, gallery: Gallery) -> None:
     gallery.create_person("hooli", "A", "Alice", [])
     gallery.create_person("hooli", "B", "Bob", [])
     client = administration.get_client("hooli")
     assert (client.name, client.threshold) == ("hooli", None)
     administration.create_key("hooli", "manager")
+
+
+def test_a_client_comes_with_its_first_import(
+    administration: Administration, database: Database, gallery: Gallery
+) -> None:
+    writer = BulkWriter(database, gallery, MODEL)
+    for external_id in ("1", "2"):
+        assert writer.write("hooli", [NewPerson(external_id, f"region {external_id}", "Alice", (unit(1),))]) == (1, 1)
+    assert administration.get_client("hooli").name == "hooli"

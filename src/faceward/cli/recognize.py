@@ -128,7 +128,11 @@ def _face_as_json(found: FaceMatch) -> dict[str, Any]:
         "landmarks": [[round(float(x), 1), round(float(y), 1)] for x, y in face.landmarks],
         "confidence": face.confidence,
         "quality": face.quality,
+        "decision": found.decision,
+        "reason": found.reason,
+        "threshold": found.threshold,
         "match": found.match,
+        "rival": found.rival,
         "candidates": found.candidates,
     }
 
@@ -149,6 +153,7 @@ def _print_answers(answers: list[tuple[Path, Recognition | ImageError]]) -> None
                 row = ("", "nobody", "", "")
             else:
                 match = found.match
-                row = (str(match.person_id), match.name, match.region, output.percent(match.similarity))
+                name = match.name if found.rival is None else f"{match.name}, or else {found.rival.name}"
+                row = (str(match.person_id), name, match.region, output.percent(match.similarity))
             table.add_row(shown, str(number), *(cell for cell in row))
     output.print_table(table)
