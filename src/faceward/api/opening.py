@@ -49,6 +49,7 @@ def build_app(settings: Settings) -> FastAPI:
             checks=lambda: readiness(core),
             gauges=lambda: refresh(metrics, core, inference, data),
         )
+        core.runner.start()
         return create_app(
             parts,
             AppSettings(
@@ -79,6 +80,7 @@ def refresh(metrics: Metrics, core: Parts, *pools: WorkPool) -> None:
     metrics.set("pool_waiting", {pool.name: pool.waiting for pool in pools})
     metrics.set("pool_running", {pool.name: pool.running for pool in pools})
     metrics.set("database_connections", core.database.pool_status())
+    metrics.set("jobs_running", {"": core.runner.running})
     sketches = [entry for _, entry in core.sketches.cache.entries()]
     metrics.set("sketch_bytes", {"": sum(entry.sketch.nbytes for entry in sketches)})
     metrics.set("sketch_faces", {"": sum(len(entry.sketch) for entry in sketches)})
