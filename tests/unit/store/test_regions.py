@@ -158,6 +158,46 @@ def test_who_enrolls_while_a_region_goes_is_told_so(
     assert gallery.list_persons("acme").persons == ()
 
 
+@pytest.mark.parametrize("change", ["rename", "delete"])
+def test_who_is_being_enrolled_is_waited_for(
+    regions: RegionStore, gallery: Gallery, database_url: str, change: str
+) -> None:
+    regions.create("acme", "A")
+    changes: dict[str, Callable[[], Any]] = {
+        "rename": lambda: regions.update("acme", "A", new_name="B"),
+        "delete": lambda: regions.delete("acme", "A"),
+    }
+    with ThreadPoolExecutor(1) as pool, psycopg.connect(database_url) as enrolling:
+        enrolling.execute("INSERT INTO persons (client_id, region, name) VALUES ('acme', 'A', 'Alice')")
+        running = pool.submit(changes[change])
+        while not running.done() and not waiting(database_url):
+            pass
+        enrolling.commit()
+        if change == "delete":
+            with pytest.raises(RegionNotEmptyError):
+                running.result(timeout=30)
+        else:
+            assert running.result(timeout=30).persons == 1
+    assert [person.name for person in gallery.list_persons("acme").persons] == ["Alice"]
+
+
+def test_a_face_that_is_being_added_is_renamed_with_its_person(
+    regions: RegionStore, gallery: Gallery, database_url: str
+) -> None:
+    person, _ = gallery.create_person("acme", "A", "Alice", [new_face(1)])
+    with ThreadPoolExecutor(1) as pool, psycopg.connect(database_url) as adding:
+        adding.execute("SELECT 1 FROM persons WHERE id = %s FOR SHARE", (person.id,))
+        running = pool.submit(regions.update, "acme", "A", new_name="B")
+        while not running.done() and not waiting(database_url):
+            pass
+        adding.execute(
+            "INSERT INTO face_encodings (client_id, person_id, region, model_id, embedding) "
+            "SELECT client_id, person_id, region, model_id, embedding FROM face_encodings"
+        )
+        adding.commit()
+        assert running.result(timeout=30).faces == 2
+
+
 def waiting(url: str) -> bool:
     with psycopg.connect(url) as connection:
         row = connection.execute("SELECT count(*) FROM pg_locks WHERE NOT granted").fetchone()
