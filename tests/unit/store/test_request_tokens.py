@@ -110,10 +110,11 @@ def test_a_request_that_failed_may_be_sent_again(gallery: Gallery, database_url:
     assert enroll(gallery)[0].name == "Alice"
 
 
-def test_a_request_whose_person_is_deleted_does_not_bring_it_back(gallery: Gallery) -> None:
+def test_a_request_whose_person_is_deleted_does_not_bring_it_back(gallery: Gallery, database_url: str) -> None:
     person, _ = enroll(gallery)
     added = RequestToken(1, "add", b"f")
     gallery.add_faces("acme", person.id, [new_face(2)], request=added)
+    other, _ = gallery.create_person("globex", "A", "Alice", [], request=REQUEST)
     gallery.delete_person("acme", person.id)
     again: tuple[NewFace, ...] = (new_face(2),)
     for repeat in (
@@ -125,6 +126,9 @@ def test_a_request_whose_person_is_deleted_does_not_bring_it_back(gallery: Galle
         with pytest.raises(UnknownPersonError, match=f"Person {person.id} does not exist"):
             repeat()
     assert gallery.list_persons("acme").persons == ()
+    with psycopg.connect(database_url) as connection:
+        left = connection.execute("SELECT resource_id FROM request_tokens ORDER BY client_id").fetchall()
+    assert left == [(None,), (None,), (other.id,)], "tokens of one client's persons are another's never"
 
 
 def test_old_tokens_are_forgotten_with_new_ones(gallery: Gallery, database_url: str) -> None:
