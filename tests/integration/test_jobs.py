@@ -340,24 +340,43 @@ def test_a_cancelled_import_stops_and_the_next_one_runs(office: Office) -> None:
     assert ("A", "e0") in office.people()
 
 
-def test_a_database_that_goes_and_comes_is_waited_for(office: Office, server: EmbeddedServer) -> None:
-    job = office.send("embeddings", lines(1500))
-    with (
-        psycopg.connect(server.url_of("postgres"), autocommit=True) as admin,
-        contextlib.closing(office.runner()) as runner,
-    ):
-        runner.start()
-        office.until(job, lambda found: found.done > 0)
+@contextlib.contextmanager
+def outage(server: EmbeddedServer) -> Iterator[None]:
+    """Nobody reaches the tests' database in the block, and who was connected is not any more."""
+    with psycopg.connect(server.url_of("postgres"), autocommit=True) as admin:
         admin.execute("ALTER DATABASE service ALLOW_CONNECTIONS false")
         try:
-            for _ in range(10):
-                admin.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'service'")
-                time.sleep(0.05)
+            admin.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'service'")
+            yield
         finally:
             admin.execute("ALTER DATABASE service ALLOW_CONNECTIONS true")
+
+
+def test_a_database_that_goes_and_comes_is_waited_for(office: Office, server: EmbeddedServer) -> None:
+    job = office.send("embeddings", lines(1200))
+    with contextlib.closing(office.runner()) as runner:
+        runner.start()
+        office.until(job, lambda found: found.done > 0)
+        with outage(server):
+            time.sleep(0.5)
         done = office.until(job, lambda found: found.finished)
-        assert counts(done) == ("succeeded", 1500, JobProgress(1500, 1500, 1500))
+        assert counts(done) == ("succeeded", 1200, JobProgress(1200, 1200, 1200))
         assert runner.alive
+
+
+def test_a_runner_that_closes_in_an_outage_leaves_its_job_to_the_next(office: Office, server: EmbeddedServer) -> None:
+    """It can give nothing back: the lease runs out."""
+    job = office.send("embeddings", lines(1200))
+    with contextlib.closing(office.runner(JobQueue(office.database, office.jobs, lease=1.0))) as runner:
+        runner.start()
+        office.until(job, lambda found: found.done > 0)
+        with outage(server):
+            time.sleep(0.2)
+            runner.close()
+    with contextlib.closing(office.runner()) as runner:
+        runner.start()
+        done = office.until(job, lambda found: found.finished)
+    assert counts(done) == ("succeeded", 1200, JobProgress(1200, 1200, 1200))
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
