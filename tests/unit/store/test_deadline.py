@@ -94,6 +94,28 @@ def test_a_search_is_cut_off_at_the_deadline(one: Database, database_url: str) -
     assert [candidate.name for candidate in search(one)] == ["Alice"]
 
 
+class InAHurry(FullVectors):
+    """Proposes somebody only where the search has less time than the session gives it."""
+
+    @property
+    def sql(self) -> str:
+        hurry = "(SELECT setting::int FROM pg_settings WHERE name = 'statement_timeout') < 10000"
+        return f"SELECT id, fresh FROM ({super().sql}) proposed WHERE {hurry}"
+
+
+def test_a_search_gets_what_is_left(one: Database) -> None:
+    Gallery(one, MODEL).create_person("acme", "A", "Alice", [new_face(1)])
+
+    def found() -> int:
+        (answer,) = FaceSearch(one).search("acme", ["A"], [unit(1)], [InAHurry(10)], model_id=MODEL, top_k=1)
+        return len(answer.candidates)
+
+    assert found() == 0
+    with deadline(5):
+        assert found() == 1
+    assert found() == 0
+
+
 @pytest.mark.parametrize("ask", [search, shown, lambda database: KeyStore(database).find("x")])
 def test_nothing_is_sent_once_nothing_is_left(one: Database, tmp_path: Path, ask: Callable[[Database], Any]) -> None:
     def late() -> None:
