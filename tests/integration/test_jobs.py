@@ -40,7 +40,7 @@ from faceward.types import Job, JobKind, JobRefusal
 from synthetic import unit
 
 WORKER = Path(__file__).with_name("import_worker.py")
-QUICK = RunnerSettings(poll_seconds=0.02, retry_seconds=(0.02, 0.2))
+QUICK = RunnerSettings(poll_seconds=0.02, retry_seconds=(0.02, 0.2), photos_at_once=25, lines_at_once=50)
 
 
 @dataclass(frozen=True)
@@ -266,14 +266,21 @@ def crowd(faces: Sequence[bytes]) -> bytes:
     return tarred(files)
 
 
+@pytest.fixture(scope="module")
+def undisturbed(service: faceward.FaceService, pool: Database, faces: Sequence[bytes]) -> tuple[Office, Job]:
+    """The crowd, imported by a worker that nothing happens to."""
+    jobs = JobStore(pool)
+    office = Office("undisturbed", service, pool, jobs, Imports(jobs))
+    return office, office.run(office.send("archive", crowd(faces)))
+
+
 @pytest.mark.parametrize("how", ["die-after-storing", ""])
 def test_an_import_goes_on_after_a_sigkill_as_if_nothing_had_been(
-    open_office: Callable[..., Office], faces: Sequence[bytes], service_config: Path, how: str
+    office: Office, undisturbed: tuple[Office, Job], faces: Sequence[bytes], service_config: Path, how: str
 ) -> None:
-    calm, office = open_office(" calm"), open_office(" torn")
+    calm, whole = undisturbed
+    assert counts(whole) == ("partial", 129, JobProgress(129, 60, 120, 3, 6))
     content = crowd(faces)
-    undisturbed = calm.run(calm.send("archive", content))
-    assert counts(undisturbed) == ("partial", 129, JobProgress(129, 60, 120, 3, 6))
     job = office.send("archive", content)
     with subprocess.Popen([sys.executable, str(WORKER), str(service_config), *filter(None, [how])]) as process:
         if not how:
@@ -288,9 +295,9 @@ def test_an_import_goes_on_after_a_sigkill_as_if_nothing_had_been(
     with contextlib.closing(office.runner()) as runner:
         runner.start()
         done = office.until(job, lambda found: found.finished)
-    assert counts(done) == counts(undisturbed)
+    assert counts(done) == counts(whole)
     assert office.people() == calm.people()
-    assert told(office, done) == told(calm, undisturbed)
+    assert told(office, done) == told(calm, whole)
 
 
 @pytest.mark.parametrize("kind", ["archive", "embeddings"])
@@ -305,13 +312,13 @@ def test_a_worker_that_was_thought_dead_doubles_nothing(office: Office, faces: S
             super().report(job, progress, refusals)
 
     files = {f"A/p{number}/1.jpg": face for number, face in enumerate(faces)}
-    job = office.send(kind, zipped(files) if kind == "archive" else lines(700))
+    job = office.send(kind, zipped(files) if kind == "archive" else lines(120))
     with contextlib.closing(office.runner(SlowQueue(office.database, office.jobs, lease=0.0))) as slow:
         slow.start()
         assert stored.wait(60)
         done = office.run(job)
         over.set()
-    total = 40 if kind == "archive" else 700
+    total = 40 if kind == "archive" else 120
     assert counts(done) == ("succeeded", total, JobProgress(total, total, total))
     assert office.job(job) == done
     assert set(office.people().values()) == {1}
@@ -319,22 +326,22 @@ def test_a_worker_that_was_thought_dead_doubles_nothing(office: Office, faces: S
 
 
 def test_a_runner_that_closes_gives_its_job_to_the_next_at_once(office: Office) -> None:
-    job = office.send("embeddings", lines(2000))
+    job = office.send("embeddings", lines(600))
     with contextlib.closing(office.runner()) as runner:
         runner.start()
         office.until(job, lambda found: found.done > 0)
     given_back = office.job(job)
-    assert (given_back.state, given_back.done < 2000) == ("queued", True)
-    assert counts(office.run(job)) == ("succeeded", 2000, JobProgress(2000, 2000, 2000))
+    assert (given_back.state, given_back.done < 600) == ("queued", True)
+    assert counts(office.run(job)) == ("succeeded", 600, JobProgress(600, 600, 600))
 
 
 def test_a_cancelled_import_stops_and_the_next_one_runs(office: Office) -> None:
-    job, following = office.send("embeddings", lines(2000)), office.send("embeddings", line(9999).encode())
+    job, following = office.send("embeddings", lines(600)), office.send("embeddings", line(9999).encode())
     with contextlib.closing(office.runner()) as runner:
         runner.start()
         office.until(job, lambda found: found.done > 0)
         cancelled = office.imports.cancel(job.id, client_id=office.client)
-        assert (cancelled.state, 0 < cancelled.done < 2000) == ("cancelled", True)
+        assert (cancelled.state, 0 < cancelled.done < 600) == ("cancelled", True)
         office.until(following, lambda found: found.state == "succeeded")
     assert office.job(job) == cancelled
     assert ("A", "e0") in office.people()
@@ -353,20 +360,20 @@ def outage(server: EmbeddedServer) -> Iterator[None]:
 
 
 def test_a_database_that_goes_and_comes_is_waited_for(office: Office, server: EmbeddedServer) -> None:
-    job = office.send("embeddings", lines(1200))
+    job = office.send("embeddings", lines(500))
     with contextlib.closing(office.runner()) as runner:
         runner.start()
         office.until(job, lambda found: found.done > 0)
         with outage(server):
             time.sleep(0.5)
         done = office.until(job, lambda found: found.finished)
-        assert counts(done) == ("succeeded", 1200, JobProgress(1200, 1200, 1200))
+        assert counts(done) == ("succeeded", 500, JobProgress(500, 500, 500))
         assert runner.alive
 
 
 def test_a_runner_that_closes_in_an_outage_leaves_its_job_to_the_next(office: Office, server: EmbeddedServer) -> None:
     """It can give nothing back: the lease runs out."""
-    job = office.send("embeddings", lines(1200))
+    job = office.send("embeddings", lines(500))
     with contextlib.closing(office.runner(JobQueue(office.database, office.jobs, lease=1.0))) as runner:
         runner.start()
         office.until(job, lambda found: found.done > 0)
@@ -376,7 +383,7 @@ def test_a_runner_that_closes_in_an_outage_leaves_its_job_to_the_next(office: Of
     with contextlib.closing(office.runner()) as runner:
         runner.start()
         done = office.until(job, lambda found: found.finished)
-    assert counts(done) == ("succeeded", 1200, JobProgress(1200, 1200, 1200))
+    assert counts(done) == ("succeeded", 500, JobProgress(500, 500, 500))
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")

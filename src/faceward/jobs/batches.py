@@ -23,24 +23,21 @@ from faceward.types import Job, JobRefusal
 
 Item: TypeAlias = ArchivedPhoto | EmbeddingLine | JobRefusal
 
-_MOST_PHOTOS = 64
 _MOST_BYTES = 32 * 1024 * 1024
-_MOST_LINES = 500
 
 
-def batches(items: Iterator[Item], until: int | None = None) -> Iterator[list[Item]]:
-    """Lists of items that are worked on together. until: where the first one ends, for it was begun before."""
+def batches(items: Iterator[Item], most: int, until: int | None = None) -> Iterator[list[Item]]:
+    """Lists of items that are worked on together, at most `most` and 32 MiB of photos, or one.
+
+    until: where the first one ends, for it was begun before.
+    """
     batch: list[Item] = []
     size = 0
     for item in items:
         batch.append(item)
         size += len(item.data) if isinstance(item, ArchivedPhoto) else 0
-        if until is not None:
-            full = item.position + 1 >= until
-        else:
-            most = _MOST_PHOTOS if isinstance(item, ArchivedPhoto) else _MOST_LINES
-            full = len(batch) >= most or size >= _MOST_BYTES
-        if full:
+        full = len(batch) >= most or size >= _MOST_BYTES
+        if full if until is None else item.position + 1 >= until:
             yield batch
             batch, size, until = [], 0, None
     if batch:

@@ -40,14 +40,16 @@ _SWEEP_SECONDS = 300.0
 @dataclass(frozen=True, slots=True)
 class RunnerSettings:
     """threads: jobs run at once, 0 for none. photo_workers: photos analysed at once in each. poll_seconds: between looks
-    for work. retry_seconds: the first and the longest pause after a failure of the database. spool: a directory for
-    uploads under way; None takes the system's.
+    for work. retry_seconds: the first and the longest pause after a failure of the database. photos_at_once,
+    lines_at_once: of a batch. spool: a directory for uploads under way; None takes the system's.
     """
 
     threads: int = 1
     photo_workers: int = 1
     poll_seconds: float = 1.0
     retry_seconds: tuple[float, float] = (0.2, 30.0)
+    photos_at_once: int = 64
+    lines_at_once: int = 500
     spool: Path | None = None
     archives: ArchiveLimits = field(default_factory=ArchiveLimits)
     lines: LineLimits = field(default_factory=LineLimits)
@@ -230,7 +232,8 @@ class _JobRun:
             intent = self._queue.intent(self._job)
             progress = JobProgress.of(self._job)
             until = None if intent is None else intent.until
-            for batch in batches(reader.items(progress.done), until):
+            most = self._settings.photos_at_once if self._job.kind == "archive" else self._settings.lines_at_once
+            for batch in batches(reader.items(progress.done), most, until):
                 self._tick()
                 progress = self._batches.store(batch, progress, intent)
                 intent = None
