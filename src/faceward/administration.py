@@ -47,6 +47,7 @@ _PREFIX_ALPHABET = string.ascii_lowercase + string.digits
 _NO_PREFIX = "-"
 """No key has it: what is no key at all is looked up like a wrong one."""
 
+_LEAST_RATE = 0.001
 _MOST_RATE = 1_000_000.0
 
 
@@ -240,8 +241,8 @@ def _check_expiry(value: object) -> dt.datetime | None:
 def _check_rate(value: object) -> float | None:
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= _MOST_RATE:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not _LEAST_RATE <= value <= _MOST_RATE:
         raise InvalidValueError(
-            "rate_limit", value, "a number of requests a second above 0, or nothing for the default"
+            "rate_limit", value, f"requests a second, {_LEAST_RATE} to {_MOST_RATE}, or nothing for the default"
         )
     return float(value)

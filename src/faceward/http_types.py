@@ -52,6 +52,15 @@ def _utc(value: dt.datetime) -> dt.datetime:
     return value.astimezone(dt.UTC)
 
 
+def _not_null(value: Any) -> Any:
+    if value is None:
+        raise ValueError("it can't be cleared; leave it out to keep what it is")
+    return value
+
+
+LINE = r"^[^\s\x00-\x1f\x7f-\x9f]([^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f])?$"
+"""For readers of the document: no control characters, no white space at the ends. The service itself says which it is."""
+
 Image = Annotated[
     bytes,
     BeforeValidator(_image_bytes),
@@ -60,37 +69,62 @@ Image = Annotated[
         {"type": "string", "format": "byte", "description": "The image file: base64 in JSON, a file in a form."}
     ),
 ]
-Region = Annotated[str, Field(min_length=1, max_length=MAX_REGION, description="A site of the client.", examples=["A"])]
+Region = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=MAX_REGION,
+        description="A site of the client.",
+        examples=["A"],
+        json_schema_extra={"pattern": LINE},
+    ),
+]
+_REGION: dict[str, Any] = {"type": "string", "minLength": 1, "maxLength": MAX_REGION, "pattern": LINE}
 Regions = Annotated[
     list[Region],
     BeforeValidator(_listed),
     Field(min_length=1, max_length=MAX_REGIONS),
     WithJsonSchema(
         {
-            "anyOf": [
-                {"type": "string", "minLength": 1, "maxLength": MAX_REGION},
-                {
-                    "type": "array",
-                    "items": {"type": "string", "minLength": 1, "maxLength": MAX_REGION},
-                    "minItems": 1,
-                    "maxItems": MAX_REGIONS,
-                },
-            ],
-            "description": "The region, or several, that are searched.",
+            "anyOf": [_REGION, {"type": "array", "items": _REGION, "minItems": 1, "maxItems": MAX_REGIONS}],
+            "description": "The region, or several, that are searched. In a form the field may come several times.",
             "examples": ["A"],
         }
     ),
 ]
 Similarity = Annotated[float, Field(ge=-1, le=1, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
-Name = Annotated[str, Field(min_length=1, max_length=MAX_NAME, examples=["Alice"])]
-ClientId = Annotated[str, Field(min_length=1, max_length=MAX_CLIENT_ID, examples=["client_123"])]
-Description = Annotated[str, Field(max_length=MAX_DESCRIPTION)]
+Name = Annotated[str, Field(min_length=1, max_length=MAX_NAME, examples=["Alice"], json_schema_extra={"pattern": LINE})]
+ClientId = Annotated[
+    str,
+    Field(min_length=1, max_length=MAX_CLIENT_ID, examples=["client_123"], json_schema_extra={"pattern": LINE}),
+]
+Description = Annotated[
+    str, Field(max_length=MAX_DESCRIPTION, json_schema_extra={"pattern": r"^[^\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]*$"})
+]
 ExternalId = Annotated[
-    str, Field(min_length=1, max_length=MAX_EXTERNAL_ID, description="Your own number of the person.")
+    str,
+    Field(
+        min_length=1,
+        max_length=MAX_EXTERNAL_ID,
+        description="Your own number of the person.",
+        examples=["E-1042"],
+        json_schema_extra={"pattern": LINE},
+    ),
 ]
 RowId = Annotated[int, Field(ge=1, le=2**63 - 1)]
 Time = Annotated[dt.datetime, AfterValidator(_utc)]
+
+# Of a change: left out, it stays; null is refused.
+NewName = Annotated[
+    str | None,
+    BeforeValidator(_not_null),
+    Field(min_length=1, max_length=MAX_NAME),
+    WithJsonSchema({"type": "string", "minLength": 1, "maxLength": MAX_NAME, "pattern": LINE}),
+]
+NewRegion = Annotated[
+    str | None, BeforeValidator(_not_null), Field(min_length=1, max_length=MAX_REGION), WithJsonSchema(_REGION)
+]
 
 
 class Sent(BaseModel):
@@ -122,7 +156,7 @@ class PersonCreate(Sent):
 class PersonPatch(Sent):
     """What is given is changed; null clears a description or an external id."""
 
-    name: Name | None = None
+    name: NewName = None
     description: Description | None = None
     external_id: ExternalId | None = None
 
@@ -146,7 +180,7 @@ class RegionCreate(Sent):
 class RegionPatch(Sent):
     """name: its new name. threshold: null takes the client's again."""
 
-    name: Region | None = None
+    name: NewRegion = None
     threshold: Similarity | None = None
 
 
@@ -195,9 +229,9 @@ class ClientCreate(Sent):
 
 
 class ClientPatch(Sent):
-    """What is given is changed; null clears it."""
+    """What is given is changed; a threshold of null takes the model pack's again."""
 
-    name: Name | None = None
+    name: NewName = None
     threshold: Similarity | None = None
 
 
@@ -212,7 +246,7 @@ class KeyCreate(Sent):
     regions: Annotated[list[Region], Field(min_length=1, max_length=MAX_REGIONS)] | None = None
     name: Name | None = None
     expires_at: Time | None = None
-    rate_limit: Annotated[float, Field(gt=0, le=1_000_000, allow_inf_nan=False)] | None = None
+    rate_limit: Annotated[float, Field(ge=0.001, le=1_000_000, allow_inf_nan=False)] | None = None
 
 
 # Answers

@@ -458,7 +458,7 @@ def check_threshold(value: object) -> float:
     number = float(value)
     if not -1.0 <= number <= 1.0:  # NaN fails this too
         raise InvalidValueError("threshold", value, "a number from -1 to 1")
-    return number
+    return 0.0 if abs(number) < 1e-30 else number  # the tables hold 32 bits, which have nothing between these and 0
 
 
 def check_share(field_name: str, value: object) -> float:

@@ -74,11 +74,17 @@ def request_body(model: type[BaseModel], *, images: bool = False) -> dict[str, A
 
 
 def form_schema(model: type[BaseModel]) -> dict[str, Any]:
-    """The model's schema as a form has it: its images are files."""
+    """The model's schema as a form has it: its images are files, and nothing is null."""
     schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
     schema.pop("$defs", None)
     for name, each in schema["properties"].items():
-        if each.get("format") == "byte" or any(part.get("format") == "byte" for part in each.get("anyOf", [])):
+        if each.get("default", ...) is None:
+            del each["default"]
+        match each.get("anyOf"):
+            case [only, {"type": "null"}]:
+                del each["anyOf"]
+                each |= only
+        if each.get("format") == "byte":
             schema["properties"][name] = {"type": "string", "format": "binary"}
         elif each.get("items", {}).get("format") == "byte":
             each["items"] = {"type": "string", "format": "binary"}

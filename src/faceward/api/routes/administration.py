@@ -4,24 +4,37 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Path, Query
+from fastapi import APIRouter, Depends, Query
 
 from faceward import http_types as http
 from faceward.api import answers
 from faceward.api.authentication import parse_cursor
 from faceward.api.openapi import ALWAYS, IDEMPOTENT, WITH_BODY, refusals
 from faceward.api.parts import Admin, Manager, Recognizer, Work
-from faceward.api.routes.common import Cursor, Limit, RowId, next_cursor
+from faceward.api.routes.common import ClientName, Cursor, Limit, RowId, next_cursor
 from faceward.api.uploads import body_of, request_body
 from faceward.errors import RoleNotAllowedError
-from faceward.types import ROLES
+from faceward.types import MAX_CLIENT_ID, ROLES
 
 router = APIRouter(prefix="/v1", tags=["administration"], responses=refusals(*ALWAYS))
 
-# A path, since the name of a client may hold a slash.
-ClientName = Annotated[str, Path(min_length=1, max_length=100)]
 KeyClient = Annotated[
-    str | None, Query(max_length=100, description="Another client's keys, for admins; left out: the key's own client.")
+    str | None,
+    Query(
+        min_length=1,
+        max_length=MAX_CLIENT_ID,
+        description="Another client's keys, for admins; left out: the key's own client.",
+        json_schema_extra={"pattern": http.LINE},
+    ),
+]
+ClientCursor = Annotated[
+    str | None,
+    Query(
+        min_length=1,
+        max_length=MAX_CLIENT_ID,
+        description="The `next` of the page before: a client's id.",
+        json_schema_extra={"pattern": http.LINE},
+    ),
 ]
 
 _ABILITIES = {
@@ -47,7 +60,7 @@ async def get_me(work: Recognizer) -> http.Me:
 
 
 @router.get("/clients")
-async def list_clients(work: Admin, cursor: Cursor = None, limit: Limit = 100) -> http.ClientPage:
+async def list_clients(work: Admin, cursor: ClientCursor = None, limit: Limit = 100) -> http.ClientPage:
     """All clients by id."""
     page = await work.ask(lambda: work.parts.administration.list_clients(after=cursor, limit=limit))
     return http.ClientPage(items=[answers.client(each) for each in page.clients], next=page.next_after)

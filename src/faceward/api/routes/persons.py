@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Response
 
@@ -13,9 +13,13 @@ from faceward.api.openapi import ALWAYS, IDEMPOTENT, WITH_BODY, refusals
 from faceward.api.parts import Enroller, EnrollerOfImages, Recognizer
 from faceward.api.routes.common import Cursor, Limit, RowId, next_cursor
 from faceward.api.uploads import body_of, request_body
-from faceward.types import Person
+from faceward.types import MAX_EXTERNAL_ID, MAX_NAME, MAX_REGION, Person
 
 router = APIRouter(prefix="/v1/persons", tags=["persons"], responses=refusals(*ALWAYS))
+
+
+def _text(longest: int) -> Any:
+    return Query(min_length=1, max_length=longest, json_schema_extra={"pattern": http.LINE})
 
 
 @router.post(
@@ -48,9 +52,9 @@ async def create_person(
 @router.get("")
 async def list_persons(
     work: Recognizer,
-    region: Annotated[str | None, Query(max_length=50)] = None,
-    name_prefix: Annotated[str | None, Query(max_length=255)] = None,
-    external_id: Annotated[str | None, Query(max_length=255)] = None,
+    region: Annotated[str | None, _text(MAX_REGION)] = None,
+    name_prefix: Annotated[str | None, _text(MAX_NAME)] = None,
+    external_id: Annotated[str | None, _text(MAX_EXTERNAL_ID)] = None,
     cursor: Cursor = None,
     limit: Limit = 100,
 ) -> http.PersonPage:

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Path, Response
+from fastapi import APIRouter, Depends, Response
 
 from faceward import http_types as http
 from faceward.api import answers
 from faceward.api.openapi import ALWAYS, WITH_BODY, refusals
 from faceward.api.parts import Manager, Recognizer
+from faceward.api.routes.common import RegionName
 from faceward.api.uploads import body_of, request_body
 from faceward.types import RegionSummary
 
 router = APIRouter(prefix="/v1/regions", tags=["regions"], responses=refusals(*ALWAYS))
-
-# A path, since the name of a region may hold a slash.
-RegionName = Annotated[str, Path(min_length=1, max_length=50)]
 
 
 @router.get("")
