@@ -10,6 +10,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from faceward import http_types
+from faceward.api.examples import EXAMPLES
 from faceward.http_types import Problem, Sent
 
 _REASONS = {
@@ -67,6 +68,8 @@ def document(app: FastAPI) -> dict[str, Any]:
     _, schemas = models_json_schema(modes, ref_template="#/components/schemas/{model}")
     components = content.setdefault("components", {})
     components["schemas"] = dict(sorted({**components.get("schemas", {}), **schemas["$defs"]}.items()))
+    for model, example in EXAMPLES.items():
+        components["schemas"][model.__name__]["examples"] = [example]
     components["securitySchemes"] = {
         "bearer": {"type": "http", "scheme": "bearer"},
         "key": {"type": "apiKey", "in": "header", "name": "x-api-key"},

@@ -1,0 +1,153 @@
+"""Examples of bodies for the OpenAPI document; a test holds each against its model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import BaseModel
+
+from faceward import http_types as http
+
+_PHOTO = "/9j/4AAQSkZJRgABAQ=="
+_AT = "2026-03-02T08:15:30Z"
+_BOX = {"left": 241.0, "top": 96.5, "right": 402.3, "bottom": 309.8}
+_QUALITY = {"score": 0.93, "reasons": []}
+_LANDMARKS = [[283.1, 178.0], [358.6, 176.2], [321.4, 220.9], [290.7, 259.3], [352.0, 257.8]]
+_THRESHOLD = {"value": 0.38, "source": "pack"}
+_PERSON = {
+    "id": 1042,
+    "region": "A",
+    "name": "Alice",
+    "description": None,
+    "external_id": "E-1042",
+    "face_count": 2,
+    "created_at": _AT,
+    "updated_at": _AT,
+}
+_CANDIDATE = {
+    "person_id": 1042,
+    "face_id": 2077,
+    "name": "Alice",
+    "region": "A",
+    "external_id": "E-1042",
+    "similarity": 0.71,
+    "match_score": 71.0,
+}
+_KEY = {
+    "id": 7,
+    "client_id": "client_123",
+    "prefix": "k3v9x2m7q0ab",
+    "name": "Door 4",
+    "role": "recognizer",
+    "regions": ["A"],
+    "rate_limit": None,
+    "created_at": _AT,
+    "expires_at": "2027-03-02T00:00:00Z",
+    "revoked_at": None,
+    "last_used_at": None,
+}
+_JOB = {
+    "id": 12,
+    "kind": "archive",
+    "state": "partial",
+    "total": 300,
+    "done": 300,
+    "stored_persons": 98,
+    "stored_faces": 297,
+    "skipped": 0,
+    "refused": 3,
+    "error_code": None,
+    "error_message": None,
+    "created_at": _AT,
+    "started_at": _AT,
+    "finished_at": "2026-03-02T08:16:12Z",
+}
+_CLIENT = {"client_id": "client_123", "name": "Example Ltd", "threshold": None, "created_at": _AT, "updated_at": _AT}
+_REGION = {"name": "A", "persons": 98, "faces": 297, "threshold": None, "created_at": _AT}
+
+EXAMPLES: Mapping[type[BaseModel], Any] = {
+    http.PersonCreate: {"name": "Alice", "region": "A", "images": [_PHOTO], "external_id": "E-1042"},
+    http.PersonPatch: {"name": "Alice Smith", "description": None},
+    http.PersonMove: {"region": "B"},
+    http.FacesCreate: {"images": [_PHOTO]},
+    http.RegionCreate: {"name": "A", "threshold": 0.4},
+    http.RegionPatch: {"name": "Main gate", "threshold": None},
+    http.RecognizeRequest: {"image": _PHOTO, "region": ["A", "B"], "top_k": 3},
+    http.VerifyRequest: {"image": _PHOTO, "person_id": 1042},
+    http.DetectRequest: {"image": _PHOTO, "max_faces": 10},
+    http.ClientCreate: {"client_id": "client_123", "name": "Example Ltd"},
+    http.ClientPatch: {"threshold": 0.42},
+    http.KeyCreate: {"role": "recognizer", "regions": ["A"], "name": "Door 4", "expires_at": "2027-03-02T00:00:00Z"},
+    http.PersonOut: _PERSON,
+    http.PersonPage: {"items": [_PERSON], "next": "1042"},
+    http.EnrollmentOut: {"person": _PERSON, "faces": [{"id": 2077, "quality": _QUALITY}]},
+    http.FaceList: {
+        "items": [
+            {"id": 2077, "box": _BOX, "confidence": 0.91, "quality": 0.93, "has_image": True, "created_at": _AT},
+        ]
+    },
+    http.Detection: {
+        "faces": [{"box": _BOX, "landmarks": _LANDMARKS, "confidence": 0.9127, "quality": _QUALITY}],
+    },
+    http.RecognitionOut: {
+        "faces": [
+            {
+                "box": _BOX,
+                "confidence": 0.9127,
+                "quality": _QUALITY,
+                "decision": "match",
+                "reason": "Alice (person 1042) is at 0.710, at or above the threshold 0.38 of the model pack or the settings.",
+                "threshold": _THRESHOLD,
+                "match": _CANDIDATE,
+                "candidates": [_CANDIDATE],
+            }
+        ],
+        "regions": ["A"],
+    },
+    http.SearchOut: {"candidates": [_CANDIDATE], "regions": ["A"]},
+    http.VerificationOut: {
+        "verified": True,
+        "similarity": 0.71,
+        "match_score": 71.0,
+        "threshold": _THRESHOLD,
+        "face_id": 2077,
+    },
+    http.RegionOut: _REGION,
+    http.RegionList: {"items": [_REGION]},
+    http.ClientOut: _CLIENT,
+    http.ClientPage: {"items": [_CLIENT], "next": None},
+    http.KeyOut: _KEY,
+    http.KeyPage: {"items": [_KEY], "next": None},
+    http.NewKeyOut: {"key": _KEY, "secret": "fw_k3v9x2m7q0ab_" + "x" * 43},
+    http.Me: {
+        "client_id": "client_123",
+        "role": "recognizer",
+        "regions": ["A"],
+        "prefix": "k3v9x2m7q0ab",
+        "expires_at": None,
+        "may": ["recognize", "verify", "detect", "search", "read"],
+    },
+    http.JobOut: _JOB,
+    http.JobPage: {"items": [_JOB], "next": None},
+    http.RefusalPage: {
+        "items": [
+            {
+                "position": 17,
+                "item": "A/bob/3.jpg",
+                "code": "no_face",
+                "reason": "No face was found.",
+            }
+        ],
+        "next": None,
+    },
+    http.Problem: {
+        "type": "urn:faceward:problem:unknown_region",
+        "title": "Not Found",
+        "status": 404,
+        "detail": "Region 'C' does not exist for this client. Regions that do: A, B.",
+        "code": "unknown_region",
+        "request_id": "0d0e8f7c2a5b4c0f8d6b1e1b1c9a7e55",
+        "known_regions": ["A", "B"],
+    },
+}
