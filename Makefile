@@ -1,17 +1,19 @@
 # On a fresh machine with Python 3.11 or newer: `make demo`, `make test`.
 # Variables: PYTHON=python3.12 (the Python of .venv), PYTEST_ARGS='-k region -x', PYTEST_WORKERS=0 (no parallel runs),
-# DEMO_ARGS=..., LOCK_ARGS=--upgrade
+# DEMO_ARGS=..., SERVE_ARGS='--port 9000', LOCK_ARGS=--upgrade
 
 SHELL = /bin/sh
 PYTEST_WORKERS = 2
 PYTEST_ARGS =
 DEMO_ARGS =
+SERVE_ARGS =
 LOCK_ARGS =
 
-.PHONY: help demo test check bench lock clean venv-runtime venv-dev
+.PHONY: help demo serve test check bench lock clean venv-runtime venv-dev
 
 help:
 	@echo 'make demo    enroll and recognise people by region, on real photos (installs what is needed)'
+	@echo 'make serve   run the HTTP service on the embedded database, with a key and three calls to try it'
 	@echo 'make test    run the tests'
 	@echo 'make check   run ruff, mypy and import-linter'
 	@echo 'make bench   list the benchmarks'
@@ -20,6 +22,9 @@ help:
 
 demo: venv-runtime
 	@.venv/bin/faceward demo $(DEMO_ARGS)
+
+serve: venv-runtime
+	@.venv/bin/faceward serve --trial $(SERVE_ARGS)
 
 test: venv-dev
 	@.venv/bin/python -m pytest -n $(PYTEST_WORKERS) $(PYTEST_ARGS)
