@@ -14,7 +14,6 @@ import typer
 
 from faceward.cli import output
 from faceward.cli.invocation import invocation, manifest_in_use
-from faceward.types import DEFAULT_CLIENT
 
 if TYPE_CHECKING:
     from faceward.administration import Administration
@@ -79,6 +78,8 @@ def serve(
 
 
 def _trial_key(administration: Administration) -> str:
+    from faceward.types import DEFAULT_CLIENT
+
     expires_at = dt.datetime.now(dt.UTC) + _TRIAL
     return administration.create_key(DEFAULT_CLIENT, "manager", name="trial", expires_at=expires_at).secret
 

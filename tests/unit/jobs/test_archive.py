@@ -13,9 +13,9 @@ from collections.abc import Callable, Mapping
 from functools import partial
 
 import pytest
-from archives import tar_of, zip_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from packed import tar_of, zip_of
 
 from faceward.errors import ImportSourceError
 from faceward.jobs.archive import Archive, ArchivedPhoto, ArchiveLimits
