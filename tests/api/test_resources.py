@@ -58,7 +58,7 @@ def no_one() -> bytes:
 def blurred(company: Company) -> bytes:
     pixels = cv2.imdecode(np.frombuffer(company.photo("obama2.jpg"), np.uint8), cv2.IMREAD_COLOR)
     assert pixels is not None
-    return cv2.imencode(".png", cv2.GaussianBlur(pixels, (0, 0), 8))[1].tobytes()
+    return cv2.imencode(".png", cv2.GaussianBlur(pixels, (0, 0), 14))[1].tobytes()
 
 
 # Persons and faces
