@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from faceward.errors import InputError, InvalidValueError
 from faceward.store.bulk import BulkWriter, NewPerson
@@ -20,7 +24,8 @@ from faceward.types import (
     unit_embedding,
 )
 
-_BATCH_FACES = 5_000
+_BATCH_FACES = 2_000
+_BLOCK_FACES = 250  # checked at once: their numbers fit a processor's cache
 _BATCH_IMAGES = 32 * 1024 * 1024  # bytes
 _MOST_REFUSALS = 1_000
 _MOST_FACES = 1_000
@@ -62,11 +67,12 @@ class ImportReport:
 
 
 class Importer:
-    """One import. writer: stores batches. dimension: of the embeddings.
+    """One import. writer: stores batches. dimension: of the embeddings. connections: batches written at once.
 
-    large_import: asked with the faces stored so far and waiting once these are more than `large_from`, until it returns
-    something to enter; left at the end. The place to set an index aside that is cheaper built once than kept up row by
-    row. People who are there already do not count: an import that is repeated leaves the index alone.
+    large_import: asked with the faces stored so far and waiting once these are more than `large_from`, and each time they
+    have doubled, until it returns something to enter; left at the end. The place to set an index aside that is cheaper
+    built once than kept up row by row. People who are there already do not count: an import that is repeated leaves the
+    index alone.
     """
 
     def __init__(
@@ -74,11 +80,13 @@ class Importer:
         writer: BulkWriter,
         dimension: int,
         *,
+        connections: int = 2,
         large_import: Callable[[int], AbstractContextManager[None] | None] | None = None,
         large_from: int = 20_000,
     ) -> None:
         self._writer = writer
         self._dimension = dimension
+        self._connections = connections
         self._large_import = large_import
         self._large_from = large_from
 
@@ -88,67 +96,174 @@ class Importer:
         persons: Iterable[PersonRecord],
         progress: Callable[[ImportReport], None] | None = None,
     ) -> ImportReport:
+        """The stream is read and checked in the caller's thread, while other threads write the batches before.
+
+        What the report counts outlasts a crash of the database's server. Where the import is cut short, all but its last
+        second does.
+        """
+        tally = _Tally()
         with ExitStack() as stack:
-            tally = _Tally()
-            ask = self._large_import
-            for batch in self._batches(persons, tally):
-                coming = tally.faces + sum(len(person.embeddings) for person in batch)
-                if ask is not None and coming > self._large_from:
-                    aside = ask(coming)
-                    if aside is not None:
-                        stack.enter_context(aside)
-                        ask = None
-                stored, faces = self._writer.write(client_id, batch)
-                tally.stored(len(batch), stored, faces)
-                if progress is not None:
-                    progress(tally.report())
+            pool = stack.enter_context(ThreadPoolExecutor(self._connections, thread_name_prefix="faceward-write"))
+            writing: deque[_Writing] = deque()
+
+            def finish(left: int) -> None:
+                while len(writing) > left:
+                    first = writing[0]
+                    tally.stored(first.persons, *first.stored.result())
+                    writing.popleft()
+                    if progress is not None:
+                        progress(tally.report(first.seen))
+
+            ask, ask_from = self._large_import, self._large_from
+            try:
+                for batch in self._batches(persons, tally):
+                    finish(self._connections - 1)
+                    faces = sum(len(person.embeddings) for person in batch)
+                    coming = tally.faces + faces
+                    if ask is not None and coming <= ask_from < coming + sum(each.faces for each in writing):
+                        finish(0)  # those of them who are there already do not count
+                        coming = tally.faces + faces
+                    if ask is not None and coming > ask_from:
+                        ask_from = 2 * coming
+                        aside = ask(coming)
+                        if aside is not None:
+                            stack.enter_context(aside)
+                            ask = None
+                    stored = pool.submit(self._writer.write, client_id, batch)
+                    writing.append(_Writing(stored, len(batch), faces, tally.seen()))
+                finish(0)
+            except BaseException:
+                wait(each.stored for each in writing)
+                raise
+        self._writer.settle()
         return tally.report()
 
     def _batches(self, persons: Iterable[PersonRecord], tally: _Tally) -> Iterator[list[NewPerson]]:
         batch: dict[tuple[str, str], NewPerson] = {}
-        faces = images = 0
+        block: list[_Checked] = []
+        faces = in_block = images = 0
         for position, record in enumerate(persons):
             tally.read += 1
-            try:
-                person = self._checked(record)
-                key = (person.region, person.external_id)
-                if key in batch:
-                    raise InvalidValueError("external_id", person.external_id, "given once for each person of a region")
-            except InputError as exc:
-                tally.refuse(position, str(exc))
+            checked = self._checked(position, record)
+            block.append(checked)
+            in_block += len(checked.rows)
+            images += checked.image_bytes
+            if in_block < _BLOCK_FACES and len(block) < _BLOCK_FACES and images < _BATCH_IMAGES:
                 continue
-            batch[key] = person
-            faces += len(person.embeddings)
-            images += _image_bytes(person)
+            faces += self._admit(block, batch, tally)
+            block, in_block = [], 0
             if faces >= _BATCH_FACES or images >= _BATCH_IMAGES:
-                yield list(batch.values())
+                if batch:
+                    yield list(batch.values())
                 batch, faces, images = {}, 0, 0
+        self._admit(block, batch, tally)
         if batch:
             yield list(batch.values())
 
-    def _checked(self, record: PersonRecord) -> NewPerson:
-        given = record.embeddings
-        if not isinstance(given, Iterable) or getattr(given, "ndim", 2) == 0:
-            raise InvalidValueError("embeddings", given, "one or more embeddings")
-        rows = [given] if getattr(given, "ndim", 2) == 1 else list(given)
-        if not 1 <= len(rows) <= _MOST_FACES:
-            raise InvalidValueError("the number of embeddings", len(rows), f"from 1 to {_MOST_FACES}")
-        return NewPerson(
-            external_id=check_text("external_id", record.external_id, MAX_EXTERNAL_ID),
-            region=check_region(record.region),
-            name=check_name(record.name),
-            embeddings=tuple(self._face(row) for row in rows),
-            description=check_description(record.description),
-        )
+    def _checked(self, position: int, record: PersonRecord) -> _Checked:
+        """The record, but for the numbers of its embeddings, which are checked many at once."""
+        try:
+            given = record.embeddings
+            if not isinstance(given, Iterable) or getattr(given, "ndim", 2) == 0:
+                raise InvalidValueError("embeddings", given, "one or more embeddings")
+            rows = [given] if getattr(given, "ndim", 2) == 1 else list(given)
+            if not 1 <= len(rows) <= _MOST_FACES:
+                raise InvalidValueError("the number of embeddings", len(rows), f"from 1 to {_MOST_FACES}")
+            person = (
+                check_text("external_id", record.external_id, MAX_EXTERNAL_ID),
+                check_region(record.region),
+                check_name(record.name),
+                check_description(record.description),
+            )
+        except InputError as exc:
+            return _Checked(position, [], exc)
+        return _Checked(position, rows, person)
 
-    def _face(self, given: Any) -> Embedding | NewFace:
-        if isinstance(given, NewFace):
-            return replace(given, embedding=unit_embedding(given.embedding, self._dimension))
-        return unit_embedding(given, self._dimension)
+    def _admit(self, block: list[_Checked], batch: dict[tuple[str, str], NewPerson], tally: _Tally) -> int:
+        """Put the persons of the block that can be imported into the batch; returns how many faces these are."""
+        given = [row.embedding if isinstance(row, NewFace) else row for checked in block for row in checked.rows]
+        units = iter(_units(given, self._dimension))
+        faces = 0
+        for checked in block:
+            own = [next(units) for _ in checked.rows]
+            wrong = [each for each in (checked.person, *own) if isinstance(each, InputError)]
+            if wrong:
+                tally.refuse(checked.position, str(wrong[0]))
+                continue
+            assert not isinstance(checked.person, InputError)
+            external_id, region, name, description = checked.person
+            if (region, external_id) in batch:
+                twice = InvalidValueError("external_id", external_id, "given once for each person of a region")
+                tally.refuse(checked.position, str(twice))
+                continue
+            embeddings = tuple(map(_with_unit, checked.rows, own))
+            batch[region, external_id] = NewPerson(external_id, region, name, embeddings, description)
+            faces += len(own)
+        return faces
 
 
-def _image_bytes(person: NewPerson) -> int:
-    return sum(len(face.image_data or b"") for face in person.embeddings if isinstance(face, NewFace))
+@dataclass(slots=True)
+class _Checked:
+    """A record on its way. rows: its embeddings as they were given. person: external id, region, name and description,
+    or why it is refused.
+    """
+
+    position: int
+    rows: list[Any]
+    person: tuple[str, str, str, str | None] | InputError
+
+    @property
+    def image_bytes(self) -> int:
+        return sum(len(row.image_data or b"") for row in self.rows if isinstance(row, NewFace))
+
+
+@dataclass(frozen=True, slots=True)
+class _Writing:
+    """A batch that is being written. seen: of the stream, when it was handed on."""
+
+    stored: Future[tuple[int, int]]
+    persons: int
+    faces: int
+    seen: _Seen
+
+
+def _units(values: Sequence[object], dimension: int) -> list[Embedding | InputError]:
+    """Each as unit_embedding returns it, or what it raises; plain arrays all at once."""
+    plain = [
+        place
+        for place, value in enumerate(values)
+        if isinstance(value, np.ndarray) and value.dtype.kind == "f" and value.shape == (dimension,)
+    ]
+    units: list[Embedding | InputError | None] = [None] * len(values)
+    if plain:
+        rows = np.array([values[place] for place in plain], dtype=np.float64)
+        largest = np.abs(rows).max(axis=1)
+        usable = np.isfinite(largest) & (largest > 0)
+        largest[~usable] = 1
+        rows /= largest[:, np.newaxis]
+        norms = np.sqrt(np.einsum("ij,ij->i", rows, rows))
+        norms[~usable] = 1
+        rows /= norms[:, np.newaxis]
+        for place, unit, good in zip(plain, rows.astype(np.float32), usable, strict=True):
+            if good:
+                units[place] = unit
+    return [_unit(values[place], dimension) if unit is None else unit for place, unit in enumerate(units)]
+
+
+def _unit(value: object, dimension: int) -> Embedding | InputError:
+    try:
+        return unit_embedding(value, dimension)
+    except InputError as exc:
+        return exc
+
+
+def _with_unit(given: object, unit: Any) -> Embedding | NewFace:
+    return replace(given, embedding=unit) if isinstance(given, NewFace) else unit
+
+
+class _Seen(NamedTuple):
+    read: int
+    refused: int
 
 
 @dataclass(slots=True)
@@ -170,5 +285,11 @@ class _Tally:
         self.faces += faces
         self.present += offered - persons
 
-    def report(self) -> ImportReport:
-        return ImportReport(self.read, self.persons, self.faces, self.present, self.refused, tuple(self.refusals))
+    def seen(self) -> _Seen:
+        return _Seen(self.read, self.refused)
+
+    def report(self, seen: _Seen | None = None) -> ImportReport:
+        """seen: how far the stream had come, where it was read on meanwhile."""
+        read, refused = seen or self.seen()
+        refusals = tuple(self.refusals[:refused])
+        return ImportReport(read, self.persons, self.faces, self.present, refused, refusals)

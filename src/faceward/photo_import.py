@@ -117,11 +117,12 @@ class PhotoImporter:
             raise InvalidValueError("several_faces", several_faces, "'error' or 'largest'")
         counts: Counter[str] = Counter()
         with ExitStack() as stack:
-            ask = self._large_import
+            ask, ask_from = self._large_import, self._large_from
             pool = stack.enter_context(_pool(workers))
             for batch in self._analysed(client_id, photos, pool, several_faces):
                 coming = counts["enrolled"] + sum(photo.result is None for photo in batch)
-                if ask is not None and coming > self._large_from:
+                if ask is not None and coming > ask_from:
+                    ask_from = 2 * coming
                     aside = ask(coming)
                     if aside is not None:
                         stack.enter_context(aside)

@@ -411,7 +411,10 @@ def check_text(field_name: str, value: object, longest: int) -> str:
         raise InvalidValueError(field_name, value, f"at most {longest} characters long")
     if value != value.strip():
         raise InvalidValueError(field_name, value, "a text without white space at its ends")
-    if any(ord(char) < 32 or 127 <= ord(char) < 160 or 0xD800 <= ord(char) <= 0xDFFF for char in value):
+    # What is printable holds none: told at once, as is the rule.
+    if not value.isprintable() and any(
+        ord(char) < 32 or 127 <= ord(char) < 160 or 0xD800 <= ord(char) <= 0xDFFF for char in value
+    ):
         raise InvalidValueError(field_name, value, "a text without control characters")
     return value
 

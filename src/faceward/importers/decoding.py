@@ -34,6 +34,8 @@ class EmbeddingDecoder:
         Raises InvalidEmbeddingError with the reason.
         """
         if isinstance(value, bytes):
+            if len(value) == self._raw_lengths[0] and (plain := _plain_floats(value)) is not None:
+                return "float32", plain
             encoding, numbers = self._bytes(value)
         elif isinstance(value, str):
             encoding, numbers = self._text(value.strip())
@@ -131,6 +133,16 @@ def _json(text: str) -> NDArray[Any]:
     if numbers.ndim != 1 or numbers.dtype.kind not in "if":
         raise InvalidEmbeddingError("The JSON is no plain list of numbers.")
     return numbers.astype(np.float64)
+
+
+def _plain_floats(value: bytes) -> NDArray[np.float32] | None:
+    """The bytes as float32 where their squares' sum alone shows that they are an embedding's: the usual case, at a third
+    of the time.
+    """
+    numbers: NDArray[np.float32] = np.frombuffer(value, "<f4")
+    with np.errstate(over="ignore", invalid="ignore"):
+        squares = float(numbers.dot(numbers))
+    return numbers if numbers.size * _SMALLEST**2 <= squares <= _LARGEST**2 else None
 
 
 def _raw(value: bytes) -> tuple[str, NDArray[Any]] | None:

@@ -9,9 +9,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from faceward.bulk_import import ImportReport, PersonRecord
 from faceward.errors import InputError, InvalidEmbeddingError, ModelMismatchError
@@ -34,6 +35,9 @@ MOST_FACES = 1_000
 MAX_IMAGE_PATH = 500
 _MOST_LISTED = 1_000
 PREFIX = "sqlite:"
+
+GivenFace: TypeAlias = "NewFace | NDArray[Any]"
+"""An embedding, of any length above 0, with what else is known of the face."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,35 +167,36 @@ class _Join:
             problems=tuple(tally.problems),
         )
 
-    def _checked(self, faces_of: Callable[[list[FaceRow]], list[NewFace]]) -> Iterator[PersonRecord]:
+    def _checked(self, faces_of: Callable[[list[FaceRow]], list[GivenFace]]) -> Iterator[PersonRecord]:
         for row, record, face_rows in self._persons():
             faces = faces_of(face_rows)
             if not faces:
                 self._refuse_person(row, "no_face", "No face of this person can be used.", [])
                 continue
             self._tally.regions[record.region] += 1
-            yield replace(record, embeddings=faces)
+            yield PersonRecord(record.external_id, record.region, record.name, faces, record.description)
 
     def _persons(self) -> Iterator[tuple[PersonRow, PersonRecord, list[FaceRow]]]:
         """Every person who may be imported, with the rows of faces; all other rows are refused."""
-        faces = self._faces()
-        face = next(faces, None)
+        faces = ((face, _order(face.key)) for face in self._faces())
+        nothing: tuple[FaceRow | None, bytes] = (None, b"")
+        face, order = next(faces, nothing)
         last: bytes | None = None
         for row in self._source.persons():
             self._tally.persons_read += 1
             key = _order(row.key)
-            while face is not None and (_order(face.key) < key or face.key is None):
+            while face is not None and (order < key or face.key is None):
                 self._orphan(face)
-                face = next(faces, None)
+                face, order = next(faces, nothing)
             own: list[FaceRow] = []
             surplus = 0
-            while face is not None and row.key is not None and _order(face.key) == key:
+            while face is not None and row.key is not None and order == key:
                 if len(own) < MOST_FACES:
                     own.append(face)
                 else:
                     surplus += 1
                     self._refuse_face(face, "too_many", f"A person has at most {MOST_FACES} faces.")
-                face = next(faces, None)
+                face, order = next(faces, nothing)
             if row.key is not None and key == last:
                 self._refuse_person(row, "duplicate_id", f"The id {row.key} is another person's too.", own)
                 continue
@@ -201,7 +206,7 @@ class _Join:
                 yield row, record, own
         while face is not None:
             self._orphan(face)
-            face = next(faces, None)
+            face, order = next(faces, nothing)
 
     def _record(self, row: PersonRow, own: list[FaceRow]) -> PersonRecord | None:
         if row.key is None:
@@ -234,9 +239,9 @@ class _Join:
         if self._progress:
             self._progress(read)
 
-    def _direct(self, rows: list[FaceRow]) -> list[NewFace]:
+    def _direct(self, rows: list[FaceRow]) -> list[GivenFace]:
         """The faces with their embeddings as they are stored; in a plan of re-embedding, those that have an image."""
-        faces: list[NewFace] = []
+        faces: list[GivenFace] = []
         seen: set[bytes] = set()
         for row in rows:
             given = row.embedding
@@ -250,7 +255,7 @@ class _Join:
                 faces.append(face)
         return faces
 
-    def _face(self, row: FaceRow) -> NewFace | None:
+    def _face(self, row: FaceRow) -> GivenFace | None:
         try:
             encoding, numbers = self._decoder.decode(row.embedding)
             self._tally.encodings[encoding] += 1
@@ -272,7 +277,10 @@ class _Join:
             )
             return None
         data = self._source.image(row) if self._given.store_images and row.has_image else None
-        return NewFace(numbers, image_path=_path(row), image_data=data)  # of unit length once it is imported
+        path = _path(row)
+        if path is None and data is None:
+            return numbers
+        return NewFace(numbers, image_path=path, image_data=data)  # of unit length once it is imported
 
     def _pending(self, pool: ThreadPoolExecutor) -> Iterator[_Pending]:
         """The persons who are not there yet, their images being worked on."""

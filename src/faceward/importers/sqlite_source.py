@@ -7,10 +7,9 @@ import fcntl
 import os
 import sqlite3
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 from urllib.parse import quote
 
 from faceward.errors import ImportSourceError
@@ -22,8 +21,7 @@ _PENDING_BYTE = 0x40000000  # where SQLite's own processes lock a file: pending,
 _LOCK_BYTES = 512
 
 
-@dataclass(frozen=True, slots=True)
-class PersonRow:
+class PersonRow(NamedTuple):
     """row: its id in the table. key: the person's id as text, None where it is null."""
 
     row: object
@@ -32,15 +30,17 @@ class PersonRow:
     description: object
 
 
-@dataclass(frozen=True, slots=True)
-class FaceRow:
+class FaceRow(NamedTuple):
     """row: its id in the table. key: the id of its person as text. has_image: there is a path or an image."""
 
     row: object
     key: str | None
-    embedding: object = field(repr=False)
+    embedding: object
     image_path: object
     has_image: bool
+
+    def __repr__(self) -> str:
+        return f"FaceRow({self.row!r})"
 
 
 class SqliteSource:
@@ -103,12 +103,12 @@ class SqliteSource:
             statement = f"SELECT {columns} FROM {_quoted(table)} GROUP BY {key} ORDER BY {key}"
         else:
             statement = f"SELECT {', '.join(wanted)} FROM {_quoted(table)} ORDER BY {key}, 1"
-        yield from (PersonRow(*found) for found in self._rows(statement))
+        return map(PersonRow._make, self._rows(statement))
 
     def faces(self) -> Iterator[FaceRow]:
         """By ascending key, as the persons."""
         key = self._key("faces.person_id")
-        yield from self._face_rows(f"ORDER BY {key}, 1")
+        return self._face_rows(f"ORDER BY {key}, 1")
 
     def sample_with_images(self, most: int) -> Iterator[FaceRow]:
         """Up to `most` faces that have an image, spread over the table, the same ones each time."""
@@ -129,8 +129,7 @@ class SqliteSource:
             f"ELSE {embedding} END, CASE WHEN typeof({path}) = 'text' AND {path} <> '' THEN {path} WHEN typeof({image}) = "
             f"'text' THEN {image} END, coalesce(length({image}), length({path}), 0) > 0 FROM {_quoted(table)} {which}"
         )
-        for found in self._rows(statement):
-            yield FaceRow(found[0], found[1], found[2], found[3], bool(found[4]))
+        return map(FaceRow._make, self._rows(statement))
 
     def image(self, face: FaceRow) -> bytes | None:
         """The image in the face's row; None where there is none (the row may name a path)."""

@@ -11,21 +11,16 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import psycopg
-from pgvector import Vector
 
 from faceward.store.clients import ENSURE_CLIENT
+from faceward.store.copy_rows import COPY, STAGING, copy_blocks
 from faceward.store.database import SET_TENANT, Database
-from faceward.store.gallery import Gallery, box_text
+from faceward.store.gallery import Gallery
 from faceward.types import Embedding, NewFace
 
-_STAGING = """
-CREATE TEMPORARY TABLE import_staging (
-    position integer, region varchar(50), external_id varchar(255), name varchar(255), description text, embedding vector,
-    image_path varchar(500), image_data bytea, image_sha256 bytea, face_bbox varchar(100), confidence real, quality_score real
-) ON COMMIT DROP
-"""
 _REGIONS = """
-INSERT INTO regions (client_id, name) SELECT DISTINCT %(client_id)s, region FROM import_staging ON CONFLICT DO NOTHING
+INSERT INTO regions (client_id, name) SELECT DISTINCT %(client_id)s, region FROM import_staging ORDER BY region
+ON CONFLICT DO NOTHING
 """
 # ON CONFLICT skips a person that is there already, with all faces: an interrupted import goes on where it stopped.
 _ROWS = """
@@ -81,8 +76,10 @@ JOIN face_encodings f ON f.client_id = %(client_id)s AND f.region = wanted.regio
 JOIN persons p ON p.client_id = %(client_id)s AND p.id = f.person_id
 ORDER BY f.id
 """
-
-_FACE_TYPES = ("varchar", "bytea", "bytea", "varchar", "float4", "float4")
+# A batch's embeddings are sorted in memory, and its commit does not wait for the disk.
+_OF_MANY = "SELECT set_config('synchronous_commit', 'off', true), set_config('work_mem', '32MB', true)"
+# A commit that does not wait for the disk may be lost with the server's crash. This one waits, for all before it as well.
+_SETTLE = "SELECT pg_logical_emit_message(true, 'faceward', 'import')"
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,16 +129,21 @@ class BulkWriter:
         self._model_id = model_id
 
     def write(self, client_id: str, persons: Sequence[NewPerson]) -> tuple[int, int]:
-        """Store the persons whose external id is not in their region yet; returns (persons, faces) stored."""
-        rows = (
-            (person, given if isinstance(given, NewFace) else NewFace(given))
-            for person in persons
-            for given in person.embeddings
-        )
+        """Store the persons whose external id is not in their region yet; returns (persons, faces) stored.
+
+        Everybody sees them from then on, but only `settle` makes sure that they outlast a crash of the server.
+        """
+        rows = ((person, face) for person in persons for face in person.embeddings)
         with self._staged(client_id, rows) as (cursor, parameters):
+            cursor.execute(_OF_MANY)
             stored = cursor.execute(_ROWS, parameters).fetchone()
         assert stored is not None
         return stored[0], stored[1]
+
+    def settle(self) -> None:
+        """Wait until what `write` stored outlasts a crash of the server."""
+        with self._database.driver_connection() as connection:
+            connection.execute(_SETTLE)
 
     def add_photos(self, client_id: str, photos: Sequence[NewPhoto]) -> dict[PhotoKey, PhotoOwner]:
         """Store the photos that their region has not yet, for persons who are there or are made; returns those stored.
@@ -173,33 +175,17 @@ class BulkWriter:
 
     @contextmanager
     def _staged(
-        self, client_id: str, rows: Iterable[tuple[NewPerson | NewPhoto, NewFace]]
+        self, client_id: str, rows: Iterable[tuple[NewPerson | NewPhoto, Embedding | NewFace]]
     ) -> Iterator[tuple[psycopg.Cursor[Any], dict[str, Any]]]:
         """A transaction in which the rows lie in the temporary table, and their regions exist; with its parameters."""
         self._gallery.claim_model(client_id)
         with self._database.driver_connection() as connection, connection.transaction():
             connection.execute(SET_TENANT, (client_id,))
-            connection.execute(_STAGING)
+            connection.execute(STAGING)
             with connection.cursor() as cursor:
-                with cursor.copy("COPY import_staging FROM STDIN (FORMAT BINARY)") as copy:
-                    copy.set_types(["int4", "varchar", "varchar", "varchar", "text", "vector", *_FACE_TYPES])
-                    for position, (person, face) in enumerate(rows):
-                        copy.write_row(
-                            (
-                                position,
-                                person.region,
-                                person.external_id,
-                                person.name,
-                                person.description,
-                                Vector(face.embedding),
-                                face.image_path,
-                                face.image_data,
-                                face.image_sha256,
-                                box_text(face.box),
-                                face.confidence,
-                                face.quality,
-                            )
-                        )
+                with cursor.copy(COPY) as copy:
+                    for block in copy_blocks(rows):
+                        copy.write(block)
                 parameters = {"client_id": client_id, "model_id": self._model_id}
                 if cursor.execute(_REGIONS, parameters).rowcount:
                     cursor.execute(ENSURE_CLIENT, parameters)
