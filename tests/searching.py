@@ -60,7 +60,9 @@ class Searching:
     def fill(self, embeddings: Iterable[Embedding], region: str = "A", prefix: str = "p") -> None:
         """One person for each embedding, named by prefix and position."""
         persons = [NewPerson(f"{prefix}{n}", region, f"{prefix}{n}", (row,)) for n, row in enumerate(embeddings)]
-        BulkWriter(self.database, self.gallery, MODEL).write(CLIENT, persons)
+        writer = BulkWriter(self.database, self.gallery, MODEL)
+        writer.write(CLIENT, persons)
+        writer.settle()  # some tests crash the server next
 
     def find(self, probe: Embedding, *regions: str, strategy: Any = "sketch", top_k: int = 5) -> SearchAnswer:
         (answer,) = self.retriever.find(CLIENT, regions or ("A",), [probe], top_k=top_k, strategy=strategy)
