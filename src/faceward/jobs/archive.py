@@ -339,7 +339,7 @@ def _zip_name(info: zipfile.ZipInfo) -> str:
 
 
 def _zip_kind(info: zipfile.ZipInfo) -> Literal["file", "directory", "other"]:
-    if info.is_dir():
+    if info.filename.endswith("/"):  # ZipInfo.is_dir() fails on a name that is empty
         return "directory"
     mode = stat.S_IFMT(info.external_attr >> 16)
     return "file" if mode in (0, stat.S_IFREG) else "other"

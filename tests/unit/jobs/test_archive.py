@@ -347,6 +347,11 @@ def damaged(draw: st.DrawFn) -> bytes:
     return bytes(content)
 
 
+def test_a_member_without_a_name_is_refused() -> None:
+    (item,) = read(zip_of({"": b"x"}))
+    assert not isinstance(item, ArchivedPhoto)
+
+
 @settings(max_examples=400, deadline=None)
 @given(damaged() | st.binary(max_size=2000) | st.binary(max_size=600).map(lambda tail: b"PK\x03\x04" + tail + SEEDS[0]))
 def test_any_bytes_are_read_or_refused(content: bytes) -> None:
