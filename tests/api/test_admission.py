@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from faceward.api.admission import ClientGoneError, WorkPool
-from faceward.errors import DeadlineExceededError, OverloadedError
+from faceward.errors import DeadlineExceededError, OverloadedError, RequestTooLargeError
 
 
 @pytest.fixture
@@ -79,6 +79,21 @@ def test_work_whose_caller_has_gone_is_not_done(pool: WorkPool) -> None:
         free.set()
         await first
         assert done == []
+
+    asyncio.run(scene())
+
+
+def test_a_caller_whose_body_can_not_be_taken_is_told_so_and_has_not_gone(pool: WorkPool) -> None:
+    async def scene() -> None:
+        free = threading.Event()
+
+        async def gone() -> None:
+            raise RequestTooLargeError("too large")
+
+        with pytest.raises(RequestTooLargeError):
+            await pool.run(lambda: free.wait(5), gone=gone)
+        free.set()
+        await until(lambda: pool.running == 0)
 
     asyncio.run(scene())
 

@@ -138,6 +138,7 @@ async def _unless_gone(done: Future[T], gone: Callable[[], Awaitable[None]]) -> 
         if answer.done():
             return answer.result()
         answer.cancel()  # on its way to a thread it is dropped; on a thread it ends there, and holds its place until then
+        leaving.result()  # not gone, but what still came of its body can't be taken: the caller is to hear of that
         raise ClientGoneError
     finally:
         leaving.cancel()

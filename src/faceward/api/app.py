@@ -73,6 +73,7 @@ def create_app(parts: ApiParts, settings: AppSettings, log: LogLine, on_stop: Ca
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,  # else a redirection to whatever the Host header says, without a key
         openapi_tags=[{"name": name, "description": text} for name, text in _TAGS.items()],
     )
     app.state.parts = parts

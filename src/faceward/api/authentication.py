@@ -17,6 +17,7 @@ from starlette.requests import Request
 from faceward.administration import Administration
 from faceward.api.admission import WorkPool
 from faceward.errors import (
+    CapacityError,
     InvalidValueError,
     RegionNotAllowedError,
     RoleNotAllowedError,
@@ -87,6 +88,7 @@ class Authenticator:
         self._asked: dict[bytes, asyncio.Future[ApiKey]] = {}
         self._touched: OrderedDict[tuple[str, int], float] = OrderedDict()
         self._touching: set[asyncio.Task[None]] = set()
+        self._changes = 0
 
     async def caller(self, request: Request) -> Caller:
         """Raises UnauthenticatedError, StoreError."""
@@ -103,6 +105,9 @@ class Authenticator:
     def forget(self) -> None:
         """Ask the database anew: a key was changed by this process."""
         self._known.clear()
+        # Nor believe what is on its way: it may have been read before the change.
+        self._asked.clear()
+        self._changes += 1
 
     async def _find(self, text: str) -> ApiKey:
         # Kept by digest: no secret stays in memory, and a look-up by it tells nothing of how much was right.
@@ -110,6 +115,7 @@ class Authenticator:
         known = self._known.get(digest)
         if known is not None and self._clock() < known[1]:
             return known[0]
+        changes = self._changes
         asked = self._asked.get(digest)
         if asked is None:
             asked = asyncio.ensure_future(self._pool.run(lambda: self._administration.authenticate(text)))
@@ -121,14 +127,16 @@ class Authenticator:
         except UnauthenticatedError:
             self._known.pop(digest, None)
             raise
-        self._known[digest] = key, self._clock() + _BELIEVED_SECONDS
-        self._known.move_to_end(digest)
+        if changes == self._changes:
+            self._known[digest] = key, self._clock() + _BELIEVED_SECONDS
+            self._known.move_to_end(digest)
         if len(self._known) > _MOST_KEYS:
             self._known.popitem(last=False)
         return key
 
     def _answered(self, digest: bytes, done: asyncio.Future[ApiKey]) -> None:
-        del self._asked[digest]
+        if self._asked.get(digest) is done:
+            del self._asked[digest]
         if not done.cancelled():
             done.exception()  # all who asked may have left: then nobody else takes it
 
@@ -148,7 +156,7 @@ class Authenticator:
     async def _record_use(self, key: ApiKey) -> None:
         try:
             await self._pool.run(lambda: self._administration.record_use(key))
-        except StoreError:
+        except (StoreError, CapacityError):
             # The request itself meets the same database, and reports it; the time of use is tried again with the next one.
             self._touched.pop((key.client_id, key.id), None)
 

@@ -42,12 +42,16 @@ class RateLimiter:
         self._clock = clock
         self._buckets: OrderedDict[tuple[str, int], tuple[float, float]] = OrderedDict()
 
+    def rate_of(self, own_rate: float | None) -> float:
+        """Requests a second of a key, over all processes; 0 is no limit. own_rate: of the key."""
+        return self._rate if own_rate is None else own_rate
+
     def take(self, client_id: str, key_id: int, own_rate: float | None) -> Allowance | None:
         """Count one request; None where no limit applies. own_rate: of the key, where not the deployment's.
 
         Raises RateLimitedError, whose `allowance` is what is left.
         """
-        rate = self._rate if own_rate is None else own_rate
+        rate = self.rate_of(own_rate)
         if rate <= 0:
             return None
         rate *= self._share

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails, from_json
+from python_multipart.multipart import parse_options_header
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
@@ -25,6 +26,8 @@ JSON, FORM = "application/json", "multipart/form-data"
 _MOST_FIELDS = MAX_REGIONS + 20
 _MOST_FIELD_BYTES = 64 * 1024
 _MOST_PROBLEMS = 20
+_MOST_JSON_PARTS = 50_000
+"""Several times what any route takes; each costs some 80 bytes of memory once it is read, and may be 3 in the body."""
 
 
 class InvalidBodyError(InputError):
@@ -100,6 +103,8 @@ def described(error: ErrorDetails) -> dict[str, str]:
 
 async def _json(request: Request) -> Any:
     content = await _whole(request)
+    if sum(content.count(mark) for mark in (b",", b"[", b"{")) > _MOST_JSON_PARTS:
+        raise RequestFormatError(f"The body is JSON of more than {_MOST_JSON_PARTS} values; no route takes as many.")
     try:
         return from_json(content, allow_inf_nan=False)
     except ValueError as exc:
@@ -118,6 +123,9 @@ async def _whole(request: Request) -> bytes:
 async def _form(request: Request, lists: frozenset[str]) -> dict[str, Any]:
     """Fields as text, files as bytes; those of `lists` may come several times."""
     given: dict[str, Any] = {}
+    charset = parse_options_header(request.headers["content-type"])[1].get(b"charset", b"utf-8")
+    if charset.lower() not in (b"utf-8", b"utf8"):  # any of Python's codecs would be had by its name, and some are slow
+        raise RequestFormatError("The form can't be read: its names and texts must be UTF-8, without another charset.")
     try:
         async with request.form(max_files=MAX_IMAGES, max_fields=_MOST_FIELDS, max_part_size=_MOST_FIELD_BYTES) as form:
             for name, value in form.multi_items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query
@@ -62,6 +63,7 @@ async def get_me(work: Recognizer) -> http.Me:
 @router.get("/clients")
 async def list_clients(work: Admin, cursor: ClientCursor = None, limit: Limit = 100) -> http.ClientPage:
     """All clients by id."""
+    work.caller.require_all_regions()
     page = await work.ask(lambda: work.parts.administration.list_clients(after=cursor, limit=limit))
     return http.ClientPage(items=[answers.client(each) for each in page.clients], next=page.next_after)
 
@@ -73,6 +75,7 @@ async def create_client(
     work: Admin, body: Annotated[http.ClientCreate, Depends(body_of(http.ClientCreate))]
 ) -> http.ClientOut:
     """Make a client; its keys come next."""
+    work.caller.require_all_regions()
     return answers.client(
         await work.ask(
             lambda: work.parts.administration.create_client(body.client_id, name=body.name, threshold=body.threshold)
@@ -83,6 +86,7 @@ async def create_client(
 @router.get("/clients/{client_id:path}", responses=refusals(404))
 async def get_client(work: Admin, client_id: ClientName) -> http.ClientOut:
     """A client and its settings."""
+    work.caller.require_all_regions()
     return answers.client(await work.ask(lambda: work.parts.administration.get_client(client_id)))
 
 
@@ -93,6 +97,7 @@ async def update_client(
     work: Admin, client_id: ClientName, body: Annotated[http.ClientPatch, Depends(body_of(http.ClientPatch))]
 ) -> http.ClientOut:
     """Change what is sent and leave the rest."""
+    work.caller.require_all_regions()
     changes = body.model_dump(exclude_unset=True)
     return answers.client(await work.ask(lambda: work.parts.administration.update_client(client_id, **changes)))
 
@@ -119,6 +124,7 @@ async def create_key(
     """Make a key. Its secret is in this answer and nowhere else."""
     client = _client(work, body.client_id)
     work.caller.require(body.role)
+    expires_at, rate_limit = _within_own(work, body)
     token = work.token(body.model_dump(mode="json"))
     made = await work.ask(
         lambda: work.parts.administration.create_key(
@@ -126,8 +132,8 @@ async def create_key(
             body.role,
             regions=body.regions,
             name=body.name,
-            expires_at=body.expires_at,
-            rate_limit=body.rate_limit,
+            expires_at=expires_at,
+            rate_limit=rate_limit,
             request=token,
         )
     )
@@ -169,6 +175,26 @@ def _client(work: Work, client_id: str | None) -> str:
     if not work.caller.key.may("admin"):
         raise RoleNotAllowedError("This key may manage the keys of its own client only.")
     return client_id
+
+
+def _within_own(work: Work, body: http.KeyCreate) -> tuple[dt.datetime | None, float | None]:
+    """The expiry and the rate of a new key. One that a manager makes neither outlives the manager's own nor sends more."""
+    own = work.caller.key
+    if own.may("admin"):
+        return body.expires_at, body.rate_limit
+    if own.expires_at is not None and body.expires_at is not None and body.expires_at > own.expires_at:
+        raise RoleNotAllowedError(
+            f"This key ends at {own.expires_at.isoformat()}, and may make no key that ends later."
+        )
+    most = work.parts.limiter.rate_of(own.rate_limit)
+    if body.rate_limit is not None and 0 < most < body.rate_limit:
+        raise RoleNotAllowedError(
+            f"This key may send {most:g} requests a second, and may make no key that may send more."
+        )
+    return (
+        own.expires_at if body.expires_at is None else body.expires_at,
+        own.rate_limit if body.rate_limit is None else body.rate_limit,
+    )
 
 
 async def _may_change(work: Work, client: str, key_id: int) -> None:

@@ -46,6 +46,8 @@ async def create_person(
             request=token,
         )
     )
+    # A repeated request may find the person moved to a region that the key does not see.
+    work.caller.reach(stored.person)
     return answers.enrollment(stored)
 
 
