@@ -9,6 +9,7 @@ import gc
 import socket
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 import httpx
@@ -196,3 +197,38 @@ def test_a_use_that_a_full_pool_can_not_record_is_recorded_with_the_next(
 
     with contextlib.closing(WorkPool("test", threads=1, queue=0, seconds=20.0)) as pool:
         asyncio.run(asyncio.wait_for(scene(), 20))
+
+
+def test_bodies_that_stop_coming_take_the_place_of_no_other_client(
+    running: RunningServer, new_company: Callable[[], Company]
+) -> None:
+    """64 MiB may be held; one client sends that much in bodies that lack their last byte."""
+    greedy, other = new_company(), new_company()
+    head = (
+        "POST /v1/detect HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+        f"x-api-key: {greedy.keys['recognizer']}\r\nContent-Length: {16 << 20}\r\n\r\n"
+    )
+    refusals = 0
+    with contextlib.ExitStack() as stack:
+        for _ in range(4):
+            connection = stack.enter_context(socket.create_connection(("127.0.0.1", running.port), timeout=20))
+            with contextlib.suppress(ConnectionError):
+                connection.sendall(head.encode() + bytes((16 << 20) - 1))
+            connection.settimeout(0.1)
+            with contextlib.suppress(TimeoutError, ConnectionError):
+                refusals += connection.recv(12) == b"HTTP/1.1 503"
+        assert refusals
+        photo = {"image": ("obama.jpg", other.photo("obama.jpg"))}
+        assert other.http("recognizer").post("/v1/detect", files=photo).status_code == 200
+
+
+def test_a_key_of_a_region_sees_its_imports_after_the_region_is_renamed(company: Company) -> None:
+    limited = company.http(key=company.new_key("enroller", regions=["A"]))
+    assert company.http("manager").post("/v1/regions", json={"name": "A"}).status_code == 201
+    job = limited.post("/v1/imports", content=b"{}\n", headers={"content-type": "application/x-ndjson"}).json()["id"]
+    assert company.http("manager").patch("/v1/regions/A", json={"name": "B"}).status_code == 200
+    deadline = time.monotonic() + 10
+    while limited.get("/v1/me").json()["regions"] != ["B"]:  # a key is believed for a second
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert limited.get(f"/v1/jobs/{job}").status_code == 200

@@ -1,7 +1,8 @@
 """Limits of a request's body, held while it streams in.
 
 A body is cut off at its limit, however it is sent; it must arrive in the time given; and what all bodies of the moment
-hold in memory or temporary files together is bounded too.
+hold in memory or temporary files together is bounded too. One client may have half of that: bodies that stop coming must
+not take the place of all others.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from faceward.api.authentication import Caller
 from faceward.errors import OverloadedError, RequestFormatError, RequestTimeoutError, RequestTooLargeError
 
 STREAMED = "/v1/imports"
@@ -37,6 +39,8 @@ class BodyLimits:
         self._app = app
         self._settings = settings
         self._held = 0
+        self._most_of_one = max(settings.held // 2, min(settings.most, settings.held))
+        self._of_clients: dict[str, int] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -47,18 +51,38 @@ class BodyLimits:
         declared = _declared_length(scope)
         if declared is not None and declared > most:
             raise RequestTooLargeError(f"The body has {declared} bytes; this route takes at most {most}.")
-        body = _Body(self, receive, most, streamed)
+        body = _Body(self, receive, scope, most, streamed)
         try:
             await self._app(scope, body.receive, send)
         finally:
-            self._held -= body.held
+            self._release(body)
 
-    def hold(self, size: int) -> None:
+    def hold(self, body: _Body, size: int) -> None:
+        """Raises OverloadedError."""
+        # It is known who calls before a byte is read.
+        caller: Caller | None = body.scope["state"].get("caller")
+        client_id = "" if caller is None else caller.client_id
+        of_client = self._of_clients.get(client_id, 0)
+        if of_client + size > self._most_of_one:
+            raise OverloadedError(
+                f"The bodies of this client under way hold {of_client} bytes, as many as one may. Try again in a second."
+            )
         if self._held + size > self._settings.held:
             raise OverloadedError(
                 f"The bodies under way hold {self._held} bytes, as many as this server takes on. Try again in a second."
             )
         self._held += size
+        self._of_clients[client_id] = of_client + size
+        body.held += size
+        body.held_for = client_id
+
+    def _release(self, body: _Body) -> None:
+        if not body.held:
+            return
+        self._held -= body.held
+        self._of_clients[body.held_for] -= body.held
+        if not self._of_clients[body.held_for]:
+            del self._of_clients[body.held_for]
 
     @property
     def seconds(self) -> float:
@@ -68,7 +92,7 @@ class BodyLimits:
 class _Body:
     """One request's body on its way in."""
 
-    def __init__(self, limits: BodyLimits, receive: Receive, most: int, streamed: bool) -> None:
+    def __init__(self, limits: BodyLimits, receive: Receive, scope: Scope, most: int, streamed: bool) -> None:
         self._limits = limits
         self._receive = receive
         self._most = most
@@ -76,7 +100,9 @@ class _Body:
         self._size = 0
         self._complete = False
         self._started = time.monotonic()
+        self.scope = scope
         self.held = 0
+        self.held_for = ""
 
     async def receive(self) -> Message:
         if self._complete:  # what comes now is the caller's leaving, and may take as long as the answer does
@@ -97,8 +123,7 @@ class _Body:
                     f"The body has more than {self._most} bytes, the most that this route takes."
                 )
             if not self._streamed:
-                self._limits.hold(size)
-                self.held += size
+                self._limits.hold(self, size)
             self._complete = not message.get("more_body", False)
         return message
 

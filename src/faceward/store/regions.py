@@ -187,4 +187,10 @@ def _rename(tx: sa.Connection, client_id: str, old: str, new: str) -> None:
         "WHERE client_id = %(client_id)s AND %(old)s = ANY(regions)",
         {"client_id": client_id, "old": old, "new": new},
     )
+    # Whoever sees an import by the regions of a key goes on seeing it.
+    tx.exec_driver_sql(
+        "UPDATE jobs SET region_limit = array_replace(region_limit, %(old)s, %(new)s) "
+        "WHERE client_id = %(client_id)s AND %(old)s = ANY(region_limit)",
+        {"client_id": client_id, "old": old, "new": new},
+    )
     tx.exec_driver_sql("DELETE FROM regions WHERE client_id = %s AND name = %s", (client_id, old))
