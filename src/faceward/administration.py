@@ -15,22 +15,11 @@ import secrets
 import string
 from collections.abc import Sequence
 
-from faceward.errors import ConflictError, InvalidValueError, SettingsError, UnauthenticatedError
-from faceward.store.api_keys import KeyPage, KeyStore
-from faceward.store.clients import ClientPage, ClientStore
-from faceward.types import (
+from faceward.checks import (
     DEFAULT_CLIENT,
     MAX_CLIENT_ID,
     MAX_KEY_REGIONS,
     MAX_NAME,
-    ROLES,
-    UNCHANGED,
-    ApiKey,
-    Client,
-    NewKey,
-    RequestToken,
-    Role,
-    Unchanged,
     check_client_id,
     check_count,
     check_id,
@@ -41,6 +30,10 @@ from faceward.types import (
     check_text,
     check_threshold,
 )
+from faceward.errors import ConflictError, InvalidValueError, SettingsError, UnauthenticatedError
+from faceward.store.api_keys import KeyPage, KeyStore
+from faceward.store.clients import ClientPage, ClientStore
+from faceward.types import ROLES, UNCHANGED, ApiKey, Client, NewKey, RequestToken, Role, Unchanged
 
 _KEY = re.compile(r"fw_([a-z0-9]{12})_([A-Za-z0-9_-]{43})", re.ASCII)
 _PREFIX_ALPHABET = string.ascii_lowercase + string.digits

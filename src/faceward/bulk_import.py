@@ -11,18 +11,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from faceward.errors import InputError, InvalidValueError
-from faceward.store.bulk import BulkWriter, NewPerson
-from faceward.types import (
+from faceward.checks import (
     MAX_EXTERNAL_ID,
-    Embedding,
-    NewFace,
     check_description,
     check_name,
     check_region,
     check_text,
     unit_embedding,
 )
+from faceward.errors import InputError, InvalidValueError
+from faceward.store.bulk import BulkWriter, NewPerson
+from faceward.types import Embedding, NewFace
 
 _BATCH_FACES = 2_000
 _BLOCK_FACES = 250  # checked at once: their numbers fit a processor's cache

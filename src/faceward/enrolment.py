@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from faceward.checks import check_count
 from faceward.errors import InvalidValueError, LowQualityError, NoFaceError, SeveralFacesError
-from faceward.types import Face, ImageSource, NewFace, Quality, check_count
+from faceward.types import Face, ImageSource, NewFace, Quality
 from faceward.vision import FaceAnalyzer
 
 MAX_IMAGE_PATH = 500

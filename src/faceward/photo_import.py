@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, TypeAlias
 
+from faceward.checks import MAX_EXTERNAL_ID, check_description, check_name, check_region, check_text
 from faceward.enrolment import EnrolmentGate
 from faceward.errors import (
     BusyError,
@@ -26,7 +27,7 @@ from faceward.errors import (
     InvalidValueError,
 )
 from faceward.store.bulk import BulkWriter, NewPhoto, PhotoKey, PhotoOwner
-from faceward.types import MAX_EXTERNAL_ID, NewFace, check_description, check_name, check_region, check_text
+from faceward.types import NewFace
 from faceward.vision import read_image_file
 
 # The first batches are small, so that a short import, too, is seen to go on and loses little when it is stopped.

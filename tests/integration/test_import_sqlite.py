@@ -214,7 +214,7 @@ def stored(database: psycopg.Connection) -> int:
 
 
 def _stored_form(vector: np.ndarray) -> np.ndarray:
-    from faceward.types import unit_embedding
+    from faceward.checks import unit_embedding
 
     return unit_embedding(vector, 512)
 

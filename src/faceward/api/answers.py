@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from faceward import http_types as http
+from faceward.http_types import answered
 from faceward.types import (
     ApiKey,
     Box,
@@ -21,18 +21,18 @@ from faceward.types import (
 )
 
 
-def box(value: Box) -> http.BoxOut:
-    return http.BoxOut(
+def box(value: Box) -> answered.BoxOut:
+    return answered.BoxOut(
         left=round(value.left, 1), top=round(value.top, 1), right=round(value.right, 1), bottom=round(value.bottom, 1)
     )
 
 
-def quality(value: Quality) -> http.QualityOut:
-    return http.QualityOut(score=round(value.score, 4), reasons=list(value.reasons))
+def quality(value: Quality) -> answered.QualityOut:
+    return answered.QualityOut(score=round(value.score, 4), reasons=list(value.reasons))
 
 
-def person(value: Person) -> http.PersonOut:
-    return http.PersonOut(
+def person(value: Person) -> answered.PersonOut:
+    return answered.PersonOut(
         id=value.id,
         region=value.region,
         name=value.name,
@@ -44,19 +44,19 @@ def person(value: Person) -> http.PersonOut:
     )
 
 
-def enrollment(value: Enrollment) -> http.EnrollmentOut:
+def enrollment(value: Enrollment) -> answered.EnrollmentOut:
     qualities = [quality(each) for each in value.quality]
-    return http.EnrollmentOut(
+    return answered.EnrollmentOut(
         person=person(value.person),
         faces=[
-            http.EnrolledFace(id=face_id, quality=qualities[number] if number < len(qualities) else None)
+            answered.EnrolledFace(id=face_id, quality=qualities[number] if number < len(qualities) else None)
             for number, face_id in enumerate(value.face_ids)
         ],
     )
 
 
-def stored_face(value: StoredFace) -> http.FaceOut:
-    return http.FaceOut(
+def stored_face(value: StoredFace) -> answered.FaceOut:
+    return answered.FaceOut(
         id=value.id,
         box=box(value.box) if value.box else None,
         confidence=value.confidence,
@@ -66,8 +66,8 @@ def stored_face(value: StoredFace) -> http.FaceOut:
     )
 
 
-def detected(value: Face) -> http.DetectedFace:
-    return http.DetectedFace(
+def detected(value: Face) -> answered.DetectedFace:
+    return answered.DetectedFace(
         box=box(value.box),
         landmarks=[[round(float(x), 1), round(float(y), 1)] for x, y in value.landmarks],
         confidence=round(value.confidence, 4),
@@ -79,9 +79,9 @@ def similarity(value: float) -> float:
     return min(1.0, max(0.0, value))
 
 
-def candidate(value: Candidate) -> http.CandidateOut:
+def candidate(value: Candidate) -> answered.CandidateOut:
     near = similarity(value.similarity)
-    return http.CandidateOut(
+    return answered.CandidateOut(
         person_id=value.person_id,
         face_id=value.face_id,
         name=value.name,
@@ -92,15 +92,15 @@ def candidate(value: Candidate) -> http.CandidateOut:
     )
 
 
-def threshold(value: Threshold) -> http.ThresholdOut:
-    return http.ThresholdOut(value=value.value, source=value.source)
+def threshold(value: Threshold) -> answered.ThresholdOut:
+    return answered.ThresholdOut(value=value.value, source=value.source)
 
 
-def recognized(value: FaceMatch) -> http.RecognizedFace:
+def recognized(value: FaceMatch) -> answered.RecognizedFace:
     named = value.candidates
     if value.rival is not None and value.rival not in named:  # it is why there is no match: to be seen with any top_k
         named += (value.rival,)
-    return http.RecognizedFace(
+    return answered.RecognizedFace(
         box=box(value.face.box),
         confidence=round(value.face.confidence, 4),
         quality=quality(value.face.quality),
@@ -112,8 +112,8 @@ def recognized(value: FaceMatch) -> http.RecognizedFace:
     )
 
 
-def region(value: RegionSummary) -> http.RegionOut:
-    return http.RegionOut(
+def region(value: RegionSummary) -> answered.RegionOut:
+    return answered.RegionOut(
         name=value.name,
         persons=value.persons,
         faces=value.faces,
@@ -122,8 +122,8 @@ def region(value: RegionSummary) -> http.RegionOut:
     )
 
 
-def client(value: Client) -> http.ClientOut:
-    return http.ClientOut(
+def client(value: Client) -> answered.ClientOut:
+    return answered.ClientOut(
         client_id=value.client_id,
         name=value.name,
         threshold=value.threshold,
@@ -132,8 +132,8 @@ def client(value: Client) -> http.ClientOut:
     )
 
 
-def key(value: ApiKey) -> http.KeyOut:
-    return http.KeyOut(
+def key(value: ApiKey) -> answered.KeyOut:
+    return answered.KeyOut(
         id=value.id,
         client_id=value.client_id,
         prefix=value.prefix,
@@ -148,9 +148,9 @@ def key(value: ApiKey) -> http.KeyOut:
     )
 
 
-def job(value: Job) -> http.JobOut:
-    return http.JobOut(**{name: getattr(value, name) for name in http.JobOut.model_fields})
+def job(value: Job) -> answered.JobOut:
+    return answered.JobOut(**{name: getattr(value, name) for name in answered.JobOut.model_fields})
 
 
-def refusal(value: JobRefusal) -> http.RefusalOut:
-    return http.RefusalOut(position=value.position, item=value.item, code=value.code, reason=value.reason)
+def refusal(value: JobRefusal) -> answered.RefusalOut:
+    return answered.RefusalOut(position=value.position, item=value.item, code=value.code, reason=value.reason)

@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from faceward import http_types as http
+from faceward.http_types import answered, sent
 
 _PHOTO = "/9j/4AAQSkZJRgABAQ=="
 _AT = "2026-03-02T08:15:30Z"
@@ -67,30 +67,30 @@ _CLIENT = {"client_id": "client_123", "name": "Example Ltd", "threshold": None, 
 _REGION = {"name": "A", "persons": 98, "faces": 297, "threshold": None, "created_at": _AT}
 
 EXAMPLES: Mapping[type[BaseModel], Any] = {
-    http.PersonCreate: {"name": "Alice", "region": "A", "images": [_PHOTO], "external_id": "E-1042"},
-    http.PersonPatch: {"name": "Alice Smith", "description": None},
-    http.PersonMove: {"region": "B"},
-    http.FacesCreate: {"images": [_PHOTO]},
-    http.RegionCreate: {"name": "A", "threshold": 0.4},
-    http.RegionPatch: {"name": "Main gate", "threshold": None},
-    http.RecognizeRequest: {"image": _PHOTO, "region": ["A", "B"], "top_k": 3},
-    http.VerifyRequest: {"image": _PHOTO, "person_id": 1042},
-    http.DetectRequest: {"image": _PHOTO, "max_faces": 10},
-    http.ClientCreate: {"client_id": "client_123", "name": "Example Ltd"},
-    http.ClientPatch: {"threshold": 0.42},
-    http.KeyCreate: {"role": "recognizer", "regions": ["A"], "name": "Door 4", "expires_at": "2027-03-02T00:00:00Z"},
-    http.PersonOut: _PERSON,
-    http.PersonPage: {"items": [_PERSON], "next": "1042"},
-    http.EnrollmentOut: {"person": _PERSON, "faces": [{"id": 2077, "quality": _QUALITY}]},
-    http.FaceList: {
+    sent.PersonCreate: {"name": "Alice", "region": "A", "images": [_PHOTO], "external_id": "E-1042"},
+    sent.PersonPatch: {"name": "Alice Smith", "description": None},
+    sent.PersonMove: {"region": "B"},
+    sent.FacesCreate: {"images": [_PHOTO]},
+    sent.RegionCreate: {"name": "A", "threshold": 0.4},
+    sent.RegionPatch: {"name": "Main gate", "threshold": None},
+    sent.RecognizeRequest: {"image": _PHOTO, "region": ["A", "B"], "top_k": 3},
+    sent.VerifyRequest: {"image": _PHOTO, "person_id": 1042},
+    sent.DetectRequest: {"image": _PHOTO, "max_faces": 10},
+    sent.ClientCreate: {"client_id": "client_123", "name": "Example Ltd"},
+    sent.ClientPatch: {"threshold": 0.42},
+    sent.KeyCreate: {"role": "recognizer", "regions": ["A"], "name": "Door 4", "expires_at": "2027-03-02T00:00:00Z"},
+    answered.PersonOut: _PERSON,
+    answered.PersonPage: {"items": [_PERSON], "next": "1042"},
+    answered.EnrollmentOut: {"person": _PERSON, "faces": [{"id": 2077, "quality": _QUALITY}]},
+    answered.FaceList: {
         "items": [
             {"id": 2077, "box": _BOX, "confidence": 0.91, "quality": 0.93, "has_image": True, "created_at": _AT},
         ]
     },
-    http.Detection: {
+    answered.Detection: {
         "faces": [{"box": _BOX, "landmarks": _LANDMARKS, "confidence": 0.9127, "quality": _QUALITY}],
     },
-    http.RecognitionOut: {
+    answered.RecognitionOut: {
         "faces": [
             {
                 "box": _BOX,
@@ -105,22 +105,22 @@ EXAMPLES: Mapping[type[BaseModel], Any] = {
         ],
         "regions": ["A"],
     },
-    http.SearchOut: {"candidates": [_CANDIDATE], "regions": ["A"]},
-    http.VerificationOut: {
+    answered.SearchOut: {"candidates": [_CANDIDATE], "regions": ["A"]},
+    answered.VerificationOut: {
         "verified": True,
         "similarity": 0.71,
         "match_score": 71.0,
         "threshold": _THRESHOLD,
         "face_id": 2077,
     },
-    http.RegionOut: _REGION,
-    http.RegionList: {"items": [_REGION]},
-    http.ClientOut: _CLIENT,
-    http.ClientPage: {"items": [_CLIENT], "next": None},
-    http.KeyOut: _KEY,
-    http.KeyPage: {"items": [_KEY], "next": None},
-    http.NewKeyOut: {"key": _KEY, "secret": "fw_k3v9x2m7q0ab_" + "x" * 43},
-    http.Me: {
+    answered.RegionOut: _REGION,
+    answered.RegionList: {"items": [_REGION]},
+    answered.ClientOut: _CLIENT,
+    answered.ClientPage: {"items": [_CLIENT], "next": None},
+    answered.KeyOut: _KEY,
+    answered.KeyPage: {"items": [_KEY], "next": None},
+    answered.NewKeyOut: {"key": _KEY, "secret": "fw_k3v9x2m7q0ab_" + "x" * 43},
+    answered.Me: {
         "client_id": "client_123",
         "role": "recognizer",
         "regions": ["A"],
@@ -128,9 +128,9 @@ EXAMPLES: Mapping[type[BaseModel], Any] = {
         "expires_at": None,
         "may": ["recognize", "verify", "detect", "search", "read"],
     },
-    http.JobOut: _JOB,
-    http.JobPage: {"items": [_JOB], "next": None},
-    http.RefusalPage: {
+    answered.JobOut: _JOB,
+    answered.JobPage: {"items": [_JOB], "next": None},
+    answered.RefusalPage: {
         "items": [
             {
                 "position": 17,
@@ -141,7 +141,7 @@ EXAMPLES: Mapping[type[BaseModel], Any] = {
         ],
         "next": None,
     },
-    http.Problem: {
+    answered.Problem: {
         "type": "urn:faceward:problem:unknown_region",
         "title": "Not Found",
         "status": 404,

@@ -9,9 +9,9 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from faceward import http_types
 from faceward.api.examples import EXAMPLES
-from faceward.http_types import Problem, Sent
+from faceward.http_types.answered import Problem
+from faceward.http_types.sent import Sent
 
 _REASONS = {
     400: "The request can't be read.",
@@ -58,12 +58,7 @@ def document(app: FastAPI) -> dict[str, Any]:
     content = get_openapi(
         title=app.title, version=app.version, description=app.description, routes=app.routes, tags=app.openapi_tags
     )
-    sent: list[type[BaseModel]] = [
-        model
-        for model in vars(http_types).values()
-        if isinstance(model, type) and issubclass(model, Sent) and model is not Sent
-    ]
-    models: list[type[BaseModel]] = [*sent, Problem]
+    models: list[type[BaseModel]] = [*Sent.__subclasses__(), Problem]
     modes: list[tuple[type[BaseModel], Literal["validation"]]] = [(model, "validation") for model in models]
     _, schemas = models_json_schema(modes, ref_template="#/components/schemas/{model}")
     components = content.setdefault("components", {})

@@ -18,7 +18,7 @@ from starlette.requests import ClientDisconnect, Request
 
 from faceward.api.admission import ClientGoneError
 from faceward.errors import FacewardError, InputError, RequestFormatError, UnsupportedMediaTypeError
-from faceward.http_types import MAX_IMAGES, MAX_REGIONS
+from faceward.http_types.fields import MAX_IMAGES, MAX_REGIONS
 
 Body = TypeVar("Body", bound=BaseModel)
 

@@ -48,8 +48,8 @@ def audit_recall(
 
     Exit status 1 where auto, exact or sketch, or a strategy that --strategies names, finds less than --min-recall.
     """
+    from faceward.checks import check_client_id, check_region
     from faceward.factory import open_audit
-    from faceward.types import check_client_id, check_region
 
     chosen = _chosen(_ALL if strategies is None else strategies)
     judged = chosen if strategies is not None else [name for name in chosen if name != "hnsw"]

@@ -62,7 +62,7 @@ def create(
     as_json: AsJson = False,
 ) -> None:
     """Create a key, and show its text: this once."""
-    from faceward.types import DEFAULT_CLIENT
+    from faceward.checks import DEFAULT_CLIENT
 
     expires_at = None if expires is None else _moment(expires)
     with invocation(ctx).open_records() as records:
@@ -85,7 +85,7 @@ def list_keys(
     as_json: AsJson = False,
 ) -> None:
     """List the keys of a client, a page at a time, revoked ones too."""
-    from faceward.types import DEFAULT_CLIENT
+    from faceward.checks import DEFAULT_CLIENT
 
     with invocation(ctx).open_records() as records:
         page = records.administration.list_keys(client or DEFAULT_CLIENT, after=after, limit=limit)
@@ -113,7 +113,7 @@ def list_keys(
 
 def rotate(ctx: typer.Context, key_id: KeyId, client: Client = None, as_json: AsJson = False) -> None:
     """Give a key a new text, and show it: this once. The old text is refused from now on."""
-    from faceward.types import DEFAULT_CLIENT
+    from faceward.checks import DEFAULT_CLIENT
 
     with invocation(ctx).open_records() as records:
         made = records.administration.rotate_key(client or DEFAULT_CLIENT, key_id)
@@ -122,7 +122,7 @@ def rotate(ctx: typer.Context, key_id: KeyId, client: Client = None, as_json: As
 
 def revoke(ctx: typer.Context, key_id: KeyId, client: Client = None, as_json: AsJson = False) -> None:
     """Refuse a key from now on, for good."""
-    from faceward.types import DEFAULT_CLIENT
+    from faceward.checks import DEFAULT_CLIENT
 
     with invocation(ctx).open_records() as records:
         key = records.administration.revoke_key(client or DEFAULT_CLIENT, key_id)

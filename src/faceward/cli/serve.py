@@ -78,7 +78,7 @@ def serve(
 
 
 def _trial_key(administration: Administration) -> str:
-    from faceward.types import DEFAULT_CLIENT
+    from faceward.checks import DEFAULT_CLIENT
 
     expires_at = dt.datetime.now(dt.UTC) + _TRIAL
     return administration.create_key(DEFAULT_CLIENT, "manager", name="trial", expires_at=expires_at).secret

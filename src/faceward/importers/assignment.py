@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from faceward.checks import check_region
 from faceward.errors import ImportSourceError, InvalidValueError
-from faceward.types import check_region
 
 _ID_COLUMNS = ("id", "person_id")
 _NAME_COLUMNS = ("name", "person_name")

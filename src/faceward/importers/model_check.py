@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from faceward.checks import unit_embedding
 from faceward.errors import InputError, ModelMismatchError
 from faceward.importers.decoding import EmbeddingDecoder
 from faceward.importers.sqlite_source import FaceRow, SqliteSource
 from faceward.service import FaceService
-from faceward.types import unit_embedding
 
 _SAMPLE = 12
 _TRIED = 40

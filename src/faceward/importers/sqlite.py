@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from faceward.bulk_import import ImportReport, PersonRecord
+from faceward.checks import MAX_EXTERNAL_ID, check_client_id, check_description, check_name, check_text
 from faceward.errors import InputError, InvalidEmbeddingError, ModelMismatchError
 from faceward.importers.accounts import Account, ImportAccount, RowProblem, Tally
 from faceward.importers.assignment import RegionAssignment
@@ -22,14 +23,7 @@ from faceward.importers.decoding import EmbeddingDecoder
 from faceward.importers.model_check import Photos, SampleCheck
 from faceward.importers.sqlite_source import FaceRow, PersonRow, SqliteSource
 from faceward.service import FaceService
-from faceward.types import (
-    MAX_EXTERNAL_ID,
-    NewFace,
-    check_client_id,
-    check_description,
-    check_name,
-    check_text,
-)
+from faceward.types import NewFace
 
 MOST_FACES = 1_000
 MAX_IMAGE_PATH = 500

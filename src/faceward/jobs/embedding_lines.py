@@ -12,18 +12,17 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO, NoReturn
 
-from faceward.errors import ImportSourceError, InputError
-from faceward.jobs.photo_paths import shown
-from faceward.types import (
+from faceward.checks import (
     MAX_EXTERNAL_ID,
-    Embedding,
-    JobRefusal,
     check_description,
     check_name,
     check_region,
     check_text,
     unit_embedding,
 )
+from faceward.errors import ImportSourceError, InputError
+from faceward.jobs.photo_paths import shown
+from faceward.types import Embedding, JobRefusal
 
 _REQUIRED = ("external_id", "region", "name", "embedding")
 _KNOWN = frozenset((*_REQUIRED, "description"))

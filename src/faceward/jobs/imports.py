@@ -7,13 +7,8 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self, get_args
 
-from faceward.errors import ImportSourceError, InvalidValueError, RequestTooLargeError
-from faceward.store.jobs import JobPage, JobStore, RefusalPage
-from faceward.types import (
+from faceward.checks import (
     MAX_NAME,
-    Job,
-    JobKind,
-    RequestToken,
     check_client_id,
     check_count,
     check_id,
@@ -21,6 +16,9 @@ from faceward.types import (
     check_request_token,
     check_text,
 )
+from faceward.errors import ImportSourceError, InvalidValueError, RequestTooLargeError
+from faceward.store.jobs import JobPage, JobStore, RefusalPage
+from faceward.types import Job, JobKind, RequestToken
 
 _PIECE = 1024 * 1024
 

@@ -6,8 +6,8 @@ import re
 import unicodedata
 from dataclasses import dataclass
 
+from faceward.checks import MAX_EXTERNAL_ID, check_name, check_region, check_text
 from faceward.errors import InvalidValueError
-from faceward.types import MAX_EXTERNAL_ID, check_name, check_region, check_text
 
 SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".webp", ".bmp"))
 MAX_PATH = 1000

@@ -7,16 +7,8 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Literal
 
 from faceward.bulk_import import Importer, ImportReport, PersonRecord
-from faceward.enrolment import EnrolmentGate
-from faceward.photo_import import PhotoImporter, PhotoRecord, PhotoReport, PhotoResult
-from faceward.store.gallery import Gallery
-from faceward.store.request_tokens import ADD_FACE, ENROLL
-from faceward.types import (
+from faceward.checks import (
     MAX_EXTERNAL_ID,
-    Enrollment,
-    ImageSource,
-    NewFace,
-    RequestToken,
     check_client_id,
     check_description,
     check_id,
@@ -25,6 +17,11 @@ from faceward.types import (
     check_region,
     check_request_token,
 )
+from faceward.enrolment import EnrolmentGate
+from faceward.photo_import import PhotoImporter, PhotoRecord, PhotoReport, PhotoResult
+from faceward.store.gallery import Gallery
+from faceward.store.request_tokens import ADD_FACE, ENROLL
+from faceward.types import Enrollment, ImageSource, NewFace, RequestToken
 
 
 class Enrolling:

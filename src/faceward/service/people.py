@@ -4,15 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from faceward.errors import InvalidValueError, NotFoundError
-from faceward.store.gallery import Gallery, PersonPage
-from faceward.types import (
+from faceward.checks import (
     MAX_EXTERNAL_ID,
     MAX_NAME,
-    UNCHANGED,
-    Person,
-    StoredFace,
-    Unchanged,
     check_client_id,
     check_count,
     check_description,
@@ -22,6 +16,9 @@ from faceward.types import (
     check_region,
     check_regions,
 )
+from faceward.errors import InvalidValueError, NotFoundError
+from faceward.store.gallery import Gallery, PersonPage
+from faceward.types import UNCHANGED, Person, StoredFace, Unchanged
 from faceward.vision.image_headers import ImageFormat, read_header
 
 _MEDIA_TYPES: dict[ImageFormat, str] = {

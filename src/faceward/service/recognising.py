@@ -5,6 +5,16 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 
+from faceward.checks import (
+    check_client_id,
+    check_count,
+    check_id,
+    check_region,
+    check_regions,
+    check_share,
+    check_threshold,
+    unit_embedding,
+)
 from faceward.enrolment import named
 from faceward.errors import InvalidValueError, NoFaceError, NotFoundError, UnknownRegionError
 from faceward.retrieval import Retriever
@@ -21,14 +31,6 @@ from faceward.types import (
     Strategy,
     Threshold,
     Verification,
-    check_client_id,
-    check_count,
-    check_id,
-    check_region,
-    check_regions,
-    check_share,
-    check_threshold,
-    unit_embedding,
 )
 from faceward.vision import FaceAnalyzer
 

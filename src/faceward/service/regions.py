@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from faceward.checks import check_client_id, check_region, check_threshold
 from faceward.service.thresholds import Thresholds
 from faceward.store.gallery import Gallery
 from faceward.store.regions import RegionStore
-from faceward.types import UNCHANGED, RegionSummary, Unchanged, check_client_id, check_region, check_threshold
+from faceward.types import UNCHANGED, RegionSummary, Unchanged
 
 
 class Regions:

@@ -7,8 +7,9 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 
+from faceward.checks import check_threshold
 from faceward.store.regions import OwnThresholds, RegionStore
-from faceward.types import Threshold, check_threshold
+from faceward.types import Threshold
 
 _MOST = 10_000
 

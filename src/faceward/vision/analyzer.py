@@ -14,7 +14,8 @@ from typing import Self, TypeAlias
 import cv2
 import numpy as np
 
-from faceward.types import BGRImage, Box, Face, ImageSource, Quality, check_count
+from faceward.checks import check_count
+from faceward.types import BGRImage, Box, Face, ImageSource, Quality
 from faceward.vision.alignment import LandmarkFinder, Points, five_points
 from faceward.vision.detection import Detection, FaceDetector
 from faceward.vision.embedding import FaceEmbedder

@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
+from faceward.checks import check_name, check_region
 from faceward.jobs.photo_paths import PathError, is_clutter, photo_path, shown
-from faceward.types import check_name, check_region
 
 parts = st.text(max_size=60) | st.sampled_from(["..", ".", "", "A", "ada", "1.jpg", "C:", "\\", "~"])
 paths = st.lists(parts, max_size=5).map("/".join) | st.text(max_size=100)

@@ -7,15 +7,16 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query
 
-from faceward import http_types as http
 from faceward.api import answers
 from faceward.api.authentication import parse_cursor
 from faceward.api.openapi import ALWAYS, IDEMPOTENT, WITH_BODY, refusals
 from faceward.api.parts import Admin, Manager, Recognizer, Work
 from faceward.api.routes.common import ClientName, Cursor, Limit, RowId, next_cursor
 from faceward.api.uploads import body_of, request_body
+from faceward.checks import MAX_CLIENT_ID
 from faceward.errors import RoleNotAllowedError
-from faceward.types import MAX_CLIENT_ID, ROLES
+from faceward.http_types import answered, fields, sent
+from faceward.types import ROLES
 
 router = APIRouter(prefix="/v1", tags=["administration"], responses=refusals(*ALWAYS))
 
@@ -25,7 +26,7 @@ KeyClient = Annotated[
         min_length=1,
         max_length=MAX_CLIENT_ID,
         description="Another client's keys, for admins; left out: the key's own client.",
-        json_schema_extra={"pattern": http.LINE},
+        json_schema_extra={"pattern": fields.LINE},
     ),
 ]
 ClientCursor = Annotated[
@@ -34,7 +35,7 @@ ClientCursor = Annotated[
         min_length=1,
         max_length=MAX_CLIENT_ID,
         description="The `next` of the page before: a client's id.",
-        json_schema_extra={"pattern": http.LINE},
+        json_schema_extra={"pattern": fields.LINE},
     ),
 ]
 
@@ -47,10 +48,10 @@ _ABILITIES = {
 
 
 @router.get("/me")
-async def get_me(work: Recognizer) -> http.Me:
+async def get_me(work: Recognizer) -> answered.Me:
     """What this key is and may do."""
     key = work.caller.key
-    return http.Me(
+    return answered.Me(
         client_id=key.client_id,
         role=key.role,
         regions=None if key.regions is None else list(key.regions),
@@ -61,19 +62,19 @@ async def get_me(work: Recognizer) -> http.Me:
 
 
 @router.get("/clients")
-async def list_clients(work: Admin, cursor: ClientCursor = None, limit: Limit = 100) -> http.ClientPage:
+async def list_clients(work: Admin, cursor: ClientCursor = None, limit: Limit = 100) -> answered.ClientPage:
     """All clients by id."""
     work.caller.require_all_regions()
     page = await work.ask(lambda: work.parts.administration.list_clients(after=cursor, limit=limit))
-    return http.ClientPage(items=[answers.client(each) for each in page.clients], next=page.next_after)
+    return answered.ClientPage(items=[answers.client(each) for each in page.clients], next=page.next_after)
 
 
 @router.post(
-    "/clients", status_code=201, openapi_extra=request_body(http.ClientCreate), responses=refusals(409, *WITH_BODY)
+    "/clients", status_code=201, openapi_extra=request_body(sent.ClientCreate), responses=refusals(409, *WITH_BODY)
 )
 async def create_client(
-    work: Admin, body: Annotated[http.ClientCreate, Depends(body_of(http.ClientCreate))]
-) -> http.ClientOut:
+    work: Admin, body: Annotated[sent.ClientCreate, Depends(body_of(sent.ClientCreate))]
+) -> answered.ClientOut:
     """Make a client; its keys come next."""
     work.caller.require_all_regions()
     return answers.client(
@@ -84,18 +85,18 @@ async def create_client(
 
 
 @router.get("/clients/{client_id:path}", responses=refusals(404))
-async def get_client(work: Admin, client_id: ClientName) -> http.ClientOut:
+async def get_client(work: Admin, client_id: ClientName) -> answered.ClientOut:
     """A client and its settings."""
     work.caller.require_all_regions()
     return answers.client(await work.ask(lambda: work.parts.administration.get_client(client_id)))
 
 
 @router.patch(
-    "/clients/{client_id:path}", openapi_extra=request_body(http.ClientPatch), responses=refusals(404, *WITH_BODY)
+    "/clients/{client_id:path}", openapi_extra=request_body(sent.ClientPatch), responses=refusals(404, *WITH_BODY)
 )
 async def update_client(
-    work: Admin, client_id: ClientName, body: Annotated[http.ClientPatch, Depends(body_of(http.ClientPatch))]
-) -> http.ClientOut:
+    work: Admin, client_id: ClientName, body: Annotated[sent.ClientPatch, Depends(body_of(sent.ClientPatch))]
+) -> answered.ClientOut:
     """Change what is sent and leave the rest."""
     work.caller.require_all_regions()
     changes = body.model_dump(exclude_unset=True)
@@ -105,22 +106,22 @@ async def update_client(
 @router.get("/keys")
 async def list_keys(
     work: Manager, client_id: KeyClient = None, cursor: Cursor = None, limit: Limit = 100
-) -> http.KeyPage:
+) -> answered.KeyPage:
     """The keys of a client, without their secrets."""
     client, after = _client(work, client_id), parse_cursor(cursor)
     page = await work.ask(lambda: work.parts.administration.list_keys(client, after=after, limit=limit))
-    return http.KeyPage(items=[answers.key(each) for each in page.keys], next=next_cursor(page.next_after))
+    return answered.KeyPage(items=[answers.key(each) for each in page.keys], next=next_cursor(page.next_after))
 
 
 @router.post(
     "/keys",
     status_code=201,
-    openapi_extra=request_body(http.KeyCreate) | IDEMPOTENT,
+    openapi_extra=request_body(sent.KeyCreate) | IDEMPOTENT,
     responses=refusals(404, 409, *WITH_BODY),
 )
 async def create_key(
-    work: Manager, body: Annotated[http.KeyCreate, Depends(body_of(http.KeyCreate))]
-) -> http.NewKeyOut:
+    work: Manager, body: Annotated[sent.KeyCreate, Depends(body_of(sent.KeyCreate))]
+) -> answered.NewKeyOut:
     """Make a key. Its secret is in this answer and nowhere else."""
     client = _client(work, body.client_id)
     work.caller.require(body.role)
@@ -137,28 +138,28 @@ async def create_key(
             request=token,
         )
     )
-    return http.NewKeyOut(key=answers.key(made.key), secret=made.secret)
+    return answered.NewKeyOut(key=answers.key(made.key), secret=made.secret)
 
 
 @router.get("/keys/{key_id}", responses=refusals(404))
-async def get_key(work: Manager, key_id: RowId, client_id: KeyClient = None) -> http.KeyOut:
+async def get_key(work: Manager, key_id: RowId, client_id: KeyClient = None) -> answered.KeyOut:
     """A key, without its secret."""
     client = _client(work, client_id)
     return answers.key(await work.ask(lambda: work.parts.administration.get_key(client, key_id)))
 
 
 @router.post("/keys/{key_id}/rotate", responses=refusals(404, 409))
-async def rotate_key(work: Manager, key_id: RowId, client_id: KeyClient = None) -> http.NewKeyOut:
+async def rotate_key(work: Manager, key_id: RowId, client_id: KeyClient = None) -> answered.NewKeyOut:
     """Give a key a new secret; the old one ends at once."""
     client = _client(work, client_id)
     await _may_change(work, client, key_id)
     made = await work.ask(lambda: work.parts.administration.rotate_key(client, key_id))
     work.parts.authenticator.forget()
-    return http.NewKeyOut(key=answers.key(made.key), secret=made.secret)
+    return answered.NewKeyOut(key=answers.key(made.key), secret=made.secret)
 
 
 @router.delete("/keys/{key_id}", responses=refusals(404, 409))
-async def revoke_key(work: Manager, key_id: RowId, client_id: KeyClient = None) -> http.KeyOut:
+async def revoke_key(work: Manager, key_id: RowId, client_id: KeyClient = None) -> answered.KeyOut:
     """End a key. It stays in the list as revoked."""
     client = _client(work, client_id)
     await _may_change(work, client, key_id)
@@ -177,7 +178,7 @@ def _client(work: Work, client_id: str | None) -> str:
     return client_id
 
 
-def _within_own(work: Work, body: http.KeyCreate) -> tuple[dt.datetime | None, float | None]:
+def _within_own(work: Work, body: sent.KeyCreate) -> tuple[dt.datetime | None, float | None]:
     """The expiry and the rate of a new key. One that a manager makes neither outlives the manager's own nor sends more."""
     own = work.caller.key
     if own.may("admin"):

@@ -6,8 +6,8 @@ from typing import Annotated
 
 from fastapi import Path, Query
 
-from faceward.http_types import LINE
-from faceward.types import MAX_CLIENT_ID, MAX_REGION
+from faceward.checks import MAX_CLIENT_ID, MAX_REGION
+from faceward.http_types.fields import LINE
 
 _TEXT = {"pattern": LINE}
 RegionName = Annotated[str, Path(min_length=1, max_length=MAX_REGION, json_schema_extra=_TEXT)]

@@ -6,12 +6,12 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Response
 
-from faceward import http_types as http
 from faceward.api import answers
 from faceward.api.openapi import ALWAYS, IDEMPOTENT, WITH_BODY, refusals
 from faceward.api.parts import Enroller, EnrollerOfImages, Recognizer
 from faceward.api.routes.common import RowId
 from faceward.api.uploads import body_of, request_body
+from faceward.http_types import answered, sent
 from faceward.types import Enrollment, StoredFace
 
 router = APIRouter(prefix="/v1/persons/{person_id}/faces", tags=["faces"], responses=refusals(404, *ALWAYS))
@@ -20,14 +20,14 @@ router = APIRouter(prefix="/v1/persons/{person_id}/faces", tags=["faces"], respo
 @router.post(
     "",
     status_code=201,
-    openapi_extra=request_body(http.FacesCreate, images=True) | IDEMPOTENT,
+    openapi_extra=request_body(sent.FacesCreate, images=True) | IDEMPOTENT,
     responses=refusals(409, *WITH_BODY),
 )
 async def add_faces(
     work: EnrollerOfImages,
     person_id: RowId,
-    body: Annotated[http.FacesCreate, Depends(body_of(http.FacesCreate, images=True))],
-) -> http.EnrollmentOut:
+    body: Annotated[sent.FacesCreate, Depends(body_of(sent.FacesCreate, images=True))],
+) -> answered.EnrollmentOut:
     """Store more photos of a person: all of them, or none."""
     token = work.token(body.model_dump(exclude={"images"}), images=body.images)
 
@@ -45,14 +45,14 @@ async def add_faces(
 
 
 @router.get("")
-async def list_faces(work: Recognizer, person_id: RowId) -> http.FaceList:
+async def list_faces(work: Recognizer, person_id: RowId) -> answered.FaceList:
     """The faces of a person, the oldest first."""
 
     def faces() -> tuple[StoredFace, ...]:
         work.person(person_id)
         return work.service.list_faces(person_id, client_id=work.caller.client_id)
 
-    return http.FaceList(items=[answers.stored_face(face) for face in await work.ask(faces)])
+    return answered.FaceList(items=[answers.stored_face(face) for face in await work.ask(faces)])
 
 
 @router.delete("/{face_id}", status_code=204)

@@ -7,7 +7,6 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Query, Request, Response
 from starlette.requests import ClientDisconnect
 
-from faceward import http_types as http
 from faceward.api import answers
 from faceward.api.admission import ClientGoneError
 from faceward.api.authentication import parse_cursor
@@ -15,6 +14,7 @@ from faceward.api.openapi import ALWAYS, IDEMPOTENT, WITH_BODY, refusals
 from faceward.api.parts import Enroller, Work
 from faceward.api.routes.common import Cursor, Limit, RowId, next_cursor
 from faceward.errors import UnknownJobError, UnsupportedMediaTypeError
+from faceward.http_types import answered
 from faceward.jobs.imports import Upload
 from faceward.store.jobs import RefusalPage
 from faceward.types import Job, JobKind
@@ -42,7 +42,7 @@ async def create_import(
     request: Request,
     response: Response,
     several_faces: Annotated[Literal["error", "largest"] | None, Query(description="Of an archive's photos.")] = None,
-) -> http.JobOut:
+) -> answered.JobOut:
     """Send a zip or tar of REGION/PERSON/photo.jpg, or JSON lines with embeddings; it is imported in the background.
 
     A line: {"external_id": ..., "region": ..., "name": ..., "embedding": [...], "description": ...}.
@@ -73,22 +73,22 @@ async def create_import(
 
 
 @router.get("/jobs")
-async def list_jobs(work: Enroller, cursor: Cursor = None, limit: Limit = 100) -> http.JobPage:
+async def list_jobs(work: Enroller, cursor: Cursor = None, limit: Limit = 100) -> answered.JobPage:
     """The imports of the client, the newest first."""
     before = None if cursor is None else parse_cursor(cursor)
     page = await work.ask(lambda: work.parts.imports.list(client_id=work.caller.client_id, before=before, limit=limit))
     seen = [answers.job(each) for each in page.jobs if _sees(work, each)]
-    return http.JobPage(items=seen, next=next_cursor(page.next_before))
+    return answered.JobPage(items=seen, next=next_cursor(page.next_before))
 
 
 @router.get("/jobs/{job_id}", responses=refusals(404))
-async def get_job(work: Enroller, job_id: RowId) -> http.JobOut:
+async def get_job(work: Enroller, job_id: RowId) -> answered.JobOut:
     """How far an import is."""
     return answers.job(await work.ask(lambda: _job(work, job_id)))
 
 
 @router.post("/jobs/{job_id}/cancel", responses=refusals(404))
-async def cancel_job(work: Enroller, job_id: RowId) -> http.JobOut:
+async def cancel_job(work: Enroller, job_id: RowId) -> answered.JobOut:
     """End an import; what it stored until then stays."""
 
     def cancel() -> Job:
@@ -99,7 +99,9 @@ async def cancel_job(work: Enroller, job_id: RowId) -> http.JobOut:
 
 
 @router.get("/jobs/{job_id}/refusals", responses=refusals(404))
-async def list_refusals(work: Enroller, job_id: RowId, cursor: Cursor = None, limit: Limit = 100) -> http.RefusalPage:
+async def list_refusals(
+    work: Enroller, job_id: RowId, cursor: Cursor = None, limit: Limit = 100
+) -> answered.RefusalPage:
     """What an import did not store, and why."""
     after = None if cursor is None else parse_cursor(cursor) - 1
 
@@ -110,7 +112,7 @@ async def list_refusals(work: Enroller, job_id: RowId, cursor: Cursor = None, li
     page = await work.ask(refused)
     # Positions begin at 0, cursors at 1.
     following = None if page.next_after is None else page.next_after + 1
-    return http.RefusalPage(items=[answers.refusal(each) for each in page.refusals], next=next_cursor(following))
+    return answered.RefusalPage(items=[answers.refusal(each) for each in page.refusals], next=next_cursor(following))
 
 
 def _sees(work: Work, job: Job) -> bool:

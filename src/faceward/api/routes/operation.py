@@ -8,8 +8,8 @@ from fastapi import APIRouter, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel
 
-from faceward import http_types as http
 from faceward.api.parts import parts_of
+from faceward.http_types import answered
 
 router = APIRouter(tags=["operation"])
 
@@ -24,14 +24,14 @@ async def get_health() -> Alive:
     return Alive(alive=True)
 
 
-@router.get("/readyz", responses={503: {"model": http.Ready, "description": "Something that it needs is missing."}})
-async def get_readiness(request: Request, response: Response) -> http.Ready:
+@router.get("/readyz", responses={503: {"model": answered.Ready, "description": "Something that it needs is missing."}})
+async def get_readiness(request: Request, response: Response) -> answered.Ready:
     """Database, tables and model pack are there."""
     parts = parts_of(request)
     checks = await parts.data.run(parts.checks)
     ready = all(state == "ok" for state in checks.values())
     response.status_code = 200 if ready else 503
-    return http.Ready(ready=ready, checks=checks)
+    return answered.Ready(ready=ready, checks=checks)
 
 
 @router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})

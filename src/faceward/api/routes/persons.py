@@ -6,31 +6,32 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Response
 
-from faceward import http_types as http
 from faceward.api import answers
 from faceward.api.authentication import parse_cursor
 from faceward.api.openapi import ALWAYS, IDEMPOTENT, WITH_BODY, refusals
 from faceward.api.parts import Enroller, EnrollerOfImages, Recognizer
 from faceward.api.routes.common import Cursor, Limit, RowId, next_cursor
 from faceward.api.uploads import body_of, request_body
-from faceward.types import MAX_EXTERNAL_ID, MAX_NAME, MAX_REGION, Person
+from faceward.checks import MAX_EXTERNAL_ID, MAX_NAME, MAX_REGION
+from faceward.http_types import answered, fields, sent
+from faceward.types import Person
 
 router = APIRouter(prefix="/v1/persons", tags=["persons"], responses=refusals(*ALWAYS))
 
 
 def _text(longest: int) -> Any:
-    return Query(min_length=1, max_length=longest, json_schema_extra={"pattern": http.LINE})
+    return Query(min_length=1, max_length=longest, json_schema_extra={"pattern": fields.LINE})
 
 
 @router.post(
     "",
     status_code=201,
-    openapi_extra=request_body(http.PersonCreate, images=True) | IDEMPOTENT,
+    openapi_extra=request_body(sent.PersonCreate, images=True) | IDEMPOTENT,
     responses=refusals(409, *WITH_BODY),
 )
 async def create_person(
-    work: EnrollerOfImages, body: Annotated[http.PersonCreate, Depends(body_of(http.PersonCreate, images=True))]
-) -> http.EnrollmentOut:
+    work: EnrollerOfImages, body: Annotated[sent.PersonCreate, Depends(body_of(sent.PersonCreate, images=True))]
+) -> answered.EnrollmentOut:
     """Enroll a person with one or more photos: all of them are stored, or none. The region is made on first use."""
     work.caller.enter([body.region])
     token = work.token(body.model_dump(exclude={"images"}), images=body.images)
@@ -59,7 +60,7 @@ async def list_persons(
     external_id: Annotated[str | None, _text(MAX_EXTERNAL_ID)] = None,
     cursor: Cursor = None,
     limit: Limit = 100,
-) -> http.PersonPage:
+) -> answered.PersonPage:
     """Persons by ascending id; a key with regions of its own sees those of them."""
     if region is not None:
         work.caller.enter([region])
@@ -74,19 +75,19 @@ async def list_persons(
             limit=limit,
         )
     )
-    return http.PersonPage(items=[answers.person(each) for each in page.persons], next=next_cursor(page.next_after))
+    return answered.PersonPage(items=[answers.person(each) for each in page.persons], next=next_cursor(page.next_after))
 
 
 @router.get("/{person_id}", responses=refusals(404))
-async def get_person(work: Recognizer, person_id: RowId) -> http.PersonOut:
+async def get_person(work: Recognizer, person_id: RowId) -> answered.PersonOut:
     """A person."""
     return answers.person(await work.ask(lambda: work.person(person_id)))
 
 
-@router.patch("/{person_id}", openapi_extra=request_body(http.PersonPatch), responses=refusals(404, 409, *WITH_BODY))
+@router.patch("/{person_id}", openapi_extra=request_body(sent.PersonPatch), responses=refusals(404, 409, *WITH_BODY))
 async def update_person(
-    work: Enroller, person_id: RowId, body: Annotated[http.PersonPatch, Depends(body_of(http.PersonPatch))]
-) -> http.PersonOut:
+    work: Enroller, person_id: RowId, body: Annotated[sent.PersonPatch, Depends(body_of(sent.PersonPatch))]
+) -> answered.PersonOut:
     """Change what is sent and leave the rest."""
     changes = body.model_dump(exclude_unset=True)
 
@@ -98,11 +99,11 @@ async def update_person(
 
 
 @router.put(
-    "/{person_id}/region", openapi_extra=request_body(http.PersonMove), responses=refusals(404, 409, *WITH_BODY)
+    "/{person_id}/region", openapi_extra=request_body(sent.PersonMove), responses=refusals(404, 409, *WITH_BODY)
 )
 async def move_person(
-    work: Enroller, person_id: RowId, body: Annotated[http.PersonMove, Depends(body_of(http.PersonMove))]
-) -> http.PersonOut:
+    work: Enroller, person_id: RowId, body: Annotated[sent.PersonMove, Depends(body_of(sent.PersonMove))]
+) -> answered.PersonOut:
     """Move a person with all faces to another region; the next search sees it."""
     work.caller.enter([body.region])
 

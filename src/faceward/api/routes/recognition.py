@@ -6,21 +6,21 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends
 
-from faceward import http_types as http
 from faceward.api import answers
 from faceward.api.openapi import ALWAYS, WITH_BODY, refusals
 from faceward.api.parts import Recognizer, RecognizerOfImages
 from faceward.api.uploads import body_of, request_body
+from faceward.http_types import answered, sent
 from faceward.types import Verification
 
 router = APIRouter(prefix="/v1", tags=["recognition"], responses=refusals(*ALWAYS, *WITH_BODY))
 
 
-@router.post("/recognize", openapi_extra=request_body(http.RecognizeRequest, images=True), responses=refusals(404))
+@router.post("/recognize", openapi_extra=request_body(sent.RecognizeRequest, images=True), responses=refusals(404))
 async def recognize(
     work: RecognizerOfImages,
-    body: Annotated[http.RecognizeRequest, Depends(body_of(http.RecognizeRequest, images=True))],
-) -> http.RecognitionOut:
+    body: Annotated[sent.RecognizeRequest, Depends(body_of(sent.RecognizeRequest, images=True))],
+) -> answered.RecognitionOut:
     """Who of the regions is in the image, with a decision for each face. An image without a face has none."""
     work.caller.enter(body.region)
     found = await work.compute(
@@ -38,13 +38,15 @@ async def recognize(
     )
     for face in found.faces:
         work.parts.metrics.faces.labels(face.decision).inc()
-    return http.RecognitionOut(faces=[answers.recognized(face) for face in found.faces], regions=list(found.regions))
+    return answered.RecognitionOut(
+        faces=[answers.recognized(face) for face in found.faces], regions=list(found.regions)
+    )
 
 
-@router.post("/search", openapi_extra=request_body(http.SearchRequest), responses=refusals(404))
+@router.post("/search", openapi_extra=request_body(sent.SearchRequest), responses=refusals(404))
 async def search(
-    work: Recognizer, body: Annotated[http.SearchRequest, Depends(body_of(http.SearchRequest))]
-) -> http.SearchOut:
+    work: Recognizer, body: Annotated[sent.SearchRequest, Depends(body_of(sent.SearchRequest))]
+) -> answered.SearchOut:
     """The persons of the regions nearest to an embedding."""
     work.caller.enter(body.region)
     found = await work.ask(
@@ -57,13 +59,13 @@ async def search(
             strategy=body.strategy,
         )
     )
-    return http.SearchOut(candidates=[answers.candidate(each) for each in found], regions=body.region)
+    return answered.SearchOut(candidates=[answers.candidate(each) for each in found], regions=body.region)
 
 
-@router.post("/verify", openapi_extra=request_body(http.VerifyRequest, images=True), responses=refusals(404))
+@router.post("/verify", openapi_extra=request_body(sent.VerifyRequest, images=True), responses=refusals(404))
 async def verify(
-    work: RecognizerOfImages, body: Annotated[http.VerifyRequest, Depends(body_of(http.VerifyRequest, images=True))]
-) -> http.VerificationOut:
+    work: RecognizerOfImages, body: Annotated[sent.VerifyRequest, Depends(body_of(sent.VerifyRequest, images=True))]
+) -> answered.VerificationOut:
     """Whether two photos, or a photo and an enrolled person, are of the same person."""
 
     def compare() -> Verification:
@@ -79,7 +81,7 @@ async def verify(
 
     found = await work.compute(compare)
     near = answers.similarity(found.similarity)
-    return http.VerificationOut(
+    return answered.VerificationOut(
         verified=found.verified,
         similarity=near,
         match_score=100.0 * near,
@@ -88,10 +90,10 @@ async def verify(
     )
 
 
-@router.post("/detect", openapi_extra=request_body(http.DetectRequest, images=True))
+@router.post("/detect", openapi_extra=request_body(sent.DetectRequest, images=True))
 async def detect(
-    work: RecognizerOfImages, body: Annotated[http.DetectRequest, Depends(body_of(http.DetectRequest, images=True))]
-) -> http.Detection:
+    work: RecognizerOfImages, body: Annotated[sent.DetectRequest, Depends(body_of(sent.DetectRequest, images=True))]
+) -> answered.Detection:
     """The faces in an image, the largest first, without asking who they are."""
     faces = await work.compute(lambda: work.service.detect(body.image, max_faces=body.max_faces))
-    return http.Detection(faces=[answers.detected(face) for face in faces])
+    return answered.Detection(faces=[answers.detected(face) for face in faces])

@@ -1,0 +1,140 @@
+"""What comes in from outside, checked: texts, numbers, names and embeddings, each with its limits.
+
+A check returns the value as the layers below take it, or raises InvalidValueError, which names the field.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from faceward.errors import InvalidEmbeddingError, InvalidValueError
+from faceward.types import Embedding, RequestToken
+
+DEFAULT_CLIENT = "default"
+MAX_NAME = 255
+MAX_REGION = 50
+MAX_CLIENT_ID = 100
+MAX_EXTERNAL_ID = 255
+MAX_DESCRIPTION = 10_000
+MAX_REQUEST_TOKEN = 255
+MAX_KEY_REGIONS = 100
+
+
+def check_text(field_name: str, value: object, longest: int) -> str:
+    """Return the text, or raise InvalidValueError: it must be 1..longest characters, none of them a control character.
+
+    White space at either end is refused rather than cut: "A" and "A " would be two regions that nobody can tell apart,
+    and a caller that sends one has an error to find.
+    """
+    if not isinstance(value, str):
+        raise InvalidValueError(field_name, value, "a text")
+    if not value or value.isspace():
+        raise InvalidValueError(field_name, value, "a text that is not empty")
+    if len(value) > longest:
+        raise InvalidValueError(field_name, value, f"at most {longest} characters long")
+    if value != value.strip():
+        raise InvalidValueError(field_name, value, "a text without white space at its ends")
+    # What is printable holds none: told at once, as is the rule.
+    if not value.isprintable() and any(
+        ord(char) < 32 or 127 <= ord(char) < 160 or 0xD800 <= ord(char) <= 0xDFFF for char in value
+    ):
+        raise InvalidValueError(field_name, value, "a text without control characters")
+    return value
+
+
+def check_name(value: object) -> str:
+    return check_text("name", value, MAX_NAME)
+
+
+def check_region(value: object) -> str:
+    return check_text("region", value, MAX_REGION)
+
+
+def check_regions(value: Sequence[str]) -> tuple[str, ...]:
+    """Names of regions, each once."""
+    return tuple(dict.fromkeys(check_region(name) for name in value))
+
+
+def check_client_id(value: object) -> str:
+    """The tenant; None means the tenant `default`."""
+    return DEFAULT_CLIENT if value is None else check_text("client_id", value, MAX_CLIENT_ID)
+
+
+def check_optional_text(field_name: str, value: object, longest: int) -> str | None:
+    return None if value is None else check_text(field_name, value, longest)
+
+
+def check_description(value: object) -> str | None:
+    """Free text: unlike a name it may hold line breaks and tabs. White space alone is no description."""
+    if value is None:
+        return None
+    if isinstance(value, str):
+        line = value.translate({ord("\n"): " ", ord("\r"): " ", ord("\t"): " "}).strip()
+        if not line:
+            return None
+        check_text("description", line, MAX_DESCRIPTION)
+        return value
+    raise InvalidValueError("description", value, "a text")
+
+
+def check_threshold(value: object) -> float:
+    """A similarity: a finite number in -1..1."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.floating, np.integer)):
+        raise InvalidValueError("threshold", value, "a number from -1 to 1")
+    number = float(value)
+    if not -1.0 <= number <= 1.0:  # NaN fails this too
+        raise InvalidValueError("threshold", value, "a number from -1 to 1")
+    return 0.0 if abs(number) < 1e-30 else number  # the tables hold 32 bits, which have nothing between these and 0
+
+
+def check_share(field_name: str, value: object) -> float:
+    """A finite number in 0..1."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0.0 <= value <= 1.0:
+        raise InvalidValueError(field_name, value, "a number from 0 to 1")
+    return float(value)
+
+
+def check_count(field_name: str, value: object, most: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
+        raise InvalidValueError(field_name, value, f"a whole number from 1 to {most}")
+    return value
+
+
+def check_request_token(request: RequestToken) -> RequestToken:
+    """Raises InvalidValueError where the token is not 1 to 255 printable characters of ASCII."""
+    token = request.token
+    if not (isinstance(token, str) and 0 < len(token) <= MAX_REQUEST_TOKEN and token.isascii() and token.isprintable()):
+        raise InvalidValueError("idempotency key", token, f"1 to {MAX_REQUEST_TOKEN} printable characters of ASCII")
+    return request
+
+
+def check_id(field_name: str, value: object) -> int:
+    """An id of a row: 1 to 2**63 - 1."""
+    return check_count(field_name, value, 2**63 - 1)
+
+
+def unit_embedding(value: object, dimension: int) -> Embedding:
+    """Return the embedding as float32 of unit length.
+
+    value: anything numpy reads as `dimension` finite numbers that are not all zero. Raises InvalidEmbeddingError, which
+    never shows the numbers.
+    """
+    other_values = f"An embedding must be {dimension} numbers; this one holds other values."
+    try:
+        given = np.asarray(value)
+    except (TypeError, ValueError) as exc:
+        raise InvalidEmbeddingError(other_values) from exc
+    if given.dtype.kind not in "iuf":  # numpy would read "0.5" as a number, and drop the imaginary part of another
+        raise InvalidEmbeddingError(other_values)
+    vector = given.astype(np.float64)
+    if vector.shape != (dimension,):
+        raise InvalidEmbeddingError(f"An embedding must be {dimension} numbers; this one has the shape {vector.shape}.")
+    if not np.isfinite(vector).all():
+        raise InvalidEmbeddingError("An embedding must be finite numbers; this one holds NaN or infinity.")
+    largest = float(np.abs(vector).max())
+    if largest == 0.0:
+        raise InvalidEmbeddingError("An embedding must have a direction; this one is all zeros.")
+    scaled = vector / largest
+    return (scaled / np.linalg.norm(scaled)).astype(np.float32)

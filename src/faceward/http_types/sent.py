@@ -1,0 +1,141 @@
+"""Bodies of requests."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from faceward.http_types.fields import (
+    MAX_DIMENSION,
+    MAX_IMAGES,
+    MAX_REGIONS,
+    ClientId,
+    Description,
+    ExternalId,
+    Image,
+    Name,
+    NewName,
+    NewRegion,
+    Region,
+    Regions,
+    RoleName,
+    RowId,
+    Share,
+    Similarity,
+    StrategyName,
+    Time,
+)
+
+
+class Sent(BaseModel):
+    """A request's body. A field that the route does not know is refused: a misspelt threshold must not pass unseen."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class PersonCreate(Sent):
+    """A person with one or more photos: all of them are stored, or none."""
+
+    name: Name
+    region: Region
+    images: Annotated[list[Image], Field(min_length=1, max_length=MAX_IMAGES)]
+    description: Description | None = None
+    external_id: ExternalId | None = None
+    several_faces: Literal["error", "largest"] = "error"
+
+
+class PersonPatch(Sent):
+    """What is given is changed; null clears a description or an external id."""
+
+    name: NewName = None
+    description: Description | None = None
+    external_id: ExternalId | None = None
+
+
+class PersonMove(Sent):
+    region: Region
+
+
+class FacesCreate(Sent):
+    """More photos of a person: all of them are stored, or none."""
+
+    images: Annotated[list[Image], Field(min_length=1, max_length=MAX_IMAGES)]
+    several_faces: Literal["error", "largest"] = "error"
+
+
+class RegionCreate(Sent):
+    name: Region
+    threshold: Similarity | None = None
+
+
+class RegionPatch(Sent):
+    """name: its new name. threshold: null takes the client's again."""
+
+    name: NewRegion = None
+    threshold: Similarity | None = None
+
+
+class RecognizeRequest(Sent):
+    """Who of the regions is in the image. min_quality: faces below it are left out."""
+
+    image: Image
+    region: Regions
+    threshold: Similarity | None = None
+    top_k: Annotated[int, Field(ge=1, le=100)] = 5
+    max_faces: Annotated[int, Field(ge=1, le=1000)] = 100
+    min_quality: Share = 0.0
+    strategy: StrategyName | None = None
+
+
+class SearchRequest(Sent):
+    """Who of the regions is nearest to an embedding of the model pack in use."""
+
+    embedding: Annotated[
+        list[Annotated[float, Field(strict=True, allow_inf_nan=False)]], Field(min_length=1, max_length=MAX_DIMENSION)
+    ]
+    region: Regions
+    threshold: Similarity | None = None
+    top_k: Annotated[int, Field(ge=1, le=100)] = 5
+    strategy: StrategyName | None = None
+
+
+class VerifyRequest(Sent):
+    """Whether the image shows the same person as `other`, or as the enrolled person: one of the two."""
+
+    image: Image
+    other: Image | None = None
+    person_id: RowId | None = None
+    threshold: Similarity | None = None
+
+
+class DetectRequest(Sent):
+    image: Image
+    max_faces: Annotated[int, Field(ge=1, le=1000)] = 100
+
+
+class ClientCreate(Sent):
+    client_id: ClientId
+    name: Name | None = None
+    threshold: Similarity | None = None
+
+
+class ClientPatch(Sent):
+    """What is given is changed; a threshold of null takes the model pack's again."""
+
+    name: NewName = None
+    threshold: Similarity | None = None
+
+
+class KeyCreate(Sent):
+    """client_id: of another client, for admins. regions: the only ones that the key may work in; left out: all.
+
+    rate_limit: requests a second, where not the deployment's.
+    """
+
+    role: RoleName
+    client_id: ClientId | None = None
+    regions: Annotated[list[Region], Field(min_length=1, max_length=MAX_REGIONS)] | None = None
+    name: Name | None = None
+    expires_at: Time | None = None
+    rate_limit: Annotated[float, Field(ge=0.001, le=1_000_000, allow_inf_nan=False)] | None = None
