@@ -112,7 +112,10 @@ class Gallery:
 
         request, quality: as in create_person.
         """
-        with self._conflicts(client_id, None, faces, None), self._database.transaction(client_id) as tx:
+        with (
+            self._conflicts(client_id, None, faces, None, person_id=person_id),
+            self._database.transaction(client_id) as tx,
+        ):
             if request is not None and (before := claim(tx, client_id, request, ADD_FACE)):
                 done = _answered(tx, client_id, before)
                 return done.person, done.face_ids
@@ -322,13 +325,24 @@ class Gallery:
 
     @contextlib.contextmanager
     def _conflicts(
-        self, client_id: str, region: str | None, faces: Sequence[NewFace], external_id: object
+        self,
+        client_id: str,
+        region: str | None,
+        faces: Sequence[NewFace],
+        external_id: object,
+        *,
+        person_id: int | None = None,
     ) -> Iterator[None]:
-        """Name the conflict that a violated constraint stands for; the transaction inside has been rolled back."""
+        """Name the conflict that a violated constraint stands for; the transaction inside has been rolled back.
+
+        region: None is that of the person.
+        """
         try:
             yield
         except ConstraintViolatedError as exc:
             if exc.constraint == "uq_face_photo":
+                if region is None and person_id is not None:
+                    region = self.get_person(client_id, person_id).region
                 raise self._duplicate_face(client_id, region, faces) from exc
             if exc.constraint == "persons_client_id_region_fkey":
                 raise BusyError(
