@@ -98,6 +98,7 @@ class _SearchParts:
     def __init__(self, settings: Settings, database: Database, model_id: str, dimension: int) -> None:
         given = settings.search
         iterates = pgvector_version(database) >= (0, 8)  # an older one has no such setting
+        self.dimension = dimension
         self.scopes = ScopeReader(database, model_id, dimension)
         self.search = FaceSearch(database, given.most_at_once)
         self.keeper = SketchKeeper(
@@ -120,6 +121,13 @@ class _SearchParts:
             ),
         )
 
+    def audit(self, floor: float) -> RecallAudit:
+        """Of these searches. floor: the threshold in use."""
+        noise = NoiseModel.load()
+        return RecallAudit(
+            self.scopes, self.retriever, noise if noise.dimension == self.dimension else None, floor=floor
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Parts:
@@ -135,11 +143,12 @@ class Parts:
     service: FaceService
     administration: Administration
     sketches: SketchKeeper
+    audit: RecallAudit
     imports: Imports
     runner: JobRunner
 
     def checks(self) -> dict[str, str]:
-        """Whether requests can be served now: for each of database, search database and models "ok", or what is wrong."""
+        """Whether requests can be served now: for each of database, search database and models "ok", or the error's code."""
         found = {"models": "ok", "database": _state(self.database, self.manifest)}
         if self.searched is not self.database:
             found["search database"] = _state(self.searched, self.manifest)
@@ -209,7 +218,8 @@ def open_parts(settings: Settings, *, notify: Callable[[str], None] | None = Non
             large_import=deployment.schema.set_graph_aside,
             large_from=settings.search.hnsw_rebuild_from,
         )
-        threshold = settings.search.threshold
+        own = settings.search.threshold
+        threshold = pack.threshold if own is None else own
         gate = EnrolmentGate(
             analyzer,
             min_quality=settings.enroll.min_quality,
@@ -231,7 +241,7 @@ def open_parts(settings: Settings, *, notify: Callable[[str], None] | None = Non
             parts.search,
             parts.retriever,
             # Of the database that is searched: it answers recognitions also while the other one is away.
-            Thresholds(RegionStore(searched), pack.threshold if threshold is None else threshold),
+            Thresholds(RegionStore(searched), threshold),
             importer,
             photo_importer,
             margin=settings.search.margin,
@@ -246,6 +256,7 @@ def open_parts(settings: Settings, *, notify: Callable[[str], None] | None = Non
             service=service,
             administration=_administration(database),
             sketches=parts.keeper,
+            audit=parts.audit(threshold),
             imports=imports,
             runner=runner,
         )
@@ -284,7 +295,7 @@ def _state(database: Database, manifest: PackManifest) -> str:
     try:
         check_database(database, manifest.model_id, manifest.embedding.dimension)
     except FacewardError as exc:
-        return str(exc)
+        return exc.code
     return "ok"
 
 
@@ -323,14 +334,8 @@ def open_audit(settings: Settings, manifest: PackManifest) -> Iterator[RecallAud
         check_database(database, model_id, dimension)
         parts = _SearchParts(settings, database, model_id, dimension)
         stack.callback(parts.keeper.close)
-        noise = NoiseModel.load()
-        threshold = settings.search.threshold
-        yield RecallAudit(
-            parts.scopes,
-            parts.retriever,
-            noise if noise.dimension == dimension else None,
-            floor=manifest.threshold if threshold is None else threshold,
-        )
+        given = settings.search.threshold
+        yield parts.audit(manifest.threshold if given is None else given)
 
 
 def pack_store(settings: Settings, notify: Callable[[str], None] | None = None) -> PackStore:

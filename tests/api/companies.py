@@ -7,13 +7,12 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import httpx
 import uvicorn
 
-from faceward.api.connections import BoundedProtocol
+from faceward.api.connections import protocol_with
 from faceward.api.opening import build_app
 from faceward.settings import Settings
 
@@ -33,7 +32,7 @@ class RunningServer:
         self.url = f"http://127.0.0.1:{self.port}"
         config = uvicorn.Config(
             self.app,
-            http=partial(BoundedProtocol, header_seconds=HEADER_SECONDS),
+            http=protocol_with(HEADER_SECONDS),
             ws="none",
             lifespan="on",
             log_config=None,

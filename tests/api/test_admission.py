@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -20,8 +20,8 @@ def pool() -> Iterator[WorkPool]:
         yield pool
 
 
-async def until(state: object) -> None:
-    while not state():  # type: ignore[operator]
+async def until(state: Callable[[], bool]) -> None:
+    while not state():
         await asyncio.sleep(0.005)
 
 
@@ -121,5 +121,25 @@ def test_an_error_of_the_work_is_the_caller_s_and_frees_the_place(pool: WorkPool
             with pytest.raises(ValueError, match="of the work"):
                 await pool.run(fail)
         await until(lambda: pool.running == 0)
+
+    asyncio.run(scene())
+
+
+def test_one_client_leaves_half_of_the_queue_to_the_others() -> None:
+    async def scene() -> None:
+        with contextlib.closing(WorkPool("test", threads=1, queue=4, seconds=5.0)) as pool:
+            free = threading.Event()
+            held = [asyncio.ensure_future(pool.run(free.wait, client_id="loud")) for _ in range(3)]
+            await until(lambda: pool.waiting == 2)
+            with pytest.raises(OverloadedError, match="of this client"):
+                await pool.run(free.wait, client_id="loud")
+            held += [asyncio.ensure_future(pool.run(free.wait, client_id="quiet")) for _ in range(2)]
+            await until(lambda: pool.waiting == 4)
+            with pytest.raises(OverloadedError):
+                pool.check("third")
+            free.set()
+            await asyncio.gather(*held)
+            await until(lambda: pool.running == 0)
+            pool.check("loud")
 
     asyncio.run(scene())

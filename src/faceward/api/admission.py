@@ -11,6 +11,7 @@ import asyncio
 import math
 import random
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
@@ -30,14 +31,16 @@ class ClientGoneError(Exception):
 class WorkPool:
     """Threads with a bounded queue in front of them. Its methods are called on one event loop.
 
-    name: of its threads, and in what it refuses. threads: work done at once. queue: work that may wait. seconds: given to
-    each request, waiting included.
+    name: of its threads, and in what it refuses. threads: work done at once. queue: work that may wait; one client may have
+    half of it, so that another always finds a place. seconds: given to each request, waiting included.
     """
 
     def __init__(self, name: str, *, threads: int, queue: int, seconds: float) -> None:
         self.name = name
         self.threads = threads
         self._capacity = threads + queue
+        self._most_of_one = threads + -(-queue // 2)
+        self._of_clients: Counter[str] = Counter()
         self._seconds = seconds
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix=f"faceward-{name}")
         self._held = 0
@@ -53,46 +56,65 @@ class WorkPool:
     def running(self) -> int:
         return min(self._held, self.threads)
 
-    def check(self) -> None:
-        """Raise OverloadedError if nothing more can be taken on; asked before a body is read."""
-        if self._held >= self._capacity:
-            now = time.monotonic()
-            self._refused.count(now)
-            raise OverloadedError(
-                f"{self._held} requests are waiting or under way, all that this server takes on. Try again after Retry-After.",
-                retry_after=self._wait(now),
-            )
+    def check(self, client_id: str | None = None) -> None:
+        """Raise OverloadedError if nothing more can be taken on; asked before a body is read.
+
+        client_id: whose work it is; None is the server's own, which only the whole queue bounds.
+        """
+        of_client = 0 if client_id is None else self._of_clients[client_id]
+        if self._held < self._capacity and of_client < self._most_of_one:
+            return
+        now = time.monotonic()
+        self._refused.count(now)
+        whose = "of this client " if self._held < self._capacity else ""
+        raise OverloadedError(
+            f"The requests {whose}that wait or are under way are all that this server takes on. Try again after Retry-After.",
+            retry_after=self._wait(now),
+        )
 
     async def run(
         self,
         work: Callable[[], T],
         *,
+        client_id: str | None = None,
         since: float | None = None,
         gone: Callable[[], Awaitable[None]] | None = None,
     ) -> T:
         """What `work` returns, done on a thread.
 
-        since: the time.monotonic() from which on the seconds count. gone: returns when the caller has closed the
-        connection; work that has not begun by then is not done.
+        client_id: as of `check`. since: the time.monotonic() from which on the seconds count. gone: returns when the caller has
+        closed the connection; work that has not begun by then is not done.
 
         Raises OverloadedError, DeadlineExceededError, ClientGoneError, and what `work` raises.
         """
-        self.check()
-        self._held += 1
+        self.check(client_id)
+        self._take(client_id)
         loop = asyncio.get_running_loop()
         until = (time.monotonic() if since is None else since) + self._seconds
         try:
             done = self._executor.submit(_within, until, work)
         except RuntimeError as exc:
-            self._held -= 1
+            self._give_back(client_id)
             raise OverloadedError("The server is shutting down. Try again in a second.") from exc
-        done.add_done_callback(lambda _: loop.call_soon_threadsafe(self._release))
+        done.add_done_callback(lambda _: loop.call_soon_threadsafe(self._release, client_id))
         if gone is None:
             return await asyncio.wrap_future(done)
         return await _unless_gone(done, gone)
 
-    def _release(self) -> None:
+    def _take(self, client_id: str | None) -> None:
+        self._held += 1
+        if client_id is not None:
+            self._of_clients[client_id] += 1
+
+    def _give_back(self, client_id: str | None) -> None:
         self._held -= 1
+        if client_id is not None:
+            self._of_clients[client_id] -= 1
+            if not self._of_clients[client_id]:
+                del self._of_clients[client_id]
+
+    def _release(self, client_id: str | None) -> None:
+        self._give_back(client_id)
         self._done.count(time.monotonic())
 
     def _wait(self, now: float) -> float:

@@ -56,6 +56,14 @@ class AppSettings:
     tls: bool = False
 
 
+class _Application(FastAPI):
+    def openapi(self) -> dict[str, Any]:
+        """With the bodies that the routes read themselves; made once."""
+        if self.openapi_schema is None:
+            self.openapi_schema = document(self)
+        return self.openapi_schema
+
+
 def create_app(parts: ApiParts, settings: AppSettings, log: LogLine, on_stop: Callable[[], None]) -> FastAPI:
     """The application. on_stop: called when the last request is answered."""
 
@@ -66,7 +74,7 @@ def create_app(parts: ApiParts, settings: AppSettings, log: LogLine, on_stop: Ca
         finally:
             on_stop()
 
-    app = FastAPI(
+    app = _Application(
         title="faceward",
         version=version("faceward"),
         description=_DESCRIPTION,
@@ -80,7 +88,6 @@ def create_app(parts: ApiParts, settings: AppSettings, log: LogLine, on_stop: Ca
     for routes in (recognition, persons, faces, regions, imports, administration, operation):
         app.include_router(routes.router)
     app.add_api_route("/docs", _docs, include_in_schema=False)
-    app.openapi = lambda: _document_once(app)  # type: ignore[method-assign]
     app.add_exception_handler(FacewardError, _refuse)
     app.add_exception_handler(RequestValidationError, _refuse_parameters)
     app.add_exception_handler(HTTPException, _refuse_http)
@@ -101,12 +108,6 @@ async def _docs() -> HTMLResponse:
     page = get_swagger_ui_html(openapi_url="/openapi.json", title="faceward")
     page.headers["Content-Security-Policy"] = _DOCS_POLICY
     return page
-
-
-def _document_once(app: FastAPI) -> dict[str, Any]:
-    if app.openapi_schema is None:
-        app.openapi_schema = document(app)
-    return app.openapi_schema
 
 
 async def _refuse(request: Request, exc: Exception) -> Response:

@@ -3,68 +3,152 @@
 from __future__ import annotations
 
 import asyncio
+import select
 import uuid
 from http import HTTPStatus
-from typing import Any
+from typing import ClassVar, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from faceward.api.problems import answer
 
 MOST_HEADER_BYTES = 64 * 1024
+_LINGER_SECONDS = 0.5
 
 
 class BoundedProtocol(HttpToolsProtocol):
-    """A connection that is closed when the headers of a request are too large, or do not arrive in time.
+    """A connection that is closed when the headers of a request are too large, or do not arrive in time; when a request that
+    was answered early does not come to its end; and when the peer takes nothing of its answer for as long as an idle
+    connection may last.
 
-    Without this a peer could hold a connection, and grow the server's memory, by sending a header byte by byte.
+    Without this a peer could hold a connection, and grow the server's memory, by sending a header byte by byte, or trailers
+    without end behind a body in chunks.
+
+    At the server's end what was sent on it by then is answered: an idle connection is closed after a moment in which
+    nothing more came.
     """
 
-    def __init__(self, *args: Any, header_seconds: float, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._header_seconds = header_seconds
+    header_seconds: ClassVar[float] = 10.0
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(cast("asyncio.Transport", transport))
         self._in_headers = False
-        self._header_bytes = 0
-        self._waiting: asyncio.TimerHandle | None = self.loop.call_later(self._header_seconds, self._too_slow)
+        self._complete = True
+        self._unused_bytes = 0
+        self._ending = False
+        self._stalled: asyncio.TimerHandle | None = None
+        self._waiting: asyncio.TimerHandle | None = self.loop.call_later(self.header_seconds, self._too_slow)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_waiting()
+        self._stop_watching()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         if self.transport.is_closing():
             return
-        began = self._in_headers
+        began = not self._complete
         super().data_received(data)
-        if began and self._in_headers:
-            # What the parser keeps of headers that are not complete; they may have come in pieces of one byte.
-            self._header_bytes += len(data)
-            if self._header_bytes > MOST_HEADER_BYTES:
+        if not began or self._complete or self.transport.is_closing():
+            return
+        # What the parser keeps of headers, or of trailers, that are not complete; they may have come in pieces of one byte.
+        self._unused_bytes += len(data)
+        if self._unused_bytes > MOST_HEADER_BYTES:
+            if self._in_headers:
                 self._refuse(431, "request_too_large", f"At most {MOST_HEADER_BYTES} bytes of headers are read.")
+            elif self._unused_bytes > MOST_HEADER_BYTES + len(data):
+                self.transport.close()
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self._in_headers = True
-        self._header_bytes = 0
-        if self._waiting is None:
-            self._waiting = self.loop.call_later(self._header_seconds, self._too_slow)
+        self._complete = False
+        self._unused_bytes = 0
+        self._wait()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._in_headers:  # nobody reads trailers
+            super().on_header(name, value)
+
+    def on_body(self, body: bytes) -> None:
+        self._unused_bytes = 0
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self._complete = True
+        self._stop_waiting()
+        super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if not self._complete and not self.transport.is_closing():
+            self._wait()  # its keep-alive time-out ends with the next byte, of a request that need not end
 
     def on_headers_complete(self) -> None:
         self._in_headers = False
         self._stop_waiting()
         super().on_headers_complete()
+        if self._ending:
+            self.cycle.keep_alive = False
+
+    def shutdown(self) -> None:
+        """The server ends: what is under way is answered, and then the connection closed."""
+        self._ending = True
+        if self._busy:
+            super().shutdown()
+        else:
+            # Not at once: a request may be on its way, of a peer that can't know.
+            self.loop.call_later(_LINGER_SECONDS, self._leave)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._watch(self.transport.get_write_buffer_size())
+
+    def resume_writing(self) -> None:
+        self._stop_watching()
+        super().resume_writing()
 
     def send_400_response(self, msg: str) -> None:
         """What the parser could not read. msg: its words."""
         self._refuse(400, "invalid_request", msg)
 
+    @property
+    def _busy(self) -> bool:
+        return self.cycle is not None and not self.cycle.response_complete
+
+    def _leave(self) -> None:
+        if self.transport.is_closing() or self._busy or self._in_headers:
+            return  # closed when it is answered, or when its headers took too long
+        if _has_arrived(self.transport):
+            self.loop.call_later(_LINGER_SECONDS, self._leave)
+        else:
+            super().shutdown()
+
+    def _watch(self, left: int) -> None:
+        """Cut the connection off unless the peer has taken something by the next look. left: the bytes it has to take."""
+        self._stop_watching()
+        self._stalled = self.loop.call_later(self.timeout_keep_alive, self._look, left)
+
+    def _look(self, before: int) -> None:
+        left = self.transport.get_write_buffer_size()
+        if left < before:
+            self._watch(left)
+        else:
+            self.transport.abort()
+
+    def _stop_watching(self) -> None:
+        if self._stalled is not None:
+            self._stalled.cancel()
+            self._stalled = None
+
     def _too_slow(self) -> None:
         self._waiting = None
-        if self.cycle is None or self.cycle.response_complete:
+        if self._busy:
+            return
+        if self._complete or self._in_headers:
             self._refuse(408, "request_timeout", "The request's headers did not arrive in time.")
+        else:
+            self.transport.close()
 
     def _refuse(self, status: int, code: str, detail: str) -> None:
         """Answer and close, before there is a request that the application could see."""
@@ -76,7 +160,23 @@ class BoundedProtocol(HttpToolsProtocol):
         self.transport.write(b"\r\n".join([*head, b"", bytes(response.body)]))
         self.transport.close()
 
+    def _wait(self) -> None:
+        if self._waiting is None:
+            self._waiting = self.loop.call_later(self.header_seconds, self._too_slow)
+
     def _stop_waiting(self) -> None:
         if self._waiting is not None:
             self._waiting.cancel()
             self._waiting = None
+
+
+def _has_arrived(transport: asyncio.Transport) -> bool:
+    """Whether something was received that is not yet read."""
+    poll = select.poll()
+    poll.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
+    return bool(poll.poll(0))
+
+
+def protocol_with(header_seconds: float) -> type[BoundedProtocol]:
+    """The protocol with this limit."""
+    return type("BoundedProtocol", (BoundedProtocol,), {"header_seconds": header_seconds})

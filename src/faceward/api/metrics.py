@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Literal, TypeAlias
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 
 MULTIPROCESS_DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"
 """Where several worker processes of one server share their figures; the Prometheus client reads it when it is imported."""
+
+_Mode: TypeAlias = Literal["livesum", "livemax", "livemostrecent"]
 
 _SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 
@@ -38,7 +41,9 @@ class Metrics:
         )
         self.faces = Counter("faceward_faces_total", "Faces decided on.", ("decision",), registry=registry)
         self._gauges = {
-            name: Gauge(f"faceward_{name}", text, labels, registry=registry, multiprocess_mode="livesum")
+            name: Gauge(
+                f"faceward_{name}", text, labels, registry=registry, multiprocess_mode=_OF_WORKERS.get(name, "livesum")
+            )
             for name, (text, labels) in _GAUGES.items()
         }
 
@@ -56,7 +61,7 @@ class Metrics:
         if self._shared is None:
             return generate_latest(self._registry)
         registry = CollectorRegistry()
-        MultiProcessCollector(registry, self._shared)  # type: ignore[no-untyped-call]
+        MultiProcessCollector(registry, self._shared)
         return generate_latest(registry)
 
 
@@ -75,3 +80,10 @@ _GAUGES: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "recall_lower": ("Lower end of the recall's 95 % interval.", ("strategy",)),
     "jobs_running": ("Imports under way.", ()),
 }
+
+_OF_WORKERS: Mapping[str, _Mode] = {
+    "sketch_oldest_seconds": "livemax",
+    "recall": "livemostrecent",
+    "recall_lower": "livemostrecent",
+}
+"""How the gauges of several workers become one; left out: their sum."""

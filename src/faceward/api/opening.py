@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
+import threading
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
-from typing import TextIO
+from typing import Any, TextIO
 
 import structlog
 from fastapi import FastAPI
@@ -19,10 +22,9 @@ from faceward.api.metrics import Metrics
 from faceward.api.observation import LogLine
 from faceward.api.parts import ApiParts
 from faceward.api.rate_limit import RateLimiter
-from faceward.errors import ModelError, StoreError
+from faceward.api.recall_watch import RecallWatch
 from faceward.factory import Parts, open_parts
-from faceward.settings import Settings, load_settings
-from faceward.store.schema import check_database
+from faceward.settings import Settings
 
 
 def build_app(settings: Settings) -> FastAPI:
@@ -46,9 +48,19 @@ def build_app(settings: Settings) -> FastAPI:
             inference=inference,
             data=data,
             metrics=metrics,
-            checks=lambda: readiness(core),
+            checks=Remembered(core.checks, _READY_SECONDS, time.monotonic),
             gauges=lambda: refresh(metrics, core, inference, data),
         )
+        log = log_to(sys.stderr)
+        watch = RecallWatch(
+            core.audit,
+            lambda: [scope for scope, _ in core.sketches.cache.entries()],
+            metrics,
+            log,
+            seconds=given.audit_seconds,
+        )
+        opened.callback(watch.close)
+        watch.start()
         core.runner.start()
         return create_app(
             parts,
@@ -57,22 +69,33 @@ def build_app(settings: Settings) -> FastAPI:
                 origins=given.cors_origins,
                 tls=given.tls_certificate is not None,
             ),
-            log_to(sys.stderr),
+            log,
             opened.pop_all().close,
         )
 
 
+_READY_SECONDS = 1.0
 _AHEAD = 1
 """Threads beyond the images worked on at once: while one waits for the database another has its image computed."""
 
 
-def readiness(core: Parts) -> dict[str, str]:
-    """What the service needs, each "ok" or the code of what is wrong."""
-    try:
-        check_database(core.database, core.manifest.model_id, core.manifest.embedding.dimension)
-    except (StoreError, ModelError) as exc:
-        return {"database": exc.code, "models": "ok"}
-    return {"database": "ok", "models": "ok"}
+class Remembered:
+    """What `ask` says, asked at most once in so many seconds: anybody may call for it, and must not keep the database busy."""
+
+    def __init__(self, ask: Callable[[], dict[str, str]], seconds: float, clock: Callable[[], float]) -> None:
+        self._ask = ask
+        self._seconds = seconds
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._answer: dict[str, str] = {}
+        self._until = -math.inf
+
+    def __call__(self) -> dict[str, str]:
+        with self._lock:
+            if self._clock() >= self._until:
+                self._answer = self._ask()
+                self._until = self._clock() + self._seconds
+            return self._answer
 
 
 def refresh(metrics: Metrics, core: Parts, *pools: WorkPool) -> None:
@@ -99,13 +122,12 @@ def log_to(stream: TextIO) -> LogLine:
             structlog.processors.JSONRenderer(),
         ],
     )
-    return logger.info  # type: ignore[no-any-return]
+
+    def line(event: str, **fields: Any) -> None:
+        logger.info(event, **fields)
+
+    return line
 
 
 def _with_threads(settings: Settings, threads: int) -> Settings:
     return settings.model_copy(update={"model": settings.model.model_copy(update={"threads": threads})})
-
-
-def worker_app() -> FastAPI:
-    """The application of one of several worker processes, which inherit the settings in their environment."""
-    return build_app(load_settings())

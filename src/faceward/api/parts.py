@@ -63,10 +63,15 @@ class Work:
 
     async def step(self, work: Callable[[], T]) -> T:
         """One of many steps on a thread for the database: with a time of its own, and done though the caller may have gone."""
-        return await self.parts.data.run(work)
+        return await self.parts.data.run(work, client_id=self.caller.client_id)
 
     async def _run(self, pool: WorkPool, work: Callable[[], T]) -> T:
-        return await pool.run(work, since=self._since, gone=lambda: _disconnected(self.request.receive))
+        return await pool.run(
+            work,
+            client_id=self.caller.client_id,
+            since=self._since,
+            gone=lambda: _disconnected(self.request.receive),
+        )
 
     def person(self, person_id: int) -> Person:
         """A person that the key may reach; called on a thread. Raises UnknownPersonError."""
@@ -109,7 +114,7 @@ def may(role: Role, *, computes: bool = False) -> Callable[[Request], Awaitable[
         if allowance is not None:
             request.state.headers = allowance.headers()
         caller.require(role)
-        (parts.inference if computes else parts.data).check()
+        (parts.inference if computes else parts.data).check(caller.client_id)
         return Work(request, parts, caller)
 
     return work

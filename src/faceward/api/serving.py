@@ -2,91 +2,161 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import logging
-import os
+import select
+import signal
 import socket
-import tempfile
-from collections.abc import Callable
-from contextlib import ExitStack
-from functools import partial
+import ssl
+import time
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import uvicorn
-from uvicorn.supervisors import Multiprocess
 
-from faceward.api.connections import BoundedProtocol
-from faceward.api.metrics import MULTIPROCESS_DIRECTORY
+from faceward.api.connections import protocol_with
 from faceward.api.observation import LogLine
-from faceward.api.opening import build_app, worker_app
+from faceward.api.opening import build_app
 from faceward.errors import SettingsError
-from faceward.settings import Settings
+from faceward.settings import ApiSettings, Settings
 
-_BACKLOG = 2048
+BACKLOG = 2048
+_DRAIN_SECONDS = 1.0
 
 
-def serve(settings: Settings, log: LogLine, announce: Callable[[str], None]) -> None:
-    """Serve until SIGINT or SIGTERM; what runs by then is finished. announce: told the URL once the port is taken.
+@contextlib.contextmanager
+def listening(settings: ApiSettings) -> Iterator[socket.socket]:
+    """The port, taken: nobody else can have it, and nobody can connect before something serves it.
 
-    Raises SettingsError, ModelError, StoreError.
+    Raises SettingsError where the address can't be had, or the certificate can't be used.
+    """
+    _check_certificate(settings)
+    host, port = settings.host, settings.port
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    except (OSError, UnicodeError) as exc:
+        raise SettingsError(f"api.host {host!r} is no address of this machine: {_words(exc)}.") from exc
+    with socket.socket(family, kind, protocol) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind(address)
+        except OSError as exc:
+            raise SettingsError(
+                f"{host} port {port} can't be listened on: {_words(exc)}. Choose another with --host and --port, or end "
+                "what uses it."
+            ) from exc
+        listener.set_inheritable(True)
+        yield listener
+
+
+def url_of(listener: socket.socket, settings: ApiSettings) -> str:
+    host, port = listener.getsockname()[:2]
+    shown = f"[{host}]" if ":" in host else host
+    return f"{'http' if settings.tls_certificate is None else 'https'}://{shown}:{port}"
+
+
+@contextlib.contextmanager
+def until_stopped() -> Iterator[None]:
+    """A block that SIGINT or SIGTERM ends, which is how a service is meant to end: no error, and everything is closed."""
+    before = {number: signal.signal(number, _stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        with contextlib.suppress(_StoppedError):
+            yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def serve_here(settings: Settings, listener: socket.socket, log: LogLine, on_started: Callable[[], None]) -> None:
+    """Serve in this process until SIGINT or SIGTERM; what runs by then is finished.
+
+    on_started: called once requests are answered. Raises SettingsError, ModelError, StoreError.
     """
     given = settings.api
-    if (given.tls_certificate is None) != (given.tls_key is None):
-        raise SettingsError("api.tls_certificate and api.tls_key go together: set both for HTTPS, or neither.")
-    logging.getLogger("uvicorn").addHandler(_Forward(log))
-    with ExitStack() as stack:
-        listener = stack.enter_context(_listen(given.host, given.port))
+    forward = _Forward(log)
+    logger = logging.getLogger("uvicorn")
+    logger.addHandler(forward)
+    logger.propagate = False
+    try:
         config = uvicorn.Config(
-            f"{worker_app.__module__}:{worker_app.__name__}" if given.workers > 1 else build_app(settings),
-            factory=given.workers > 1,
-            workers=given.workers,
-            http=partial(BoundedProtocol, header_seconds=given.header_seconds),  # type: ignore[arg-type]
+            build_app(settings),
+            http=protocol_with(given.header_seconds),
             ws="none",
             lifespan="on",
             log_config=None,
             access_log=False,
             server_header=False,
             proxy_headers=False,
-            backlog=_BACKLOG,
+            backlog=BACKLOG,
             timeout_keep_alive=given.idle_seconds,
             timeout_graceful_shutdown=given.stop_seconds,
             ssl_certfile=given.tls_certificate,
             ssl_keyfile=None if given.tls_key is None else str(given.tls_key),
         )
-        announce(_url(listener, tls=given.tls_certificate is not None))
-        if given.workers == 1:
-            uvicorn.Server(config).run(sockets=[listener])
-            return
-        shared = stack.enter_context(tempfile.TemporaryDirectory(prefix="faceward-metrics-"))
-        # The workers read their settings as this process did; these are what it decides for them.
-        os.environ[MULTIPROCESS_DIRECTORY] = os.environ["FACEWARD_API__METRICS_DIRECTORY"] = shared
-        os.environ["FACEWARD_API__WORKERS"] = str(given.workers)
-        Multiprocess(config, sockets=[listener]).run()
+        Server(config, on_started).run(sockets=[listener])
+    finally:
+        logger.removeHandler(forward)
 
 
-def _listen(host: str, port: int) -> socket.socket:
-    """Raises SettingsError where the address can't be had."""
+class Server(uvicorn.Server):
+    """uvicorn's, which takes on those who have connected before it closes the port."""
+
+    def __init__(self, config: uvicorn.Config, on_started: Callable[[], None] = lambda: None) -> None:
+        super().__init__(config)
+        self._on_started = on_started
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._on_started()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        # Closing the port resets the connections that wait in it, with the requests that were sent on them.
+        until = time.monotonic() + _DRAIN_SECONDS
+        while _somebody_waits(sockets or ()) and time.monotonic() < until:
+            await asyncio.sleep(0)
+        await super().shutdown(sockets)
+
+
+def _somebody_waits(listeners: Sequence[socket.socket]) -> bool:
+    poll = select.poll()
+    for listener in listeners:
+        poll.register(listener, select.POLLIN)
+    return bool(poll.poll(0))
+
+
+class _StoppedError(BaseException):
+    """The process was told to end."""
+
+
+def _stop(_number: int, _frame: object) -> None:
+    raise _StoppedError
+
+
+def _check_certificate(settings: ApiSettings) -> None:
+    certificate, key = settings.tls_certificate, settings.tls_key
+    if (certificate is None) != (key is None):
+        raise SettingsError("api.tls_certificate and api.tls_key go together: set both for HTTPS, or neither.")
+    if certificate is None or key is None:
+        return
+    for name, path in (("tls_certificate", certificate), ("tls_key", key)):
+        try:
+            path.read_bytes()
+        except OSError as exc:
+            raise SettingsError(f"api.{name} {path} can't be read: {_words(exc)}.") from exc
     try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-    except OSError as exc:
-        raise SettingsError(f"api.host {host!r} is no address of this machine: {exc.strerror}.") from exc
-    listener = socket.socket(family, kind, protocol)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-        listener.listen(_BACKLOG)
-    except OSError as exc:
-        listener.close()
+        # Without the empty password an encrypted key would ask for one at the terminal.
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key, password="")
+    except (ssl.SSLError, ValueError) as exc:
         raise SettingsError(
-            f"{host} port {port} can't be listened on: {exc.strerror}. Choose another with --port, or end what uses it."
+            f"The certificate {certificate} and the key {key} can't be used: {_words(exc)}. Both are PEM, the key belongs to "
+            "the first certificate of the chain, and has no password."
         ) from exc
-    listener.set_inheritable(True)
-    return listener
 
 
-def _url(listener: socket.socket, *, tls: bool) -> str:
-    host, port = listener.getsockname()[:2]
-    shown = f"[{host}]" if ":" in host else host
-    return f"{'https' if tls else 'http'}://{shown}:{port}"
+def _words(exc: Exception) -> str:
+    text = exc.reason if isinstance(exc, ssl.SSLError) and exc.reason else getattr(exc, "strerror", None)
+    return (text or str(exc)).rstrip(".")
 
 
 class _Forward(logging.Handler):
@@ -100,4 +170,4 @@ class _Forward(logging.Handler):
         fields: dict[str, Any] = {"level": record.levelname.lower()}
         if record.exc_info and record.exc_info[0] is not None:
             fields["error"] = record.exc_info[0].__name__
-        self._log("server", message=record.getMessage(), **fields)
+        self._log("server", message=record.getMessage().strip(), **fields)

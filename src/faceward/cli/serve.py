@@ -41,7 +41,8 @@ def serve(
 ) -> None:
     """Serve the REST API. The first start on a database makes an admin key and shows it once."""
     from faceward.api.opening import log_to
-    from faceward.api.serving import serve as run
+    from faceward.api.serving import listening, serve_here, until_stopped, url_of
+    from faceward.api.workers import serve_by_workers
     from faceward.factory import open_records, pack_store
     from faceward.vision import fetch_sample_photos
 
@@ -58,23 +59,28 @@ def serve(
         if value is not None
     }
     settings = given.settings(api=options)
-    with output.download_bar("Fetching the models") as download:
-        pack_store(settings, download.tell).get(settings.model.pack, progress=download.progress)
-        photos = fetch_sample_photos(settings.home, download.progress, notify=download.tell) if trial else {}
-    # Open for as long as the service runs: the embedded server stays up for all of its processes.
-    with open_records(settings, manifest_in_use(settings)) as records:
-        first = records.administration.ensure_first_key(settings.api.first_key)
-        key = _trial_key(records.administration) if trial else None
-
-        def announce(url: str) -> None:
+    with until_stopped():
+        with output.download_bar("Fetching the models") as download:
+            pack_store(settings, download.tell).get(settings.model.pack, progress=download.progress)
+            photos = fetch_sample_photos(settings.home, download.progress, notify=download.tell) if trial else {}
+        # The port before the database: a key that is shown only once must not be made by a start that then fails.
+        # The database for as long as the service runs: an embedded server stays up for all of its processes.
+        with listening(settings.api) as listener, open_records(settings, manifest_in_use(settings)) as records:
+            administration = records.administration
+            first = administration.ensure_first_key(settings.api.first_key)
             if first is not None and settings.api.first_key is None:
                 output.say("The first admin key, shown this once and stored nowhere:")
                 output.say(f"  {first.secret}")
-            if key is not None:
-                _show_calls(url, key, photos)
-            output.say(f"faceward serves {url}, and describes itself at {url}/docs. Ctrl-C ends it.")
+            key = _trial_key(administration) if trial else None
+            url = url_of(listener, settings.api)
 
-        run(settings, log_to(sys.stderr), announce)
+            def announce() -> None:
+                if key is not None:
+                    _show_calls(url, key, photos)
+                output.say(f"faceward serves {url}, and describes itself at {url}/docs. Ctrl-C ends it.")
+
+            run = serve_here if settings.api.workers == 1 else serve_by_workers
+            run(settings, listener, log_to(sys.stderr), announce)
 
 
 def _trial_key(administration: Administration) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Request, Response
@@ -13,7 +15,7 @@ from faceward.api.authentication import parse_cursor
 from faceward.api.openapi import ALWAYS, IDEMPOTENT, WITH_BODY, refusals
 from faceward.api.parts import Enroller, Work
 from faceward.api.routes.common import Cursor, Limit, RowId, next_cursor
-from faceward.errors import UnknownJobError, UnsupportedMediaTypeError
+from faceward.errors import StoreError, UnknownJobError, UnsupportedMediaTypeError
 from faceward.http_types import answered
 from faceward.jobs.imports import Upload
 from faceward.store.jobs import RefusalPage
@@ -66,8 +68,11 @@ async def create_import(
     try:
         await _store(work, request, upload)
         job = await work.step(lambda: upload.finish(token))
-    finally:
-        await work.step(upload.abort)
+    except BaseException:
+        # Not in the pool, which may be full, nor as the last word: an upload that stays is swept away within the hour.
+        with contextlib.suppress(StoreError):
+            await asyncio.to_thread(upload.abort)
+        raise
     response.headers["Location"] = f"/v1/jobs/{job.id}"
     return answers.job(job)
 
