@@ -36,13 +36,17 @@ def request(host: str, key: str, path: str, body: bytes) -> bytes:
 
 
 class Load:
-    """answered: seconds of each answer by its status. lost: requests that got none, by the error."""
+    """answered: seconds of each answer by its status, of those that came from `since` to `until`; beside: of the others, at the
+    rise of the load and at its end. lost: requests that got none, by the error.
+    """
 
-    def __init__(self, host: str, port: int, requests: list[bytes], until: float) -> None:
+    def __init__(self, host: str, port: int, requests: list[bytes], since: float, until: float) -> None:
         self._address = host, port
         self._requests = requests
+        self._since = since
         self._until = until
         self.answered: dict[int, list[float]] = {}
+        self.beside: dict[int, list[float]] = {}
         self.lost: Counter[str] = Counter()
         self.sent = 0
 
@@ -62,7 +66,9 @@ class Load:
                     streams[1].close()
                     streams = None
                     continue
-                self.answered.setdefault(status, []).append(time.monotonic() - start)
+                now = time.monotonic()
+                kept = self.answered if self._since <= now <= self._until else self.beside
+                kept.setdefault(status, []).append(now - start)
                 if retry_after:
                     await asyncio.sleep(min(retry_after, max(0.0, self._until - time.monotonic())))
         finally:
@@ -93,12 +99,13 @@ async def run(arguments: argparse.Namespace) -> dict[str, object]:
         for photo in sorted(arguments.photos.glob("*.jpg"))
     ]
     start = time.monotonic()
-    load = Load(url.hostname or "", url.port or 80, requests, start + arguments.seconds)
+    since, until = start + arguments.rise, start + arguments.rise + arguments.seconds
+    load = Load(url.hostname or "", url.port or 80, requests, since, until)
     await asyncio.gather(*(load.client(number) for number in range(arguments.connections)))
     return {
-        "seconds": time.monotonic() - start,
         "sent": load.sent,
         "answered": load.answered,
+        "beside": load.beside,
         "lost": load.lost,
     }
 
@@ -110,6 +117,7 @@ def main() -> None:
     parser.add_argument("--region", required=True)
     parser.add_argument("--photos", type=Path, required=True)
     parser.add_argument("--connections", type=int, required=True)
+    parser.add_argument("--rise", type=float, required=True)
     parser.add_argument("--seconds", type=float, required=True)
     json.dump(asyncio.run(run(parser.parse_args())), sys.stdout)
 
