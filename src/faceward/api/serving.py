@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import select
 import signal
 import socket
 import ssl
 import time
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any, cast
 
 import uvicorn
 
@@ -105,24 +105,48 @@ class Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, on_started: Callable[[], None] = lambda: None) -> None:
         super().__init__(config)
         self._on_started = on_started
+        self._ports: list[socket.socket] = []
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        # Of its own, since the event loop closes its sockets in a moment that nobody can choose.
+        self._ports = [listener.dup() for listener in sockets or ()]
         await super().startup(sockets)
         self._on_started()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        # Closing the port resets the connections that wait in it, with the requests that were sent on them.
-        until = time.monotonic() + _DRAIN_SECONDS
-        while _somebody_waits(sockets or ()) and time.monotonic() < until:
-            await asyncio.sleep(0)
-        await super().shutdown(sockets)
+        for server in self.servers:
+            server.close()
+        for listener in sockets or ():
+            listener.close()
+        await asyncio.sleep(0)
+        for port in self._ports:
+            # Closing the port resets the connections that wait in it, with the requests that were sent on them: nothing may
+            # come between the last look and the end.
+            with port:
+                waiting = list(_accepted(port))
+            for line in waiting:
+                await self._take_on(line)
+        await super().shutdown()
+
+    async def _take_on(self, line: socket.socket) -> None:
+        make = cast("Callable[..., asyncio.Protocol]", self.config.http_protocol_class)
+        protocol = partial(make, config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
+        await asyncio.get_running_loop().connect_accepted_socket(protocol, line, ssl=self.config.ssl)
 
 
-def _somebody_waits(listeners: Sequence[socket.socket]) -> bool:
-    poll = select.poll()
-    for listener in listeners:
-        poll.register(listener, select.POLLIN)
-    return bool(poll.poll(0))
+def _accepted(port: socket.socket) -> Iterator[socket.socket]:
+    """The connections that wait, until there is none or it has been long enough."""
+    port.setblocking(False)
+    until = time.monotonic() + _DRAIN_SECONDS
+    while time.monotonic() < until:
+        try:
+            line, _ = port.accept()
+        except BlockingIOError:
+            return
+        except ConnectionAbortedError:
+            continue
+        line.setblocking(False)
+        yield line
 
 
 class _StoppedError(BaseException):
