@@ -1,0 +1,97 @@
+"""Who is enrolled: persons, their faces, and the regions they are in."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from faceward.types.images import Box, Embedding, Quality
+
+
+class Unchanged:
+    """The type of UNCHANGED: a field that an update leaves alone (None would clear it)."""
+
+
+UNCHANGED = Unchanged()
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """A person of one region of one client."""
+
+    id: int
+    client_id: str
+    region: str
+    name: str
+    description: str | None
+    external_id: str | None
+    face_count: int
+    created_at: dt.datetime
+    updated_at: dt.datetime
+
+    @classmethod
+    def from_row(cls, row: Mapping[Any, Any]) -> Person:
+        return cls(**{name: row[name] for name in cls.__dataclass_fields__})
+
+
+@dataclass(frozen=True, slots=True)
+class StoredFace:
+    """An enrolled face of a person, without its embedding."""
+
+    id: int
+    person_id: int
+    box: Box | None
+    confidence: float | None
+    quality: float | None
+    image_path: str | None
+    has_image: bool
+    created_at: dt.datetime
+
+    @classmethod
+    def from_row(cls, row: Mapping[Any, Any]) -> StoredFace:
+        box = row["face_bbox"]
+        return cls(
+            id=row["id"],
+            person_id=row["person_id"],
+            box=Box(*(float(part) for part in box.split(","))) if box else None,
+            confidence=row["confidence"],
+            quality=row["quality_score"],
+            image_path=row["image_path"],
+            has_image=row["has_image"],
+            created_at=row["created_at"],
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class NewFace:
+    """A face about to be stored. embedding: float32, unit length, of the gallery's model."""
+
+    embedding: Embedding = field(repr=False)
+    box: Box | None = None
+    confidence: float | None = None
+    quality: float | None = None
+    image_path: str | None = None
+    image_data: bytes | None = field(default=None, repr=False)
+    image_sha256: bytes | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Enrollment:
+    """What an enrolment stored: the person and the ids of the new faces, in the order of the photos."""
+
+    person: Person
+    face_ids: tuple[int, ...]
+    quality: tuple[Quality, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RegionSummary:
+    """A region of a client with its counts."""
+
+    name: str
+    persons: int
+    faces: int
+    created_at: dt.datetime
+    threshold: float | None = None
