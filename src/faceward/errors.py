@@ -26,6 +26,7 @@ FacewardError
 ├── ConflictError
 │   ├── DuplicateFaceError     this photo is enrolled in this region already
 │   ├── DuplicatePersonError   this external id is taken in this region
+│   ├── DifferentRegionsError  two persons of different regions are merged only where that is said
 │   ├── DuplicateRegionError   a region of this name exists
 │   ├── DuplicateClientError   a client of this id exists
 │   ├── RegionNotEmptyError    a region with persons can't be deleted
@@ -271,6 +272,12 @@ class DuplicatePersonError(ConflictError):
     """A person with this external id is in this region already."""
 
     code = "duplicate_person"
+
+
+class DifferentRegionsError(ConflictError):
+    """Two persons of different regions are merged only where the request says so."""
+
+    code = "different_regions"
 
 
 class DuplicateRegionError(ConflictError):

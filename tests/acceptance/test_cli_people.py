@@ -98,6 +98,28 @@ def test_deleting_for_a_program_asks_nothing(faceward: CommandLine, three: list[
     assert answer.json == {"person_id": three[1], "faces_deleted": 1}
 
 
+def test_merging_asks_first_and_tells_what_is_gone(
+    faceward: CommandLine, photos: dict[str, Path], three: list[int]
+) -> None:
+    options = ("--region", "A", "--external-id", "44b", "--client", "acme", "--json")
+    twice = faceward.succeeds("enroll", photos["obama2.jpg"], "--name", "B. Obama", *options).json["person"]["id"]
+    call = ("people", "merge", twice, three[0], "--client", "acme")
+    refused = faceward(*call, typed="n\n")
+    assert refused.status == 1
+    assert (
+        f"Give the 1 photos of B. Obama (person {twice}, region A) to Barack Obama (person {three[0]}" in refused.stderr
+    )
+    assert "who has 2 photos now" in faceward.succeeds(*call, typed="y\n").stdout
+    shown = faceward.succeeds("people", "show", three[0], "--client", "acme", "--json").json
+    assert (shown["face_count"], shown["external_id"]) == (2, "44b")
+    assert f"Person {twice} does not exist" in faceward.fails(*call, "--yes")
+    assert "another person" in faceward.fails("people", "merge", three[0], three[0], "--client", "acme", "--yes")
+    other = ("people", "merge", three[2], three[0], "--client", "acme", "--yes", "--json")
+    assert "--across-regions" in faceward.fails(*other)
+    answer = faceward.succeeds(*other, "--across-regions").json
+    assert (answer["person"]["region"], answer["faces_moved"], answer["faces_dropped"]) == ("A", 1, 0)
+
+
 def test_regions_are_counted(faceward: CommandLine, three: list[int]) -> None:
     counted = faceward.succeeds("regions", "--client", "acme", "--json").json["regions"]
     assert [(each["name"], each["persons"], each["faces"]) for each in counted] == [("A", 2, 2), ("B", 1, 1)]

@@ -131,6 +131,17 @@ TABLE = [
         region=lambda http, world: http.put(f"/v1/persons/{world.elsewhere}/region", json={"region": "A"}),
     ),
     Row(
+        "POST",
+        "/v1/persons/{person_id}/merge",
+        "manager",
+        lambda http, world: http.post(
+            f"/v1/persons/{world.person}/merge", json={"into": world.elsewhere, "across_regions": True}
+        ),
+        region=lambda http, world: http.post(
+            f"/v1/persons/{world.elsewhere}/merge", json={"into": world.person, "across_regions": True}
+        ),
+    ),
+    Row(
         "DELETE",
         "/v1/persons/{person_id}",
         "enroller",

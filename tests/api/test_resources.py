@@ -104,6 +104,27 @@ def test_a_person_from_first_to_last_day(company: Company) -> None:
     assert recognized(company, region="B")[0]["candidates"] == []
 
 
+def test_two_records_of_one_person_become_one(company: Company, new_company: Callable[[], Company]) -> None:
+    first = company.enroll(OBAMA, "A", external_id="44")["person"]["id"]
+    second = company.enroll("obama2.jpg", "B", "B. Obama", external_id="44b")["person"]["id"]
+    http, path = company.http("manager"), f"/v1/persons/{second}/merge"
+    is_problem(http.post(path, json={"into": first}), 409, "different_regions")
+    is_problem(http.post(path, json={"into": second, "across_regions": True}), 422, "invalid_value")
+    is_problem(company.http("enroller").post(path, json={"into": first}), 403, "role_not_allowed")
+    strangers = new_company().enroll(OBAMA, "A")["person"]["id"]
+    is_problem(http.post(path, json={"into": strangers, "across_regions": True}), 404, "unknown_person")
+    door = company.http(key=company.new_key("enroller", regions=["A"]))
+    for _ in range(2):  # the answer to the first may be lost
+        merged = good(
+            http.post(path, json={"into": first, "across_regions": True}, headers={"idempotency-key": "merge"})
+        )
+        assert (merged["person"]["id"], merged["person"]["face_count"], merged["faces_moved"]) == (first, 2, 1)
+        assert merged["external_id_dropped"]
+    is_problem(http.get(f"/v1/persons/{second}"), 404, "unknown_person")
+    assert good(door.get(f"/v1/persons/{first}"))["face_count"] == 2
+    assert recognized(company, "obama3.jpg")[0]["match"]["person_id"] == first
+
+
 def test_pages_and_filters_of_persons(company: Company) -> None:
     first = company.enroll(OBAMA, "A", "Barack Obama", external_id="44")["person"]["id"]
     second = company.enroll(BIDEN, "A", "Joe Biden", external_id="46")["person"]["id"]

@@ -1,4 +1,4 @@
-"""Whatever is enrolled, moved and deleted, each search finds the people of its client and region: all of them, nobody else.
+"""Whatever is enrolled, moved, merged and deleted, each search finds the people of its client and region: all, nobody else.
 
 A state machine drives the gallery and a plain dictionary side by side, and compares every strategy's answer in every
 scope after each step.
@@ -23,7 +23,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from faceward.errors import DuplicateFaceError, DuplicatePersonError, UnknownPersonError
+from faceward.errors import DifferentRegionsError, DuplicateFaceError, DuplicatePersonError, UnknownPersonError
 from faceward.retrieval import Retriever
 from faceward.retrieval.freshness import SketchKeeper
 from faceward.retrieval.retriever import RetrievalSettings
@@ -158,6 +158,40 @@ class Galleries(RuleBasedStateMachine):
         assert self.store.gallery.move_person(known.client, person_id, region).region == region
         known.region = region
 
+    @precondition(lambda self: len(self.people) > 1)
+    @rule(number=anyone, other=anyone, across_regions=st.booleans())
+    def merge(self, number: int, other: int, across_regions: bool) -> None:
+        (person_id, known), (into_id, into) = self.somebody(number), self.somebody(other)
+        if into_id == person_id:
+            return
+
+        def merge() -> Any:
+            return self.store.gallery.merge_persons(known.client, person_id, into_id, across_regions=across_regions)
+
+        if into.client != known.client:
+            with pytest.raises(UnknownPersonError):
+                merge()
+            return
+        if into.region != known.region and not across_regions:
+            with pytest.raises(DifferentRegionsError):
+                merge()
+            return
+        twice = {face for face, photo in known.photos.items() if photo in into.photos.values()}
+        if into.region != known.region:
+            seen, ids = self.taken(known.client, into.region, but=into_id)
+            left = {photo for face, photo in known.photos.items() if face not in twice}
+            if seen & left or (into.external_id is None and known.external_id in ids):
+                with pytest.raises((DuplicateFaceError, DuplicatePersonError)):
+                    merge()
+                return
+        merged = merge()
+        assert (merged.person.id, merged.person.region) == (into_id, into.region)
+        assert (merged.faces_moved, merged.faces_dropped) == (len(known.faces) - len(twice), len(twice))
+        into.faces |= {face: number for face, number in known.faces.items() if face not in twice}
+        into.photos |= {face: photo for face, photo in known.photos.items() if face not in twice}
+        into.external_id = into.external_id or known.external_id
+        del self.people[person_id]
+
     @precondition(lambda self: self.people)
     @rule(number=anyone)
     def delete(self, number: int) -> None:
@@ -198,6 +232,7 @@ class Galleries(RuleBasedStateMachine):
             lambda: gallery.add_faces(client, person_id, self.new_faces([0], None)),
             lambda: gallery.update_person(client, person_id, name="Mallory"),
             lambda: gallery.move_person(client, person_id, "A"),
+            lambda: gallery.merge_persons(client, person_id, person_id + 1, across_regions=True),
             lambda: gallery.delete_person(client, person_id),
             lambda: gallery.delete_face(client, person_id, min(known.faces, default=1)),
         ):

@@ -13,6 +13,7 @@ from faceward.types import (
     FaceMatch,
     Job,
     JobRefusal,
+    Merge,
     Person,
     Quality,
     RegionSummary,
@@ -52,6 +53,15 @@ def enrollment(value: Enrollment) -> answered.EnrollmentOut:
             answered.EnrolledFace(id=face_id, quality=qualities[number] if number < len(qualities) else None)
             for number, face_id in enumerate(value.face_ids)
         ],
+    )
+
+
+def merged(value: Merge) -> answered.MergeOut:
+    return answered.MergeOut(
+        person=person(value.person),
+        faces_moved=value.faces_moved,
+        faces_dropped=value.faces_dropped,
+        external_id_dropped=value.external_id_dropped,
     )
 
 

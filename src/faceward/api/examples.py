@@ -70,6 +70,7 @@ EXAMPLES: Mapping[type[BaseModel], Any] = {
     sent.PersonCreate: {"name": "Alice", "region": "A", "images": [_PHOTO], "external_id": "E-1042"},
     sent.PersonPatch: {"name": "Alice Smith", "description": None},
     sent.PersonMove: {"region": "B"},
+    sent.PersonMerge: {"into": 1042, "across_regions": False},
     sent.FacesCreate: {"images": [_PHOTO]},
     sent.RegionCreate: {"name": "A", "threshold": 0.4},
     sent.RegionPatch: {"name": "Main gate", "threshold": None},
@@ -82,6 +83,7 @@ EXAMPLES: Mapping[type[BaseModel], Any] = {
     answered.PersonOut: _PERSON,
     answered.PersonPage: {"items": [_PERSON], "next": "1042"},
     answered.EnrollmentOut: {"person": _PERSON, "faces": [{"id": 2077, "quality": _QUALITY}]},
+    answered.MergeOut: {"person": _PERSON, "faces_moved": 1, "faces_dropped": 0, "external_id_dropped": False},
     answered.FaceList: {
         "items": [
             {"id": 2077, "box": _BOX, "confidence": 0.91, "quality": 0.93, "has_image": True, "created_at": _AT},

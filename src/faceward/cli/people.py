@@ -15,11 +15,12 @@ if TYPE_CHECKING:
 
 
 def people_app() -> typer.Typer:
-    app = typer.Typer(help="List, show, move and delete enrolled people.", no_args_is_help=True)
+    app = typer.Typer(help="List, show, move, merge and delete enrolled people.", no_args_is_help=True)
     app.command("list")(list_people)
     app.command("show")(show)
     app.command("add-photo")(add_photo)
     app.command("move")(move)
+    app.command("merge")(merge)
     app.command("delete")(delete)
     return app
 
@@ -108,6 +109,44 @@ def move(
         output.print_json(person)
     else:
         output.say(f"{person.name} (person {person.id}) is in region {person.region} now.")
+
+
+def merge(
+    ctx: typer.Context,
+    person_id: PersonId,
+    into_id: Annotated[int, typer.Argument(metavar="INTO_ID", help="The number of the person that stays.")],
+    client: Client = None,
+    across_regions: Annotated[
+        bool,
+        typer.Option("--across-regions", help="They may be of different regions; the photos move to that of INTO_ID."),
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Don't ask.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Make two records of one person one: INTO_ID gets all photos of ID, which is deleted."""
+    with invocation(ctx).open_service() as service:
+        if not yes:
+            gone, into = (service.get_person(each, client_id=client) for each in (person_id, into_id))
+            question = (
+                f"Give the {gone.face_count} photos of {gone.name} (person {person_id}, region {gone.region}) to {into.name} "
+                f"(person {into_id}, region {into.region}) and delete person {person_id}?"
+            )
+            typer.confirm(question, abort=True, err=True)
+        merged = service.merge_persons(person_id, into_id, across_regions=across_regions, client_id=client)
+    if as_json:
+        output.print_json(merged)
+        return
+    person = merged.person
+    output.say(
+        f"Merged person {person_id} into {person.name} (person {person.id}, region {person.region}), who has "
+        f"{person.face_count} photos now."
+    )
+    if merged.faces_dropped:
+        output.say(f"{merged.faces_dropped} photos were of both, and are kept once.")
+    if merged.external_id_dropped:
+        output.tell(
+            f"Person {person_id} had an external id of its own, which is gone: an import that names it makes that person anew."
+        )
 
 
 def delete(

@@ -204,6 +204,11 @@ class Client:
         """Move a person with all faces to another region."""
         return self._send("PUT", f"/v1/persons/{person_id}/region", answered.PersonOut, body={"region": region})
 
+    def merge_persons(self, person_id: int, into_id: int, *, across_regions: bool = False) -> answered.MergeOut:
+        """Give all faces of a person to another, and delete the first."""
+        body = {"into": into_id, "across_regions": across_regions}
+        return self._send("POST", f"/v1/persons/{person_id}/merge", answered.MergeOut, body=body)
+
     def delete_person(self, person_id: int) -> None:
         self._delete(f"/v1/persons/{person_id}")
 

@@ -61,6 +61,18 @@ class EnrollmentOut(Answered):
     faces: list[EnrolledFace]
 
 
+class MergeOut(Answered):
+    """person: the one that stays. faces_moved: that came from the other one. faces_dropped: of photos that it had already.
+
+    external_id_dropped: both had an external id; the other one's stands for nobody now.
+    """
+
+    person: PersonOut
+    faces_moved: int
+    faces_dropped: int
+    external_id_dropped: bool
+
+
 class FaceOut(Answered):
     """A stored face, without its embedding."""
 

@@ -57,6 +57,13 @@ class PersonMove(Sent):
     region: Region
 
 
+class PersonMerge(Sent):
+    """into: the person that stays. across_regions: the two may be of different regions."""
+
+    into: RowId
+    across_regions: bool = False
+
+
 class FacesCreate(Sent):
     """More photos of a person: all of them are stored, or none."""
 

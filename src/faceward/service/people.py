@@ -15,10 +15,11 @@ from faceward.checks import (
     check_optional_text,
     check_region,
     check_regions,
+    check_request_token,
 )
 from faceward.errors import InvalidValueError, NotFoundError
 from faceward.store.gallery import Gallery, PersonPage
-from faceward.types import UNCHANGED, Person, StoredFace, Unchanged
+from faceward.types import UNCHANGED, Merge, Person, RequestToken, StoredFace, Unchanged
 from faceward.vision.image_headers import ImageFormat, read_header
 
 _MEDIA_TYPES: dict[ImageFormat, str] = {
@@ -93,6 +94,37 @@ class People:
         """Move a person with all faces to another region of the same client; seen by the next search."""
         return self._gallery.move_person(
             check_client_id(client_id), check_id("person_id", person_id), check_region(region)
+        )
+
+    def merge_persons(
+        self,
+        person_id: int,
+        into_id: int,
+        *,
+        across_regions: bool = False,
+        regions: Sequence[str] | None = None,
+        client_id: str | None = None,
+        request: RequestToken | None = None,
+    ) -> Merge:
+        """Make two records of one person one: `into_id` gets all faces of `person_id`, which is deleted.
+
+        The one that stays keeps its region, name, description and external id, and takes over an external id or a
+        description that it lacks. across_regions: they may be of different regions; the faces move to that of `into_id`.
+        regions: both are looked for in these only. Each search finds the person, before and after. request: as in `enroll`.
+
+        Raises UnknownPersonError, DifferentRegionsError, InvalidValueError; across regions also DuplicateFaceError and
+        DuplicatePersonError (a photo or the external id is another person's there).
+        """
+        client_id, person_id = check_client_id(client_id), check_id("person_id", person_id)
+        if check_id("into_id", into_id) == person_id:
+            raise InvalidValueError("into_id", into_id, "another person than the one that is merged into it")
+        return self._gallery.merge_persons(
+            client_id,
+            person_id,
+            into_id,
+            across_regions=across_regions,
+            regions=None if regions is None else check_regions(regions),
+            request=None if request is None else check_request_token(request),
         )
 
     def delete_person(self, person_id: int, *, client_id: str | None = None) -> int:

@@ -19,10 +19,12 @@ from faceward.errors import (
 )
 from faceward.store.database import Database
 from faceward.store.embedding_models import ensure_model
+from faceward.store.merging import merge
 from faceward.store.regions import ensure_region, list_regions, region_names
 from faceward.store.request_tokens import (
     ADD_FACE,
     ENROLL,
+    MERGE,
     AnsweredRequest,
     claim,
     complete,
@@ -33,6 +35,7 @@ from faceward.types import (
     UNCHANGED,
     Box,
     Enrollment,
+    Merge,
     NewFace,
     Person,
     Quality,
@@ -233,6 +236,34 @@ class Gallery:
                 raise UnknownPersonError(person_id)
             return _get_person(tx, client_id, person_id)
 
+    def merge_persons(
+        self,
+        client_id: str,
+        person_id: int,
+        into_id: int,
+        *,
+        across_regions: bool = False,
+        regions: Sequence[str] | None = None,
+        request: RequestToken | None = None,
+    ) -> Merge:
+        """Give all faces of a person to another, in the region of that one, and delete the first.
+
+        regions: both are looked for in these only. request: as in create_person.
+
+        Raises UnknownPersonError, DifferentRegionsError, and, across regions, DuplicateFaceError or DuplicatePersonError
+        (a photo or the external id is another person's there).
+        """
+        with self._conflicts(client_id, None, (), None), self._database.transaction(client_id) as tx:
+            if request is not None and (before := claim(tx, client_id, request, MERGE)):
+                return _merged(tx, client_id, before)
+            moved, dropped, lost = merge(
+                tx, client_id, person_id, into_id, across_regions=across_regions, regions=regions
+            )
+            if request is not None:
+                counts = {"faces_moved": moved, "faces_dropped": dropped, "external_id_dropped": lost}
+                complete(tx, client_id, request, into_id, {"person_id": into_id, "merge": counts})
+            return Merge(_get_person(tx, client_id, into_id), moved, dropped, lost)
+
     def delete_person(self, client_id: str, person_id: int) -> int:
         """Delete a person and all faces; returns how many faces there were."""
         with self._database.transaction(client_id) as tx:
@@ -399,6 +430,12 @@ def _answered(tx: sa.Connection, client_id: str, before: AnsweredRequest) -> Enr
         raise UnknownPersonError(detail["person_id"])
     quality = tuple(Quality(each["score"], tuple(each["reasons"])) for each in detail["quality"])
     return Enrollment(_get_person(tx, client_id, before.resource_id), tuple(detail["face_ids"]), quality)
+
+
+def _merged(tx: sa.Connection, client_id: str, before: AnsweredRequest) -> Merge:
+    if before.resource_id is None:
+        raise UnknownPersonError(before.detail["person_id"])
+    return Merge(person=_get_person(tx, client_id, before.resource_id), **before.detail["merge"])
 
 
 def _get_person(tx: sa.Connection, client_id: str, person_id: int) -> Person:

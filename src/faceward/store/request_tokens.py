@@ -18,7 +18,8 @@ from faceward.types import RequestToken
 
 ENROLL = "enroll"
 ADD_FACE = "add_face"
-_OF_PERSONS = (ENROLL, ADD_FACE)
+MERGE = "merge"
+_OF_PERSONS = (ENROLL, ADD_FACE, MERGE)
 _KEPT = "7 days"
 _FORGOTTEN_AT_ONCE = 20
 
@@ -91,4 +92,14 @@ def forget_person(tx: sa.Connection, client_id: str, person_id: int) -> None:
         "UPDATE request_tokens SET resource_id = NULL "
         "WHERE client_id = %s AND resource_id = %s AND operation = ANY(%s)",
         (client_id, person_id, list(_OF_PERSONS)),
+    )
+
+
+def hand_over(tx: sa.Connection, client_id: str, person_id: int, into_id: int) -> None:
+    """The person is merged into another: a request that made it, sent again, is answered with that one."""
+    tx.exec_driver_sql(
+        "UPDATE request_tokens SET resource_id = %(into_id)s, "
+        "detail = jsonb_set(detail, '{person_id}', to_jsonb(%(into_id)s::bigint)) "
+        "WHERE client_id = %(client_id)s AND resource_id = %(person_id)s AND operation = ANY(%(operations)s)",
+        {"client_id": client_id, "person_id": person_id, "into_id": into_id, "operations": list(_OF_PERSONS)},
     )

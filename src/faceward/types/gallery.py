@@ -87,6 +87,20 @@ class Enrollment:
 
 
 @dataclass(frozen=True, slots=True)
+class Merge:
+    """What became of two records of one person. person: the one that stays.
+
+    faces_moved: that came from the other one. faces_dropped: of photos that this person had already. external_id_dropped:
+    both had an external id, and the other one's stands for nobody now.
+    """
+
+    person: Person
+    faces_moved: int
+    faces_dropped: int
+    external_id_dropped: bool
+
+
+@dataclass(frozen=True, slots=True)
 class RegionSummary:
     """A region of a client with its counts."""
 

@@ -9,12 +9,12 @@ from fastapi import APIRouter, Depends, Query, Response
 from faceward.api import answers
 from faceward.api.authentication import parse_cursor
 from faceward.api.openapi import ALWAYS, IDEMPOTENT, WITH_BODY, refusals
-from faceward.api.parts import Enroller, EnrollerOfImages, Recognizer
+from faceward.api.parts import Enroller, EnrollerOfImages, Manager, Recognizer
 from faceward.api.routes.common import Cursor, Limit, RowId, next_cursor
 from faceward.api.uploads import body_of, request_body
 from faceward.checks import MAX_EXTERNAL_ID, MAX_NAME, MAX_REGION
 from faceward.http_types import answered, fields, sent
-from faceward.types import Person
+from faceward.types import Merge, Person
 
 router = APIRouter(prefix="/v1/persons", tags=["persons"], responses=refusals(*ALWAYS))
 
@@ -112,6 +112,32 @@ async def move_person(
         return work.service.move_region(person_id, body.region, client_id=work.caller.client_id)
 
     return answers.person(await work.ask(move))
+
+
+@router.post(
+    "/{person_id}/merge",
+    openapi_extra=request_body(sent.PersonMerge) | IDEMPOTENT,
+    responses=refusals(404, 409, *WITH_BODY),
+)
+async def merge_persons(
+    work: Manager, person_id: RowId, body: Annotated[sent.PersonMerge, Depends(body_of(sent.PersonMerge))]
+) -> answered.MergeOut:
+    """Give all faces of this person to another, `into`, and delete this one; each search finds the person meanwhile."""
+    token = work.token(body.model_dump())
+
+    def merge() -> Merge:
+        return work.service.merge_persons(
+            person_id,
+            body.into,
+            across_regions=body.across_regions,
+            regions=work.caller.key.regions,
+            client_id=work.caller.client_id,
+            request=token,
+        )
+
+    merged = await work.ask(merge)
+    work.caller.reach(merged.person)  # as after a repeated enrolment
+    return answers.merged(merged)
 
 
 @router.delete("/{person_id}", status_code=204, responses=refusals(404))
