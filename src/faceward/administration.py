@@ -56,13 +56,24 @@ class Administration:
 
     # Clients
 
-    def create_client(self, client_id: str, *, name: str | None = None, threshold: float | None = None) -> Client:
-        """name: what people call it; left out, its id. Raises DuplicateClientError, InvalidValueError."""
+    def create_client(
+        self,
+        client_id: str,
+        *,
+        name: str | None = None,
+        threshold: float | None = None,
+        request: RequestToken | None = None,
+    ) -> Client:
+        """name: what people call it; left out, its id. request: a repetition of a request that made the client gets it.
+
+        Raises DuplicateClientError, InvalidValueError; with a request also RequestReusedError.
+        """
         client_id = check_text("client_id", client_id, MAX_CLIENT_ID)
         return self._clients.create(
             client_id,
             client_id if name is None else check_name(name),
             None if threshold is None else check_threshold(threshold),
+            None if request is None else check_request_token(request),
         )
 
     def list_clients(self, *, after: str | None = None, limit: int = 100) -> ClientPage:
@@ -106,10 +117,10 @@ class Administration:
         """A new key of a client; its text is shown this once.
 
         regions: those it may work in, which may be made later; None is all of them. expires_at: in the future, with a time
-        zone. rate_limit: requests a second. request: a repetition of a request that made a key raises RequestReusedError,
-        since its secret can't be shown again.
+        zone. rate_limit: requests a second. request: a repetition of a request that made a key raises SecretShownError, which
+        names the key: its secret can't be shown again.
 
-        Raises UnknownClientError, InvalidValueError.
+        Raises UnknownClientError, InvalidValueError; with a request also RequestReusedError.
         """
         client_id = check_client_id(client_id)
         name = check_optional_text("name", name, MAX_NAME)

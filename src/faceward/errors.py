@@ -30,7 +30,9 @@ FacewardError
 │   ├── DuplicateRegionError   a region of this name exists
 │   ├── DuplicateClientError   a client of this id exists
 │   ├── RegionNotEmptyError    a region with persons can't be deleted
+│   ├── TooManyRegionsError    the client has as many regions as it may
 │   ├── RequestReusedError     an idempotency key was used for another request
+│   ├── SecretShownError       a request made its key before, and a secret is shown once
 │   ├── JobLostError           an import was cancelled, or another worker took it over
 │   └── BusyError              another process is doing the same work
 ├── AccessError
@@ -202,9 +204,13 @@ class UnknownRegionError(NotFoundError):
     """The client has no region of that name."""
 
     code = "unknown_region"
+    MOST_NAMED: ClassVar[int] = 100
 
-    def __init__(self, region: str, known: Sequence[str]) -> None:
-        listed = ", ".join(known) if known else "none yet; enroll a person to create one"
+    def __init__(self, region: str, known: Sequence[str], *, more: bool = False) -> None:
+        self.more = more or len(known) > self.MOST_NAMED
+        known = known[: self.MOST_NAMED]
+        named = [*known, "and more"] if self.more else known
+        listed = ", ".join(named) if named else "none yet; enroll a person to create one"
         super().__init__(f"Region {region!r} does not exist for this client. Regions that do: {listed}.")
         self.region = region
         self.known = tuple(known)
@@ -298,10 +304,29 @@ class RegionNotEmptyError(ConflictError):
     code = "region_not_empty"
 
 
+class TooManyRegionsError(ConflictError):
+    """The client has as many regions as it may."""
+
+    code = "too_many_regions"
+
+
 class RequestReusedError(ConflictError):
     """An idempotency key was used for another request before."""
 
     code = "idempotency_key_reused"
+
+
+class SecretShownError(ConflictError):
+    """A request that is sent again made its key before, whose secret was shown then."""
+
+    code = "secret_shown"
+
+    def __init__(self, key_id: int) -> None:
+        super().__init__(
+            f"This request created key {key_id} before, and its secret was shown then. Rotate that key to get a new secret, "
+            "or send another idempotency key to create one more."
+        )
+        self.key_id = key_id
 
 
 class JobLostError(ConflictError):

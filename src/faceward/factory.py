@@ -208,10 +208,11 @@ def open_parts(settings: Settings, *, notify: Callable[[str], None] | None = Non
             cache_dir=settings.home / "compiled",
         )
         on_close.append(analyzer.close)
-        gallery = Gallery(database, pack.model_id)
+        most = settings.enroll.max_regions
+        gallery = Gallery(database, pack.model_id, max_regions=most)
         parts = _SearchParts(settings, searched, pack.model_id, pack.dimension)
         on_close.append(parts.keeper.close)
-        writer = BulkWriter(database, gallery, pack.model_id)
+        writer = BulkWriter(database, gallery, pack.model_id, max_regions=most)
         importer = Importer(
             writer,
             pack.dimension,
@@ -237,7 +238,7 @@ def open_parts(settings: Settings, *, notify: Callable[[str], None] | None = Non
             analyzer,
             gate,
             gallery,
-            RegionStore(database),
+            RegionStore(database, max_regions=most),
             parts.search,
             parts.retriever,
             # Of the database that is searched: it answers recognitions also while the other one is away.
@@ -285,10 +286,10 @@ def open_records(settings: Settings, manifest: PackManifest) -> Iterator[Records
         deployment.upgrade(dimension)
         with deployment.connect() as database:
             check_database(database, model_id, dimension)
-            regions = RegionStore(database)
+            regions = RegionStore(database, max_regions=settings.enroll.max_regions)
             given = settings.search.threshold
             thresholds = Thresholds(regions, manifest.threshold if given is None else given)
-            yield Records(_administration(database), Regions(Gallery(database, model_id), regions, thresholds))
+            yield Records(_administration(database), Regions(regions, thresholds))
 
 
 def _state(database: Database, manifest: PackManifest) -> str:

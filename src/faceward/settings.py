@@ -74,10 +74,13 @@ class ImageSettings(_Section):
 
 
 class EnrollSettings(_Section):
-    """What a photo must be to be enrolled."""
+    """What a photo must be to be enrolled, and where."""
 
     min_quality: float = Field(0.3, ge=0, le=1, description="The least quality of a face to enroll, 0..1; 0 takes all.")
     min_face: float = Field(32.0, ge=1, description="The least height of a face to enroll, in pixels.")
+    max_regions: int = Field(
+        10_000, ge=1, description="The most regions of one client; enrolments make one on its first use."
+    )
 
 
 class SearchSettings(_Section):
@@ -141,6 +144,9 @@ class ApiSettings(_Section):
     )
     queue: int = Field(128, ge=0, le=100_000, description="Requests that may wait for inference; more get 503 at once.")
     deadline: float = Field(30.0, gt=0, le=3600, description="Seconds for a request, waiting included.")
+    long_deadline: float = Field(
+        600.0, gt=0, le=86_400, description="Seconds for a request that changes very many rows: a region's new name."
+    )
     data_threads: int = Field(
         8, ge=1, le=256, description="Requests at once that ask the database and need no inference."
     )

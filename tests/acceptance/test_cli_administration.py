@@ -150,12 +150,15 @@ def test_regions_are_made_renamed_and_deleted(faceward: CommandLine) -> None:
     assert "Region A is named Z now, with 0 people." in renamed.stdout
     assert "is 0.35 now" in faceward.succeeds("regions", "set-threshold", "Z", "0.35", "--client", "acme").stdout
     assert "0.35" in faceward.succeeds("regions", "--client", "acme").stdout
+    assert "next page with --after B" in faceward.succeeds("regions", "--client", "acme", "--limit", "1").stderr
+    rest = faceward.succeeds("regions", "--client", "acme", "--after", "B", "--json").json
+    assert ([each["name"] for each in rest["regions"]], rest["next_after"]) == (["Z"], None)
     cleared = faceward.succeeds("regions", "set-threshold", "Z", "--clear", "--client", "acme", "--json").json
     assert (cleared["name"], cleared["threshold"]) == ("Z", None)
     assert "Regions that do: B, Z" in faceward.fails("regions", "delete", "A", "--client", "acme")
     assert "Deleted region Z" in faceward.succeeds("regions", "delete", "Z", "--client", "acme").stdout
     assert faceward.succeeds("regions", "delete", "B", "--client", "acme", "--json").json == {"region": "B"}
-    assert faceward.succeeds("regions", "--client", "acme", "--json").json == {"regions": []}
+    assert faceward.succeeds("regions", "--client", "acme", "--json").json == {"regions": [], "next_after": None}
 
 
 def test_a_region_with_people_is_not_deleted(faceward: CommandLine, enrolled: int) -> None:

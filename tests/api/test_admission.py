@@ -143,3 +143,48 @@ def test_one_client_leaves_half_of_the_queue_to_the_others() -> None:
             pool.check("loud")
 
     asyncio.run(scene())
+
+
+def test_clients_take_turns() -> None:
+    """Whoever comes behind many of one client waits for one of them."""
+    done: list[str] = []
+
+    async def scene() -> None:
+        with contextlib.closing(WorkPool("test", threads=1, queue=20, seconds=5.0)) as pool:
+            free = threading.Event()
+            first = asyncio.ensure_future(pool.run(free.wait, client_id="loud"))
+            await until(lambda: pool.running == 1)
+            calls = (
+                [("loud", f"loud {n}") for n in range(4)]
+                + [("quiet", f"quiet {n}") for n in range(2)]
+                + [(None, "own")]
+            )
+            held = [
+                asyncio.ensure_future(pool.run(lambda name=name: done.append(name), client_id=client_id))
+                for client_id, name in calls
+            ]
+            await until(lambda: pool.waiting == len(calls))
+            free.set()
+            await asyncio.gather(first, *held)
+
+    asyncio.run(scene())
+    assert done == ["own", "loud 0", "quiet 0", "loud 1", "quiet 1", "loud 2", "loud 3"]
+
+
+def test_a_pool_that_closes_finishes_what_runs_and_cancels_what_waits(pool: WorkPool) -> None:
+    async def scene() -> None:
+        free = threading.Event()
+        runs = asyncio.ensure_future(pool.run(lambda: free.wait(5), client_id="c"))
+        await until(lambda: pool.running == 1)
+        waits = asyncio.ensure_future(pool.run(lambda: None, client_id="c"))
+        await until(lambda: pool.waiting == 1)
+        closing = asyncio.ensure_future(asyncio.to_thread(pool.close))
+        with pytest.raises(asyncio.CancelledError):
+            await waits
+        free.set()
+        assert await runs
+        await closing
+        with pytest.raises(OverloadedError, match="shutting down"):
+            await pool.run(lambda: None, client_id="c")
+
+    asyncio.run(scene())

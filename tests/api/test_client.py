@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import inspect
 import socket
 import threading
+import time
 import zipfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from email.utils import format_datetime
 from pathlib import Path
 
@@ -29,6 +32,8 @@ from faceward.errors import (
     UnknownPersonError,
     UnknownRegionError,
 )
+from faceward.service import FaceService
+from faceward.settings import Settings
 
 FULL = (
     b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/problem+json\r\nRetry-After: 7\r\n"
@@ -135,7 +140,8 @@ def test_a_person_s_life(open_client: Callable[..., Client], photos: dict[str, P
     client.delete_face(person.id, second.id)
     assert client.update_person(person.id, description="44th").description == "44th"
     assert client.move_region(person.id, "B").region == "B"
-    assert [each.name for each in client.list_regions()] == ["A", "B"]
+    assert [each.name for each in client.list_regions(limit=1).items] == ["A"]
+    assert [each.name for each in client.regions()] == ["A", "B"]
     assert client.update_region("B", name="B/2", threshold=0.4).threshold == 0.4
     assert client.get_region("B/2").persons == 1
     assert [each.id for each in client.persons(region="B/2", limit=1)] == [person.id]
@@ -212,14 +218,75 @@ def test_a_deletion_whose_answer_is_lost_has_happened(
         open_client().delete_person(person.id)
 
 
+def test_regions_clients_and_keys_whose_answer_is_lost_are_made_once(
+    open_client: Callable[..., Client], line: Callable[..., Line], company: Company
+) -> None:
+    admin = open_client("admin")
+    made = open_client("manager", url=line("lose the answer").url).create_region("New", threshold=0.4)
+    assert (made.name, made.threshold) == ("New", pytest.approx(0.4))
+    client_id = f"{company.client_id}-new"
+    assert open_client("admin", url=line("lose the answer").url).create_client(client_id).client_id == client_id
+    key = open_client("admin", url=line("lose the answer").url).create_key("recognizer", client_id=client_id)
+    assert [each.id for each in admin.list_keys(client_id=client_id).items] == [key.key.id]
+    with Client(company.url, key.secret) as shown:  # the secret of the lost answer has ended
+        assert shown.me().prefix == key.key.prefix
+
+
 def test_what_can_not_be_repeated_says_that_it_may_be_done(
     open_client: Callable[..., Client], line: Callable[..., Line]
 ) -> None:
-    broken = line("lose the answer")
+    manager = open_client("manager")
+    key = manager.create_key("recognizer")
+    manager.create_region("A")
+    rotating, renaming = line("lose the answer"), line("lose the answer")
     with pytest.raises(ServiceUnreachableError, match="may have been done"):
-        open_client("manager", url=broken.url).create_region("New")
-    assert broken.connections == 1
-    assert [each.name for each in open_client().list_regions()] == ["New"]
+        open_client("manager", url=rotating.url).rotate_key(key.key.id)
+    with pytest.raises(ServiceUnreachableError, match="may have been done"):
+        open_client("manager", url=renaming.url).update_region("A", name="B")
+    assert rotating.connections == renaming.connections == 1
+    assert manager.get_key(key.key.id).prefix != key.key.prefix
+
+
+def test_the_methods_are_those_of_the_service() -> None:
+    """By their names, but for what has no place on the other side of a line."""
+
+    def methods(kind: type) -> set[str]:
+        return {name for name, _ in inspect.getmembers(kind, callable) if not name.startswith("_")}
+
+    inside = {"import_photos", "faces_to_store", "person_of_photo", "person_of_photo_digest", "rename_region", "warm"}
+    assert methods(FaceService) - inside <= methods(Client)
+    for name in methods(FaceService) & methods(Client) - {"import_embeddings"}:
+        own, theirs = (set(inspect.signature(getattr(kind, name)).parameters) for kind in (FaceService, Client))
+        of_python = {"client_id", "request", "stages", "regions", "after"}  # the key's, the header's, the cursor
+        assert own - of_python <= theirs, name
+
+
+def test_a_key_over_its_rate_waits_and_goes_on(company: Company) -> None:
+    """Of the real service, with real waits."""
+    with Client(company.url, company.new_key("recognizer", rate_limit=2)) as client:
+        assert {client.me().role for _ in range(6)} == {"recognizer"}
+
+
+def test_a_service_that_is_overloaded_answers_all_in_the_end(
+    api_settings: Settings, photos: dict[str, Path], company: Company
+) -> None:
+    """The real one, which takes on two requests at once; six come, and none is lost."""
+    narrow = api_settings.model_copy(
+        update={
+            "api": api_settings.api.model_copy(update={"queue": 0}),
+            "model": api_settings.model.model_copy(update={"threads": 1}),
+        }
+    )
+    with RunningServer(narrow) as full:
+        refusals = full.app.state.parts.inference._refused
+
+        def detect(_: int) -> int:
+            with Client(full.url, company.keys["recognizer"], retries=50, sleep=lambda _: time.sleep(0.1)) as client:
+                return len(client.detect(photos["obama.jpg"]).faces)
+
+        with ThreadPoolExecutor(6) as threads:
+            assert list(threads.map(detect, range(6))) == [1] * 6
+        assert refusals._count > 0
 
 
 def test_a_full_service_is_asked_again_when_it_says(

@@ -24,7 +24,7 @@ OWN = {"method_not_allowed": 405, "internal_error": 500}
 """Of the HTTP side alone, beside the tree of errors."""
 INSIDE = {
     *("invalid_input", "invalid_image", "access_error", "capacity"),  # always raised as one of their kinds
-    *("image_not_found", "job_lost", "busy"),  # of paths, of workers, of migrations: no request meets them
+    *("image_not_found", "job_lost"),  # of paths, of workers: no request meets them
 }
 
 

@@ -323,6 +323,34 @@ def test_a_region_from_first_to_last_day(company: Company) -> None:
     assert good(http.get("/v1/regions"))["items"] == []
 
 
+def test_regions_are_listed_in_pages_and_within_what_a_key_may(company: Company) -> None:
+    http = company.http("manager")
+    for name in ("C", "A", "D", "B"):
+        good(http.post("/v1/regions", json={"name": name}), 201)
+
+    def names(client: httpx.Client, **query: Any) -> tuple[list[str], str | None]:
+        page = good(client.get("/v1/regions", params=query))
+        return [each["name"] for each in page["items"]], page["next"]
+
+    assert names(http, limit=3) == (["A", "B", "C"], "C")
+    assert names(http, limit=3, cursor="C") == (["D"], None)
+    limited = company.http(key=company.new_key("recognizer", regions=["B", "D", "Z"]))
+    assert names(limited, limit=1) == (["B"], "B")
+    assert names(limited, limit=1, cursor="B") == (["D"], None)
+    for query in ({"limit": 0}, {"cursor": ""}, {"cursor": "x" * 51}, {"cursor": " "}):
+        is_problem(http.get("/v1/regions", params=query), 422, "invalid_value")
+
+
+def test_an_unknown_region_is_told_with_some_of_those_that_exist(company: Company) -> None:
+    http = company.http("manager")
+    for number in range(101):
+        good(http.post("/v1/regions", json={"name": f"R{number:03}"}), 201)
+    unknown = company.http().post("/v1/search", json={"embedding": [1.0] * 512, "region": "Z"})
+    problem = is_problem(unknown, 404, "unknown_region")
+    assert problem["known_regions"] == [f"R{number:03}" for number in range(100)]
+    assert problem["detail"].endswith("R099, and more.")
+
+
 # Keys
 
 
@@ -403,10 +431,29 @@ def test_an_enrolment_sent_again_makes_no_second_person(company: Company) -> Non
 
 def test_a_key_made_again_does_not_show_its_secret_again(company: Company) -> None:
     http, headers = company.http("manager"), {"idempotency-key": "door"}
-    good(http.post("/v1/keys", json={"role": "recognizer"}, headers=headers), 201)
+    first = good(http.post("/v1/keys", json={"role": "recognizer"}, headers=headers), 201)
     again = http.post("/v1/keys", json={"role": "recognizer"}, headers=headers)
-    is_problem(again, 422, "idempotency_key_reused")
+    assert is_problem(again, 409, "secret_shown")["key_id"] == first["key"]["id"]
+    other = http.post("/v1/keys", json={"role": "enroller"}, headers=headers)
+    is_problem(other, 422, "idempotency_key_reused")
     assert len(good(http.get("/v1/keys"))["items"]) == len(company.keys) + 1
+
+
+def test_regions_and_clients_sent_again_are_made_once(company: Company) -> None:
+    headers = {"idempotency-key": "monday"}
+    http = company.http("manager")
+    made = good(http.post("/v1/regions", json={"name": "A"}, headers=headers), 201)
+    assert good(http.post("/v1/regions", json={"name": "A"}, headers=headers), 201) == made
+    is_problem(http.post("/v1/regions", json={"name": "B"}, headers=headers), 422, "idempotency_key_reused")
+    is_problem(http.post("/v1/regions", json={"name": "A"}), 409, "duplicate_region")
+    good(http.delete("/v1/regions/A"), 204)
+    is_problem(http.post("/v1/regions", json={"name": "A"}, headers=headers), 404, "unknown_region")
+    admin, body = company.http("admin"), {"client_id": f"{company.client_id}-more", "name": "More Ltd"}
+    client = good(admin.post("/v1/clients", json=body, headers=headers), 201)
+    assert good(admin.post("/v1/clients", json=body, headers=headers), 201) == client
+    is_problem(admin.post("/v1/clients", json={**body, "name": "x"}, headers=headers), 422, "idempotency_key_reused")
+    is_problem(admin.post("/v1/clients", json=body), 409, "duplicate_client")
+    is_problem(admin.post("/v1/clients", json=body, headers={"idempotency-key": "new"}), 409, "duplicate_client")
 
 
 # Limits and headers

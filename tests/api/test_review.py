@@ -149,7 +149,7 @@ def test_what_was_read_of_a_key_before_it_was_revoked_is_not_believed(running: R
     administration = Paused(running.app.state.parts.administration)
 
     async def scene() -> None:
-        authenticator = Authenticator(administration, pool, time.monotonic)
+        authenticator = Authenticator(administration, pool, pool, time.monotonic)
         early = asyncio.ensure_future(authenticator.caller(request_with(secret)))
         await asyncio.to_thread(administration.asked.wait, 20)
         key = Administration.authenticate(administration, secret)
@@ -176,7 +176,7 @@ def test_a_use_that_a_full_pool_can_not_record_is_recorded_with_the_next(
 
     async def scene() -> None:
         asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
-        authenticator = Authenticator(administration, pool, time.monotonic)
+        authenticator = Authenticator(administration, pool, pool, time.monotonic)
         free = threading.Event()
         key = await authenticator._find(secret)
         while pool.running:

@@ -101,7 +101,7 @@ def test_nothing_of_a_stream_is_read_far_ahead(service: FaceService, client: str
     report = service.import_photos(records(), client_id=client, workers=2, on_result=count)
     assert report == PhotoReport(3_000, 0, 0, 3_000)
     assert 128 <= ahead <= 3 * 128
-    assert service.list_regions(client_id=client) == ()
+    assert service.list_regions(client_id=client).regions == ()
 
 
 def test_large_photos_make_small_batches(service: FaceService, client: str) -> None:

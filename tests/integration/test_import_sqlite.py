@@ -377,7 +377,7 @@ def test_embeddings_of_another_model_are_found_out_and_made_anew(
     done = run(old, "--region", "A", "--same-model")
     assert done.returncode == 1
     assert "are not of the model in use" in done.stderr
-    assert service.list_regions() == ()
+    assert service.list_regions().regions == ()
     account = report(old, "--region", "A", "--re-embed")
     assert counts(account, "faces") == (len(usable), len(usable), 0)
     assert counts(report(old, "--region", "A", "--re-embed"), "faces") == (len(usable), 0, len(usable))

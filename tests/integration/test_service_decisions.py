@@ -131,7 +131,7 @@ def test_a_renamed_region_is_searched_under_its_new_name(
         service.recognize(photos["obama2.jpg"], region="A", client_id=client)
     service.delete_person(face.match.person_id, client_id=client)
     service.delete_region("B", client_id=client)
-    assert service.list_regions(client_id=client) == ()
+    assert service.list_regions(client_id=client).regions == ()
     with pytest.raises(UnknownRegionError):
         service.get_region("B", client_id=client)
 

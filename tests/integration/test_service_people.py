@@ -144,7 +144,8 @@ def test_a_person_from_first_to_last_day(service: FaceService, photos: dict[str,
     assert service.move_region(person.id, "B", client_id=client).region == "B"
     assert names(service, photos["obama2.jpg"], "A", client) == [None]
     assert names(service, photos["obama2.jpg"], "B", client) == ["B. Obama"]
-    assert [(r.name, r.persons, r.faces) for r in service.list_regions(client_id=client)] == [("A", 0, 0), ("B", 1, 3)]
+    regions = service.list_regions(client_id=client).regions
+    assert [(r.name, r.persons, r.faces) for r in regions] == [("A", 0, 0), ("B", 1, 3)]
 
     service.delete_face(person.id, faces[0].id, client_id=client)
     with pytest.raises(NotFoundError, match=f"no face {faces[0].id}"):

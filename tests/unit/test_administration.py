@@ -19,6 +19,7 @@ from faceward.errors import (
     DuplicateClientError,
     InvalidValueError,
     RequestReusedError,
+    SecretShownError,
     SettingsError,
     UnauthenticatedError,
     UnknownClientError,
@@ -156,6 +157,20 @@ def test_another_clients_key_is_not_there(administration: Administration) -> Non
     assert administration.authenticate(made.secret) == made.key
 
 
+def test_a_repeated_request_makes_no_second_client(administration: Administration) -> None:
+    request = RequestToken(7, "make the client", b"1")
+    made = administration.create_client("initech", name="Initech", request=request)
+    administration.update_client("initech", name="Initech Ltd")
+    assert administration.create_client("initech", name="Initech", request=request).name == "Initech Ltd"
+    with pytest.raises(RequestReusedError, match="'make the client' was used for another request"):
+        administration.create_client("initech", request=RequestToken(7, "make the client", b"2"))
+    again = RequestToken(8, "make it again", b"1")
+    for _ in range(2):  # what was refused has used up nothing
+        with pytest.raises(DuplicateClientError):
+            administration.create_client("initech", request=again)
+    assert made.created_at == administration.get_client("initech").created_at
+
+
 def test_keys_are_listed_in_pages(administration: Administration) -> None:
     made = [administration.create_key("acme", "recognizer", name=f"door {i}").key for i in range(5)]
     administration.create_key("globex", "recognizer")
@@ -216,8 +231,9 @@ def test_a_key_needs_its_client(administration: Administration) -> None:
 def test_a_repeated_request_makes_no_second_key(administration: Administration) -> None:
     request = RequestToken(7, "make the key", b"1")
     made = administration.create_key("acme", "manager", request=request)
-    with pytest.raises(RequestReusedError, match=rf"created key {made.key.id} before.*Rotate"):
+    with pytest.raises(SecretShownError, match=rf"created key {made.key.id} before.*Rotate") as shown:
         administration.create_key("acme", "manager", request=request)
+    assert shown.value.key_id == made.key.id
     with pytest.raises(RequestReusedError, match="'make the key' was used for another request"):
         administration.create_key("acme", "admin", request=RequestToken(7, "make the key", b"2"))
     assert administration.list_keys("acme").keys == (made.key,)

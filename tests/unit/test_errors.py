@@ -73,10 +73,14 @@ def test_an_unknown_region_lists_those_that_exist() -> None:
     assert "A, B" in str(errors.UnknownRegionError("C", ["A", "B"]))
     assert "none yet" in str(errors.UnknownRegionError("C", []))
     assert errors.UnknownRegionError("C", ["A"]).known == ("A",)
+    many = errors.UnknownRegionError("C", [f"R{number}" for number in range(10_000)])
+    assert len(many.known) == 100
+    assert str(many).endswith("R99, and more.")
 
 
 def test_errors_carry_what_a_caller_acts_on() -> None:
     assert errors.UnknownPersonError(7).person_id == 7
+    assert errors.SecretShownError(7).key_id == 7
     assert errors.DuplicateFaceError("taken", person_id=7).person_id == 7
     assert errors.SeveralFacesError("two", [(0, 1, 2, 3), (4, 5, 6, 7)]).boxes == ((0, 1, 2, 3), (4, 5, 6, 7))
     assert errors.LowQualityError("poor", ["small"]).reasons == ("small",)

@@ -10,11 +10,13 @@ from __future__ import annotations
 import asyncio
 import math
 import random
+import threading
 import time
-from collections import Counter
+from collections import Counter, OrderedDict, deque
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from faceward.errors import DeadlineExceededError, OverloadedError
 from faceward.store.database import deadline
@@ -37,7 +39,8 @@ class WorkPool:
     """Threads with a bounded queue in front of them. Its methods are called on one event loop.
 
     name: of its threads, and in what it refuses. threads: work done at once. queue: work that may wait; one client may have
-    half of it, so that another always finds a place. seconds: given to each request, waiting included.
+    half of it, so that another always finds a place, and a free thread takes the work of the clients in turn, so that
+    nobody waits behind all that another one sent. seconds: given to each request, waiting included.
     """
 
     def __init__(self, name: str, *, threads: int, queue: int, seconds: float) -> None:
@@ -47,6 +50,7 @@ class WorkPool:
         self._most_of_one = threads + -(-queue // 2)
         self._of_clients: Counter[str] = Counter()
         self._seconds = seconds
+        self._turns = _Turns()
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix=f"faceward-{name}")
         self._held = 0
         self._done = _Rate()
@@ -96,9 +100,12 @@ class WorkPool:
         self._take(client_id)
         loop = asyncio.get_running_loop()
         until = (time.monotonic() if since is None else since) + self._seconds
+        done: Future[T] = Future()
+        self._turns.put(client_id, _Waiting(done, lambda: _within(until, work)))
         try:
-            done = self._executor.submit(_within, until, work)
+            self._executor.submit(self._turns.take)
         except RuntimeError as exc:
+            done.cancel()
             self._give_back(client_id)
             raise OverloadedError("The server is shutting down. Try again in a second.") from exc
         done.add_done_callback(lambda _: loop.call_soon_threadsafe(self._release, client_id))
@@ -130,8 +137,61 @@ class WorkPool:
         return self._dice.uniform(1.0, min(_LONGEST_WAIT, 1.0 + _SPREAD * share))
 
     def close(self) -> None:
-        """Finish what runs."""
+        """Finish what runs; what waits is cancelled."""
+        self._turns.cancel()
         self._executor.shutdown(wait=True, cancel_futures=True)
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    """done: told what `work` returns or raises."""
+
+    done: Future[Any]
+    work: Callable[[], Any]
+
+    def run(self) -> None:
+        if not self.done.set_running_or_notify_cancel():
+            return
+        try:
+            result = self.work()
+        except BaseException as exc:  # noqa: BLE001 - it is raised where it is waited for
+            self.done.set_exception(exc)
+        else:
+            self.done.set_result(result)
+
+
+class _Turns:
+    """Work that waits for a thread: that of one client in its order, and the clients in turn. The server's own is first."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._waiting: OrderedDict[str | None, deque[_Waiting]] = OrderedDict()
+
+    def put(self, client_id: str | None, waiting: _Waiting) -> None:
+        with self._lock:
+            self._waiting.setdefault(client_id, deque()).append(waiting)
+            if client_id is None:
+                self._waiting.move_to_end(None, last=False)
+
+    def take(self) -> None:
+        """Do the work whose turn it is, if there is any."""
+        with self._lock:
+            if not self._waiting:
+                return
+            client_id, own = self._waiting.popitem(last=False)
+            waiting = own.popleft()
+            if own:
+                self._waiting[client_id] = own
+                if client_id is None:
+                    self._waiting.move_to_end(None, last=False)
+        waiting.run()
+
+    def cancel(self) -> None:
+        with self._lock:
+            left = [waiting for own in self._waiting.values() for waiting in own]
+            self._waiting.clear()
+        for waiting in left:
+            waiting.done.cancel()
 
 
 class _Rate:

@@ -14,6 +14,7 @@ from fastapi.openapi.docs import get_swagger_ui_html
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import HTMLResponse, Response
+from starlette.types import ASGIApp
 
 from faceward.api.authentication import Caller
 from faceward.api.bodies import BodyLimits, BodySettings
@@ -91,16 +92,22 @@ def create_app(parts: ApiParts, settings: AppSettings, log: LogLine, on_stop: Ca
     app.add_exception_handler(FacewardError, _refuse)
     app.add_exception_handler(RequestValidationError, _refuse_parameters)
     app.add_exception_handler(HTTPException, _refuse_http)
-    if settings.origins:
-        app.add_middleware(
-            CORSMiddleware,
+
+    def for_browsers(inner: ASGIApp) -> ASGIApp:
+        """A refusal without these headers would be no answer at all to a page."""
+        if not settings.origins:
+            return inner
+        return CORSMiddleware(
+            inner,
             allow_origins=list(settings.origins),
             allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE"],
             allow_headers=["authorization", "x-api-key", "content-type", "idempotency-key", "x-request-id"],
             expose_headers=["x-request-id", "retry-after", "location", "ratelimit", "ratelimit-policy"],
         )
+
+    app.add_middleware(for_browsers)
     app.add_middleware(BodyLimits, settings=settings.bodies)
-    app.add_middleware(Observation, metrics=parts.metrics, log=log, tls=settings.tls)
+    app.add_middleware(Observation, metrics=parts.metrics, log=log, tls=settings.tls, dressed=for_browsers)
     return app
 
 

@@ -11,6 +11,7 @@ import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import TypeVar
 
 from starlette.requests import Request
 
@@ -27,6 +28,9 @@ from faceward.errors import (
     UnknownRegionError,
 )
 from faceward.types import ApiKey, Person, Role
+
+K = TypeVar("K")
+V = TypeVar("V")
 
 _BELIEVED_SECONDS = 1.0
 _REFUSAL_SECONDS = 0.05
@@ -74,17 +78,35 @@ class Caller:
 
     def narrowed(self, error: UnknownRegionError) -> UnknownRegionError:
         """The error without regions that this key does not see."""
-        return UnknownRegionError(error.region, [region for region in error.known if self.key.may_enter(region)])
+        seen = [region for region in error.known if self.key.may_enter(region)]
+        return UnknownRegionError(error.region, seen, more=error.more)
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """until: when to ask again. changes: how many there had been when it was asked for."""
+
+    key: ApiKey
+    until: float
+    changes: int
 
 
 class Authenticator:
-    """Finds the key of a request. What the database said of a key is believed for a second: a revoked key ends within it."""
+    """Finds the key of a request. What the database said of a text is believed for a second: a revoked key ends within it.
 
-    def __init__(self, administration: Administration, pool: WorkPool, clock: Callable[[], float]) -> None:
+    pool: for what was a key when it was last asked for. strangers: for all else, so that whoever tries texts that are no
+    keys, however many, waits with his like, and no known key behind him.
+    """
+
+    def __init__(
+        self, administration: Administration, pool: WorkPool, strangers: WorkPool, clock: Callable[[], float]
+    ) -> None:
         self._administration = administration
         self._pool = pool
+        self._strangers = strangers
         self._clock = clock
-        self._known: OrderedDict[bytes, tuple[ApiKey, float]] = OrderedDict()
+        self._known: OrderedDict[bytes, _Known] = OrderedDict()
+        self._refused: OrderedDict[bytes, float] = OrderedDict()
         self._asked: dict[bytes, asyncio.Future[ApiKey]] = {}
         self._touched: OrderedDict[tuple[str, int], float] = OrderedDict()
         self._touching: set[asyncio.Task[None]] = set()
@@ -104,7 +126,6 @@ class Authenticator:
 
     def forget(self) -> None:
         """Ask the database anew: a key was changed by this process."""
-        self._known.clear()
         # Nor believe what is on its way: it may have been read before the change.
         self._asked.clear()
         self._changes += 1
@@ -112,13 +133,16 @@ class Authenticator:
     async def _find(self, text: str) -> ApiKey:
         # Kept by digest: no secret stays in memory, and a look-up by it tells nothing of how much was right.
         digest = hashlib.sha256(text.encode("utf-8", "surrogateescape")).digest()
-        known = self._known.get(digest)
-        if known is not None and self._clock() < known[1]:
-            return known[0]
+        known, now = self._known.get(digest), self._clock()
+        if known is not None and now < known.until and known.changes == self._changes:
+            return known.key
+        if now < self._refused.get(digest, now):
+            raise UnauthenticatedError
         changes = self._changes
         asked = self._asked.get(digest)
         if asked is None:
-            asked = asyncio.ensure_future(self._pool.run(lambda: self._administration.authenticate(text)))
+            pool = self._strangers if known is None else self._pool
+            asked = asyncio.ensure_future(pool.run(lambda: self._administration.authenticate(text)))
             self._asked[digest] = asked
             asked.add_done_callback(lambda done: self._answered(digest, done))
         # Shielded: one caller that leaves must not take the answer from the others that wait for it.
@@ -126,12 +150,9 @@ class Authenticator:
             key = await asyncio.shield(asked)
         except UnauthenticatedError:
             self._known.pop(digest, None)
+            _put(self._refused, digest, self._clock() + _BELIEVED_SECONDS)
             raise
-        if changes == self._changes:
-            self._known[digest] = key, self._clock() + _BELIEVED_SECONDS
-            self._known.move_to_end(digest)
-        if len(self._known) > _MOST_KEYS:
-            self._known.popitem(last=False)
+        _put(self._known, digest, _Known(key, self._clock() + _BELIEVED_SECONDS, changes))
         return key
 
     def _answered(self, digest: bytes, done: asyncio.Future[ApiKey]) -> None:
@@ -145,10 +166,7 @@ class Authenticator:
         name, now = (key.client_id, key.id), self._clock()
         if now < self._touched.get(name, 0.0):
             return
-        self._touched[name] = now + _TOUCH_SECONDS
-        self._touched.move_to_end(name)
-        if len(self._touched) > _MOST_KEYS:
-            self._touched.popitem(last=False)
+        _put(self._touched, name, now + _TOUCH_SECONDS)
         task = asyncio.ensure_future(self._record_use(key))
         self._touching.add(task)
         task.add_done_callback(self._touching.discard)
@@ -159,6 +177,14 @@ class Authenticator:
         except (StoreError, CapacityError):
             # The request itself meets the same database, and reports it; the time of use is tried again with the next one.
             self._touched.pop((key.client_id, key.id), None)
+
+
+def _put(entries: OrderedDict[K, V], name: K, value: V) -> None:
+    """As the newest entry; the oldest makes room."""
+    entries[name] = value
+    entries.move_to_end(name)
+    if len(entries) > _MOST_KEYS:
+        entries.popitem(last=False)
 
 
 def _sent_key(request: Request) -> str:

@@ -116,7 +116,7 @@ EXAMPLES: Mapping[type[BaseModel], Any] = {
         "face_id": 2077,
     },
     answered.RegionOut: _REGION,
-    answered.RegionList: {"items": [_REGION]},
+    answered.RegionPage: {"items": [_REGION], "next": None},
     answered.ClientOut: _CLIENT,
     answered.ClientPage: {"items": [_CLIENT], "next": None},
     answered.KeyOut: _KEY,

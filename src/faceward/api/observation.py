@@ -36,11 +36,26 @@ LogLine = Callable[..., Any]
 """Takes an event's name and its fields."""
 
 
-class Observation:
-    """ASGI middleware, the outermost. log: takes the event's name and fields. tls: whether to ask browsers for HTTPS only."""
+def _plain(app: ASGIApp) -> ASGIApp:
+    return app
 
-    def __init__(self, app: ASGIApp, metrics: Metrics, log: LogLine, *, tls: bool = False) -> None:
+
+class Observation:
+    """ASGI middleware, the outermost. log: takes the event's name and fields. tls: whether to ask browsers for HTTPS only.
+    dressed: what has to stand around an answer that is given here, as around those of `app`.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        metrics: Metrics,
+        log: LogLine,
+        *,
+        tls: bool = False,
+        dressed: Callable[[ASGIApp], ASGIApp] = _plain,
+    ) -> None:
         self._app = app
+        self._dressed = dressed
         self._metrics = metrics
         self._log = log
         self._headers = {**_HEADERS, "Strict-Transport-Security": "max-age=31536000"} if tls else dict(_HEADERS)
@@ -108,7 +123,7 @@ class Observation:
     async def _refuse(self, response: Response, scope: Scope, receive: Receive, send: Send, status: int) -> int:
         if status:  # the answer has begun: it can only be cut off, which the server does on its own
             return status
-        await response(scope, receive, send)
+        await self._dressed(response)(scope, receive, send)
         return response.status_code
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import sys
 import threading
@@ -23,8 +22,10 @@ from faceward.api.observation import LogLine
 from faceward.api.parts import ApiParts
 from faceward.api.rate_limit import RateLimiter
 from faceward.api.recall_watch import RecallWatch
+from faceward.api.remembered import Remembered
 from faceward.factory import Parts, open_parts
 from faceward.settings import Settings
+from faceward.store.database import deadline
 
 
 def build_app(settings: Settings) -> FastAPI:
@@ -38,18 +39,39 @@ def build_app(settings: Settings) -> FastAPI:
         opened.callback(inference.close)
         data = WorkPool("data", threads=given.data_threads, queue=8 * given.queue, seconds=given.deadline)
         opened.callback(data.close)
+        long = WorkPool("long", threads=_LONG_THREADS, queue=given.queue, seconds=given.long_deadline)
+        opened.callback(long.close)
+        strangers = WorkPool("strangers", threads=_OF_STRANGERS, queue=8 * given.queue, seconds=given.deadline)
+        opened.callback(strangers.close)
         metrics = Metrics(None if given.metrics_directory is None else str(given.metrics_directory))
+
+        def gauges() -> None:
+            refresh(metrics, core, inference, data, long, strangers)
+
+        def page() -> bytes:
+            gauges()
+            return metrics.page()
+
+        def checks() -> dict[str, str]:
+            with deadline(_CHECK_SECONDS):
+                return core.checks()
+
+        readiness = Remembered(checks, _READY_SECONDS, time.monotonic)
+        opened.callback(readiness.close)
+        figures = Remembered(page, _PAGE_SECONDS, time.monotonic)
+        opened.callback(figures.close)
         parts = ApiParts(
             service=core.service,
             administration=core.administration,
             imports=core.imports,
-            authenticator=Authenticator(core.administration, data, time.monotonic),
+            authenticator=Authenticator(core.administration, data, strangers, time.monotonic),
             limiter=RateLimiter(given.rate_limit, share=1 / given.workers, clock=time.monotonic),
             inference=inference,
             data=data,
+            long=long,
             metrics=metrics,
-            checks=Remembered(core.checks, _READY_SECONDS, time.monotonic),
-            gauges=lambda: refresh(metrics, core, inference, data),
+            checks=readiness,
+            page=figures,
         )
         log = log_to(sys.stderr)
         watch = RecallWatch(
@@ -61,6 +83,10 @@ def build_app(settings: Settings) -> FastAPI:
         )
         opened.callback(watch.close)
         watch.start()
+        if given.metrics_directory is not None:
+            gauge_watch = GaugeWatch(gauges)
+            opened.callback(gauge_watch.close)
+            gauge_watch.start()
         core.runner.start()
         return create_app(
             parts,
@@ -75,27 +101,38 @@ def build_app(settings: Settings) -> FastAPI:
 
 
 _READY_SECONDS = 1.0
+_CHECK_SECONDS = 10.0
+"""After which a database that does not answer counts as away."""
+_PAGE_SECONDS = 0.2
+_LONG_THREADS = 2
+_OF_STRANGERS = 2
+"""Threads that look for keys that were not seen before."""
 _AHEAD = 1
 """Threads beyond the images worked on at once: while one waits for the database another has its image computed."""
 
 
-class Remembered:
-    """What `ask` says, asked at most once in so many seconds: anybody may call for it, and must not keep the database busy."""
+class GaugeWatch:
+    """A thread that calls `refresh` every second: a worker that nobody asks for its figures still has those of now among
+    the ones that another shows for all.
+    """
 
-    def __init__(self, ask: Callable[[], dict[str, str]], seconds: float, clock: Callable[[], float]) -> None:
-        self._ask = ask
+    def __init__(self, refresh: Callable[[], None], *, seconds: float = 1.0) -> None:
+        self._refresh = refresh
         self._seconds = seconds
-        self._clock = clock
-        self._lock = threading.Lock()
-        self._answer: dict[str, str] = {}
-        self._until = -math.inf
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="faceward-gauges", daemon=True)
 
-    def __call__(self) -> dict[str, str]:
-        with self._lock:
-            if self._clock() >= self._until:
-                self._answer = self._ask()
-                self._until = self._clock() + self._seconds
-            return self._answer
+    def start(self) -> None:
+        self._thread.start()
+
+    def close(self) -> None:
+        self._closed.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def _run(self) -> None:
+        while not self._closed.wait(self._seconds):
+            self._refresh()
 
 
 def refresh(metrics: Metrics, core: Parts, *pools: WorkPool) -> None:

@@ -29,7 +29,12 @@ _LONGEST_TOKEN = 255
 
 @dataclass(frozen=True, slots=True)
 class ApiParts:
-    """The collaborators of the routes. inference: threads that compute on images. data: threads that only ask the database."""
+    """The collaborators of the routes.
+
+    inference: threads that compute on images. data: threads that only ask the database. long: threads for what may take
+    minutes, so that it takes none from the others. checks: whether requests can be served. page: of the figures, as
+    Prometheus reads it.
+    """
 
     service: FaceService
     administration: Administration
@@ -38,9 +43,10 @@ class ApiParts:
     limiter: RateLimiter
     inference: WorkPool
     data: WorkPool
+    long: WorkPool
     metrics: Metrics
-    checks: Callable[[], dict[str, str]]
-    gauges: Callable[[], None]
+    checks: Callable[[], Awaitable[dict[str, str]]]
+    page: Callable[[], Awaitable[bytes]]
 
 
 class Work:
@@ -60,6 +66,10 @@ class Work:
     async def ask(self, work: Callable[[], T]) -> T:
         """On a thread for the database."""
         return await self._run(self.parts.data, work)
+
+    async def take_long(self, work: Callable[[], T]) -> T:
+        """On a thread for what changes very many rows."""
+        return await self._run(self.parts.long, work)
 
     async def step(self, work: Callable[[], T]) -> T:
         """One of many steps on a thread for the database: with a time of its own, and done though the caller may have gone."""

@@ -27,6 +27,7 @@ STATUS: Mapping[type[FacewardError], int] = {
     errors.NotFoundError: 404,
     errors.ConflictError: 409,
     errors.RequestReusedError: 422,
+    errors.BusyError: 503,
     errors.UnauthenticatedError: 401,
     errors.AccessError: 403,
     errors.RateLimitedError: 429,
@@ -51,6 +52,7 @@ _FIELDS = {
     "reasons": "reasons",
     "known": "known_regions",
     "person_id": "person_id",
+    "key_id": "key_id",
     "problems": "problems",
 }
 

@@ -23,25 +23,33 @@ def regions_app() -> typer.Typer:
     return app
 
 
-def list_regions(ctx: typer.Context, client: Client = None, as_json: AsJson = False) -> None:
-    """List the regions of a client, with their people and photos; or make, rename and delete one."""
+def list_regions(
+    ctx: typer.Context,
+    client: Client = None,
+    limit: Annotated[int, typer.Option("--limit", min=1, max=1000, help="Regions on a page.")] = 100,
+    after: Annotated[str | None, typer.Option("--after", help="Begin after this region: the next page.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the regions of a client, with their people and photos, a page at a time; or make, rename and delete one."""
     if ctx.invoked_subcommand is not None:
         if client is not None or as_json:
             raise typer.BadParameter(f"give --client and --json after {ctx.invoked_subcommand}")
         return
     with invocation(ctx).open_records() as records:
-        found = records.regions.list_regions(client_id=client)
+        page = records.regions.list_regions(client_id=client, after=after, limit=limit)
     if as_json:
-        output.print_json({"regions": found})
+        output.print_json({"regions": page.regions, "next_after": page.next_after})
         return
-    if not found:
+    if not page.regions:
         output.tell("This client has no region yet; enrolling a person makes one.")
         return
     table = output.new_table("region", "people", "photos", "threshold", "made", right=("people", "photos", "threshold"))
-    for region in found:
+    for region in page.regions:
         threshold = "" if region.threshold is None else f"{region.threshold:g}"
         table.add_row(region.name, str(region.persons), str(region.faces), threshold, output.when(region.created_at))
     output.print_table(table)
+    if page.next_after is not None:
+        output.tell(f"There are more: the next page with --after {page.next_after}")
 
 
 def create(

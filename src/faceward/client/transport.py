@@ -27,6 +27,7 @@ _FIELDS = {
     "reasons": "reasons",
     "known_regions": "known",
     "person_id": "person_id",
+    "key_id": "key_id",
     "problems": "problems",
     "request_id": "request_id",
     "status": "status",

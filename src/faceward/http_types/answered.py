@@ -166,8 +166,9 @@ class RegionOut(Answered):
     created_at: Time
 
 
-class RegionList(Answered):
+class RegionPage(Answered):
     items: list[RegionOut]
+    next: str | None
 
 
 class ClientOut(Answered):

@@ -48,7 +48,7 @@ class FaceService(Enrolling, Recognising, People, Regions):
         Enrolling.__init__(self, gate, gallery, importer, photo_importer)
         Recognising.__init__(self, analyzer, gallery, search, retriever, thresholds, margin)
         People.__init__(self, gallery)
-        Regions.__init__(self, gallery, regions, thresholds)
+        Regions.__init__(self, regions, thresholds)
         self._on_close = list(on_close)
 
     def __enter__(self) -> Self:

@@ -16,7 +16,7 @@ from faceward.checks import (
     unit_embedding,
 )
 from faceward.enrolment import named
-from faceward.errors import InvalidValueError, NoFaceError, NotFoundError, UnknownRegionError
+from faceward.errors import InvalidValueError, NoFaceError, NotFoundError
 from faceward.retrieval import Retriever
 from faceward.service.decisions import decide
 from faceward.service.thresholds import Thresholds
@@ -199,10 +199,7 @@ class Recognising:
         seen = {candidate.region for answer in answers for candidate in answer.candidates}
         if not seen.issuperset(regions):
             # Nobody of a region is near: the only case in which it may not exist, so only now is it asked for.
-            known = self._gallery.region_names(client_id)
-            for region in regions:
-                if region not in known:
-                    raise UnknownRegionError(region, known)
+            self._gallery.require_regions(client_id, regions)
         return [answer.candidates for answer in answers]
 
     def _largest_face(self, source: ImageSource) -> Face:

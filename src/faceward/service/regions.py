@@ -2,35 +2,71 @@
 
 from __future__ import annotations
 
-from faceward.checks import check_client_id, check_region, check_threshold
+from collections.abc import Sequence
+
+from faceward.checks import (
+    MAX_REGION,
+    check_client_id,
+    check_count,
+    check_region,
+    check_regions,
+    check_request_token,
+    check_text,
+    check_threshold,
+)
 from faceward.service.thresholds import Thresholds
-from faceward.store.gallery import Gallery
-from faceward.store.regions import RegionStore
-from faceward.types import UNCHANGED, RegionSummary, Unchanged
+from faceward.store.regions import RegionPage, RegionStore
+from faceward.types import UNCHANGED, RegionSummary, RequestToken, Unchanged
 
 
 class Regions:
     """The part of FaceService that keeps regions."""
 
-    def __init__(self, gallery: Gallery, regions: RegionStore, thresholds: Thresholds) -> None:
-        self._gallery = gallery
+    def __init__(self, regions: RegionStore, thresholds: Thresholds) -> None:
         self._regions = regions
         self._thresholds = thresholds
 
-    def list_regions(self, *, client_id: str | None = None) -> tuple[RegionSummary, ...]:
-        """The regions of a client with their counts, by name."""
-        return self._gallery.list_regions(check_client_id(client_id))
+    def list_regions(
+        self,
+        *,
+        regions: Sequence[str] | None = None,
+        client_id: str | None = None,
+        after: str | None = None,
+        limit: int = 100,
+    ) -> RegionPage:
+        """A page of a client's regions with their counts, by name. after: the `next_after` of the page before. limit:
+        1..1000. regions: of these only.
+        """
+        return self._regions.list(
+            check_client_id(client_id),
+            names=None if regions is None else check_regions(regions),
+            after="" if after is None else check_text("after", after, MAX_REGION),
+            limit=check_count("limit", limit, 1000),
+        )
 
     def create_region(
-        self, name: str, *, threshold: float | None = None, client_id: str | None = None
+        self,
+        name: str,
+        *,
+        threshold: float | None = None,
+        client_id: str | None = None,
+        request: RequestToken | None = None,
     ) -> RegionSummary:
         """Make a region before its first person does.
 
-        threshold: its own similarity from which on a face is a match; None takes the client's. Raises
-        DuplicateRegionError, InvalidValueError.
+        threshold: its own similarity from which on a face is a match; None takes the client's. request: names this call,
+        so that the same call again gets the same region.
+
+        Raises DuplicateRegionError, TooManyRegionsError, InvalidValueError; with a request also RequestReusedError, and
+        UnknownRegionError where what it made is deleted or has another name.
         """
         client_id, name = check_client_id(client_id), check_region(name)
-        made = self._regions.create(client_id, name, None if threshold is None else check_threshold(threshold))
+        made = self._regions.create(
+            client_id,
+            name,
+            None if threshold is None else check_threshold(threshold),
+            None if request is None else check_request_token(request),
+        )
         self._thresholds.forget(client_id)
         return made
 
@@ -49,7 +85,8 @@ class Regions:
         """Change what is given and leave the rest; a threshold of None takes the client's again.
 
         name: its new one, which takes along its persons, their faces and the keys that may work in it. Other processes
-        use a new threshold within a few seconds. Raises UnknownRegionError, DuplicateRegionError, InvalidValueError.
+        use a new threshold within a few seconds. Raises UnknownRegionError, DuplicateRegionError, InvalidValueError,
+        DeadlineExceededError.
         """
         client_id, region = check_client_id(client_id), check_region(region)
         changed = self._regions.update(

@@ -9,7 +9,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from faceward.errors import RequestReusedError, UnknownClientError, UnknownKeyError
+from faceward.errors import SecretShownError, UnknownClientError, UnknownKeyError
 from faceward.store.clients import ENSURE_CLIENT
 from faceward.store.database import ADMIN_KEYS, KEY_OF_PREFIX, SET_TIMEOUT, Database
 from faceward.store.request_tokens import claim, complete
@@ -66,15 +66,15 @@ class KeyStore:
         rate_limit: float | None = None,
         request: RequestToken | None = None,
     ) -> ApiKey:
-        """Raises UnknownClientError; RequestReusedError where the request made its key before."""
+        """Raises UnknownClientError; SecretShownError where the request made its key before, RequestReusedError where it was
+        another one.
+        """
         with self._database.transaction(client_id) as tx:
             if request is not None:
                 before = claim(tx, client_id, request, _CREATE)
                 if before is not None:
-                    raise RequestReusedError(
-                        f"This request created key {before.resource_id} before, and its secret was shown then. Rotate "
-                        "that key to get a new secret, or send another idempotency key to create one more."
-                    )
+                    assert before.resource_id is not None  # keys are kept
+                    raise SecretShownError(before.resource_id)
             known = tx.exec_driver_sql("SELECT 1 FROM clients WHERE client_id = %s", (client_id,)).scalar()
             if known is None:
                 raise UnknownClientError(client_id)

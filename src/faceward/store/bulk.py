@@ -16,6 +16,7 @@ from faceward.store.clients import ENSURE_CLIENT
 from faceward.store.copy_rows import COPY, STAGING, copy_blocks
 from faceward.store.database import SET_TENANT, Database
 from faceward.store.gallery import Gallery
+from faceward.store.regions import COUNT_REGIONS, MOST_REGIONS, check_region_count
 from faceward.types import Embedding, NewFace
 
 _REGIONS = """
@@ -121,12 +122,13 @@ class PhotoOwner:
 
 
 class BulkWriter:
-    """Imports batches of persons and photos of one model; each batch is one transaction."""
+    """Imports batches of persons and photos of one model; each batch is one transaction. max_regions: of one client."""
 
-    def __init__(self, database: Database, gallery: Gallery, model_id: str) -> None:
+    def __init__(self, database: Database, gallery: Gallery, model_id: str, *, max_regions: int = MOST_REGIONS) -> None:
         self._database = database
         self._gallery = gallery
         self._model_id = model_id
+        self._max_regions = max_regions
 
     def write(self, client_id: str, persons: Sequence[NewPerson]) -> tuple[int, int]:
         """Store the persons whose external id is not in their region yet; returns (persons, faces) stored.
@@ -189,4 +191,6 @@ class BulkWriter:
                 parameters = {"client_id": client_id, "model_id": self._model_id}
                 if cursor.execute(_REGIONS, parameters).rowcount:
                     cursor.execute(ENSURE_CLIENT, parameters)
+                    (regions,) = cursor.execute(COUNT_REGIONS, parameters).fetchone() or (0,)
+                    check_region_count(regions, self._max_regions)
                 yield cursor, parameters

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import sqlalchemy as sa
+
 from faceward.errors import DuplicateClientError, UnknownClientError
 from faceward.store.database import EVERY_CLIENT, Database
-from faceward.types import UNCHANGED, Client, Unchanged
+from faceward.store.request_tokens import claim
+from faceward.types import UNCHANGED, Client, RequestToken, Unchanged
 
 ENSURE_CLIENT = "INSERT INTO clients (client_id, name) VALUES (%(client_id)s, %(client_id)s) ON CONFLICT DO NOTHING"
 """A client comes with its first region, named as its id."""
 
+_CREATE = "create_client"
 _COLUMNS = "client_id, name, threshold, created_at, updated_at"
 
 
@@ -28,9 +32,16 @@ class ClientStore:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def create(self, client_id: str, name: str, threshold: float | None = None) -> Client:
-        """Raises DuplicateClientError."""
+    def create(
+        self, client_id: str, name: str, threshold: float | None = None, request: RequestToken | None = None
+    ) -> Client:
+        """request: where it made the client before, that client as it is now. It is known within this client only.
+
+        Raises DuplicateClientError, RequestReusedError.
+        """
         with self._database.transaction(client_id) as tx:
+            if request is not None and claim(tx, client_id, request, _CREATE) is not None:
+                return _get(tx, client_id)
             row = (
                 tx.exec_driver_sql(
                     f"INSERT INTO clients (client_id, name, threshold) VALUES (%s, %s, %s) "
@@ -40,8 +51,10 @@ class ClientStore:
                 .mappings()
                 .first()
             )
-        if row is None:
-            raise DuplicateClientError(f"Client {client_id!r} exists already. Use another id, or change that client.")
+            if row is None:  # raised in here, so that the request's token is given back
+                raise DuplicateClientError(
+                    f"Client {client_id!r} exists already. Use another id, or change that client."
+                )
         return Client.from_row(row)
 
     def list(self, after: str = "", limit: int = 100) -> ClientPage:
@@ -62,14 +75,7 @@ class ClientStore:
     def get(self, client_id: str) -> Client:
         """Raises UnknownClientError."""
         with self._database.transaction(client_id) as tx:
-            row = (
-                tx.exec_driver_sql(f"SELECT {_COLUMNS} FROM clients WHERE client_id = %s", (client_id,))
-                .mappings()
-                .first()
-            )
-        if row is None:
-            raise UnknownClientError(client_id)
-        return Client.from_row(row)
+            return _get(tx, client_id)
 
     def update(
         self, client_id: str, *, name: str | Unchanged = UNCHANGED, threshold: float | Unchanged | None = UNCHANGED
@@ -93,3 +99,10 @@ class ClientStore:
         if row is None:
             raise UnknownClientError(client_id)
         return Client.from_row(row)
+
+
+def _get(tx: sa.Connection, client_id: str) -> Client:
+    row = tx.exec_driver_sql(f"SELECT {_COLUMNS} FROM clients WHERE client_id = %s", (client_id,)).mappings().first()
+    if row is None:
+        raise UnknownClientError(client_id)
+    return Client.from_row(row)

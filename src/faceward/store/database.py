@@ -37,8 +37,16 @@ KEY_OF_PREFIX = "SELECT set_config('faceward.key_prefix', %s, true)"
 ADMIN_KEYS = "SELECT set_config('faceward.admin_keys', 'on', true)"
 """Shows the transaction the keys of the role admin, whosever they are."""
 
-_SET_TENANT_AND_TIMEOUT = "SELECT set_config('faceward.client_id', %s, true), set_config('statement_timeout', %s, true)"
+_SET_TENANT_IN_TIME = (
+    "SELECT set_config('faceward.client_id', %s, true), set_config('statement_timeout', %s, true), "
+    "set_config('lock_timeout', %s, true)"
+)
 SET_TIMEOUT = "SELECT set_config('statement_timeout', %s, true)"
+
+_LOCK_TIMEOUT = "5000"
+"""Milliseconds that a statement within a deadline waits for what another transaction holds, as for a region that is being
+renamed: who waits keeps a thread from everybody else.
+"""
 
 _UNTIL: ContextVar[float | None] = ContextVar("faceward_deadline", default=None)
 
@@ -62,8 +70,9 @@ class PoolSettings:
 def deadline(seconds: float) -> Iterator[None]:
     """What this thread asks of a database inside the block gets no longer than what is left of the seconds.
 
-    A statement that is cut off raises StatementTimeoutError; once nothing is left, DeadlineExceededError, before anything
-    is sent. A deadline inside another can only be nearer.
+    A statement that is cut off raises StatementTimeoutError, one of a transaction that waits for another for more than 5
+    seconds BusyError; once nothing is left, DeadlineExceededError, before anything is sent. A deadline inside another can
+    only be nearer.
     """
     outer, until = _UNTIL.get(), time.monotonic() + seconds
     token = _UNTIL.set(until if outer is None else min(outer, until))
@@ -158,10 +167,11 @@ class Database:
         self.timeout()
         with self._translated(), self._engine.begin() as connection:
             timeout = self.timeout()  # what waiting for a connection has left of it
-            if timeout is None:
+            if _UNTIL.get() is None:
                 connection.exec_driver_sql(SET_TENANT, (client_id,))
             else:
-                connection.exec_driver_sql(_SET_TENANT_AND_TIMEOUT, (client_id, timeout))
+                timeout = timeout or str(self._statement_timeout)
+                connection.exec_driver_sql(_SET_TENANT_IN_TIME, (client_id, timeout, _LOCK_TIMEOUT))
             yield connection
 
     @contextlib.contextmanager

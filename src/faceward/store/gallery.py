@@ -20,7 +20,7 @@ from faceward.errors import (
 from faceward.store.database import Database
 from faceward.store.embedding_models import ensure_model
 from faceward.store.merging import merge
-from faceward.store.regions import ensure_region, list_regions, region_names
+from faceward.store.regions import MOST_REGIONS, ensure_region, list_regions, region_names, require_regions
 from faceward.store.request_tokens import (
     ADD_FACE,
     ENROLL,
@@ -61,11 +61,12 @@ class PersonPage:
 
 
 class Gallery:
-    """The people of all tenants in one database, made by one model."""
+    """The people of all tenants in one database, made by one model. max_regions: of one tenant."""
 
-    def __init__(self, database: Database, model_id: str) -> None:
+    def __init__(self, database: Database, model_id: str, *, max_regions: int = MOST_REGIONS) -> None:
         self._database = database
         self._model_id = model_id
+        self._max_regions = max_regions
 
     def create_person(
         self,
@@ -83,15 +84,15 @@ class Gallery:
 
         request: where it was answered before, that answer again and nothing stored. quality: of the faces, kept with it.
 
-        Raises DuplicateFaceError (a photo is in this region already) or DuplicatePersonError (its external id is);
-        RequestReusedError, and UnknownPersonError where what the request made before is deleted.
+        Raises DuplicateFaceError (a photo is in this region already), DuplicatePersonError (its external id is),
+        TooManyRegionsError; RequestReusedError, and UnknownPersonError where what the request made before is deleted.
         """
         with self._conflicts(client_id, region, faces, external_id), self._database.transaction(client_id) as tx:
             if request is not None and (before := claim(tx, client_id, request, ENROLL)):
                 done = _answered(tx, client_id, before)
                 return done.person, done.face_ids
             ensure_model(tx, client_id, self._model_id)
-            ensure_region(tx, client_id, region)
+            ensure_region(tx, client_id, region, self._max_regions)
             person_id = tx.exec_driver_sql(
                 "INSERT INTO persons (client_id, region, name, description, external_id) "
                 "VALUES (%s, %s, %s, %s, %s) RETURNING id",
@@ -213,7 +214,7 @@ class Gallery:
     def move_person(self, client_id: str, person_id: int, region: str) -> Person:
         """Move a person with all faces to another region, which is made on first use."""
         with self._conflicts(client_id, region, (), None), self._database.transaction(client_id) as tx:
-            ensure_region(tx, client_id, region)
+            ensure_region(tx, client_id, region, self._max_regions)
             # Wait for a face that is being added: the next statement's snapshot has to see it, to move it along.
             tx.exec_driver_sql(
                 "SELECT 1 FROM persons WHERE client_id = %s AND id = %s FOR UPDATE", (client_id, person_id)
@@ -315,6 +316,11 @@ class Gallery:
     def region_names(self, client_id: str) -> tuple[str, ...]:
         with self._database.transaction(client_id) as tx:
             return region_names(tx, client_id)
+
+    def require_regions(self, client_id: str, regions: Sequence[str]) -> None:
+        """Raises UnknownRegionError unless the tenant has all of them."""
+        with self._database.transaction(client_id) as tx:
+            require_regions(tx, client_id, regions)
 
     def count_faces(self, client_id: str, region: str) -> int:
         """How many faces a region has."""

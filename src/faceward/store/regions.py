@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import sqlalchemy as sa
@@ -10,12 +10,19 @@ import sqlalchemy as sa
 from faceward.errors import (
     DuplicateRegionError,
     RegionNotEmptyError,
+    TooManyRegionsError,
     UnknownRegionError,
 )
 from faceward.store.clients import ENSURE_CLIENT
 from faceward.store.database import Database
-from faceward.types import UNCHANGED, RegionSummary, Unchanged
+from faceward.store.request_tokens import claim
+from faceward.types import UNCHANGED, RegionSummary, RequestToken, Unchanged
 
+MOST_REGIONS = 10_000
+"""Of one client, where nobody says how many."""
+
+COUNT_REGIONS = "SELECT count(*) FROM regions WHERE client_id = %(client_id)s"
+_CREATE = "create_region"
 _MOVED_AT_ONCE = 1_000
 """Persons of a region that one statement of a rename takes along: none may take longer than its timeout."""
 
@@ -38,6 +45,14 @@ SELECT 1
 
 
 @dataclass(frozen=True, slots=True)
+class RegionPage:
+    """next_after: the `after` of the next page, or None at the end."""
+
+    regions: tuple[RegionSummary, ...]
+    next_after: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class OwnThresholds:
     """The thresholds that a client has set: its own, and those of regions by name."""
 
@@ -46,15 +61,24 @@ class OwnThresholds:
 
 
 class RegionStore:
-    """The regions of all clients."""
+    """The regions of all clients. max_regions: of one client."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, *, max_regions: int = MOST_REGIONS) -> None:
         self._database = database
+        self._max_regions = max_regions
 
-    def create(self, client_id: str, name: str, threshold: float | None = None) -> RegionSummary:
-        """Raises DuplicateRegionError."""
+    def create(
+        self, client_id: str, name: str, threshold: float | None = None, request: RequestToken | None = None
+    ) -> RegionSummary:
+        """request: where it made the region before, that region as it is now.
+
+        Raises DuplicateRegionError, TooManyRegionsError; with a request also RequestReusedError, and UnknownRegionError
+        where what it made is deleted or has another name.
+        """
         with self._database.transaction(client_id) as tx:
-            if not ensure_region(tx, client_id, name):
+            if request is not None and claim(tx, client_id, request, _CREATE) is not None:
+                return _get(tx, client_id, name)
+            if not ensure_region(tx, client_id, name, self._max_regions):
                 raise DuplicateRegionError(f"Region {name!r} exists already. Use another name, or change that region.")
             _set_threshold(tx, client_id, name, threshold)
             return _get(tx, client_id, name)
@@ -63,6 +87,23 @@ class RegionStore:
         """Raises UnknownRegionError."""
         with self._database.transaction(client_id) as tx:
             return _get(tx, client_id, name)
+
+    def list(
+        self, client_id: str, *, names: Sequence[str] | None = None, after: str = "", limit: int = 100
+    ) -> RegionPage:
+        """A page of a client's regions by name, those behind the name `after`. names: of these only."""
+        among = "" if names is None else "AND r.name = ANY(%(names)s::varchar[])"
+        parameters = {"client_id": client_id, "after": after, "limit": limit + 1, "names": list(names or ())}
+        with self._database.transaction(client_id) as tx:
+            rows = (
+                tx.exec_driver_sql(
+                    f"{_SUMMARY} AND r.name > %(after)s {among} ORDER BY r.name LIMIT %(limit)s", parameters
+                )
+                .mappings()
+                .all()
+            )
+        regions = tuple(RegionSummary(**row) for row in rows[:limit])
+        return RegionPage(regions, regions[-1].name if len(rows) > limit else None)
 
     def update(
         self,
@@ -74,14 +115,14 @@ class RegionStore:
     ) -> RegionSummary:
         """Change what is given. A new name takes along all persons and faces, and the keys that name the region.
 
-        Raises UnknownRegionError, DuplicateRegionError.
+        Raises UnknownRegionError, DuplicateRegionError, and DeadlineExceededError where they are too many for the time.
         """
         with self._database.transaction(client_id) as tx:
             _hold(tx, client_id, name)
             if not isinstance(threshold, Unchanged):
                 _set_threshold(tx, client_id, name, threshold)
             if not isinstance(new_name, Unchanged) and new_name != name:
-                _rename(tx, client_id, name, new_name)
+                self._rename(tx, client_id, name, new_name)
                 name = new_name
             return _get(tx, client_id, name)
 
@@ -98,6 +139,42 @@ class RegionStore:
                 )
             tx.exec_driver_sql("DELETE FROM regions WHERE client_id = %s AND name = %s", (client_id, name))
 
+    def _rename(self, tx: sa.Connection, client_id: str, old: str, new: str) -> None:
+        made = tx.exec_driver_sql(
+            "INSERT INTO regions (client_id, name, threshold, created_at) "
+            "SELECT client_id, %s, threshold, created_at FROM regions WHERE client_id = %s AND name = %s "
+            "ON CONFLICT DO NOTHING",
+            (new, client_id, old),
+        ).rowcount
+        if not made:
+            raise DuplicateRegionError(f"Region {new!r} exists already. Use another name, or move the persons there.")
+        while True:
+            self._database.timeout()  # one statement's own limit is not that of all of them
+            # First held, then moved: the second statement's snapshot has every face that was being added.
+            ids = (
+                tx.exec_driver_sql(
+                    "SELECT id FROM persons WHERE client_id = %s AND region = %s ORDER BY id LIMIT %s FOR UPDATE",
+                    (client_id, old, _MOVED_AT_ONCE),
+                )
+                .scalars()
+                .all()
+            )
+            if not ids:
+                break
+            tx.exec_driver_sql(_MOVE, {"client_id": client_id, "new": new, "ids": list(ids)})
+        tx.exec_driver_sql(
+            "UPDATE api_keys SET regions = ARRAY(SELECT DISTINCT unnest(array_replace(regions, %(old)s, %(new)s)) ORDER BY 1) "
+            "WHERE client_id = %(client_id)s AND %(old)s = ANY(regions)",
+            {"client_id": client_id, "old": old, "new": new},
+        )
+        # Whoever sees an import by the regions of a key goes on seeing it.
+        tx.exec_driver_sql(
+            "UPDATE jobs SET region_limit = array_replace(region_limit, %(old)s, %(new)s) "
+            "WHERE client_id = %(client_id)s AND %(old)s = ANY(region_limit)",
+            {"client_id": client_id, "old": old, "new": new},
+        )
+        tx.exec_driver_sql("DELETE FROM regions WHERE client_id = %s AND name = %s", (client_id, old))
+
     def thresholds(self, client_id: str) -> OwnThresholds:
         """Of a client that is unknown: none."""
         with self._database.transaction(client_id) as tx:
@@ -111,14 +188,27 @@ class RegionStore:
         return OwnThresholds(own, {name: value for name, value in by_name.items() if name is not None})
 
 
-def ensure_region(tx: sa.Connection, client_id: str, region: str) -> bool:
-    """Make the region, and its client with its first one, where it is absent; True if it was."""
+def ensure_region(tx: sa.Connection, client_id: str, region: str, most: int) -> bool:
+    """Make the region, and its client with its first one, where it is absent; True if it was.
+
+    Raises TooManyRegionsError where the client has `most` of them; the transaction is to end with it.
+    """
     made = tx.exec_driver_sql(
         "INSERT INTO regions (client_id, name) VALUES (%s, %s) ON CONFLICT DO NOTHING", (client_id, region)
     ).rowcount
     if made:
         tx.exec_driver_sql(ENSURE_CLIENT, {"client_id": client_id})
+        check_region_count(tx.exec_driver_sql(COUNT_REGIONS, {"client_id": client_id}).scalar_one(), most)
     return bool(made)
+
+
+def check_region_count(count: int, most: int) -> None:
+    """Raises TooManyRegionsError. count: with those that are being made."""
+    if count > most:
+        raise TooManyRegionsError(
+            f"This client has {most} regions, as many as it may have (enroll.max_regions), and this would make another. "
+            "Nothing was stored. Use a region that exists, or delete those that are empty."
+        )
 
 
 def list_regions(tx: sa.Connection, client_id: str) -> tuple[RegionSummary, ...]:
@@ -127,10 +217,28 @@ def list_regions(tx: sa.Connection, client_id: str) -> tuple[RegionSummary, ...]
     return tuple(RegionSummary(**row) for row in rows)
 
 
-def region_names(tx: sa.Connection, client_id: str) -> tuple[str, ...]:
-    return tuple(
-        tx.exec_driver_sql("SELECT name FROM regions WHERE client_id = %s ORDER BY name", (client_id,)).scalars()
+def region_names(tx: sa.Connection, client_id: str, most: int | None = None) -> tuple[str, ...]:
+    """By name; most: the first so many."""
+    names = tx.exec_driver_sql(
+        "SELECT name FROM regions WHERE client_id = %s ORDER BY name LIMIT %s", (client_id, most)
+    ).scalars()
+    return tuple(names)
+
+
+def require_regions(tx: sa.Connection, client_id: str, names: Sequence[str]) -> None:
+    """Raises UnknownRegionError for the first one that the client has not."""
+    there = set(
+        tx.exec_driver_sql(
+            "SELECT name FROM regions WHERE client_id = %s AND name = ANY(%s::varchar[])", (client_id, list(names))
+        ).scalars()
     )
+    for name in names:
+        if name not in there:
+            raise _unknown(tx, client_id, name)
+
+
+def _unknown(tx: sa.Connection, client_id: str, name: str) -> UnknownRegionError:
+    return UnknownRegionError(name, region_names(tx, client_id, UnknownRegionError.MOST_NAMED + 1))
 
 
 def _get(tx: sa.Connection, client_id: str, name: str) -> RegionSummary:
@@ -140,7 +248,7 @@ def _get(tx: sa.Connection, client_id: str, name: str) -> RegionSummary:
         .first()
     )
     if row is None:
-        raise UnknownRegionError(name, region_names(tx, client_id))
+        raise _unknown(tx, client_id, name)
     return RegionSummary(**row)
 
 
@@ -150,7 +258,7 @@ def _hold(tx: sa.Connection, client_id: str, name: str) -> None:
         "SELECT 1 FROM regions WHERE client_id = %s AND name = %s FOR UPDATE", (client_id, name)
     ).scalar()
     if held is None:
-        raise UnknownRegionError(name, region_names(tx, client_id))
+        raise _unknown(tx, client_id, name)
 
 
 def _set_threshold(tx: sa.Connection, client_id: str, name: str, threshold: float | None) -> None:
@@ -158,39 +266,3 @@ def _set_threshold(tx: sa.Connection, client_id: str, name: str, threshold: floa
         "UPDATE regions SET threshold = %s, updated_at = now() WHERE client_id = %s AND name = %s",
         (threshold, client_id, name),
     )
-
-
-def _rename(tx: sa.Connection, client_id: str, old: str, new: str) -> None:
-    made = tx.exec_driver_sql(
-        "INSERT INTO regions (client_id, name, threshold, created_at) "
-        "SELECT client_id, %s, threshold, created_at FROM regions WHERE client_id = %s AND name = %s "
-        "ON CONFLICT DO NOTHING",
-        (new, client_id, old),
-    ).rowcount
-    if not made:
-        raise DuplicateRegionError(f"Region {new!r} exists already. Use another name, or move the persons there.")
-    while True:
-        # First held, then moved: the second statement's snapshot has every face that was being added.
-        ids = (
-            tx.exec_driver_sql(
-                "SELECT id FROM persons WHERE client_id = %s AND region = %s ORDER BY id LIMIT %s FOR UPDATE",
-                (client_id, old, _MOVED_AT_ONCE),
-            )
-            .scalars()
-            .all()
-        )
-        if not ids:
-            break
-        tx.exec_driver_sql(_MOVE, {"client_id": client_id, "new": new, "ids": list(ids)})
-    tx.exec_driver_sql(
-        "UPDATE api_keys SET regions = ARRAY(SELECT DISTINCT unnest(array_replace(regions, %(old)s, %(new)s)) ORDER BY 1) "
-        "WHERE client_id = %(client_id)s AND %(old)s = ANY(regions)",
-        {"client_id": client_id, "old": old, "new": new},
-    )
-    # Whoever sees an import by the regions of a key goes on seeing it.
-    tx.exec_driver_sql(
-        "UPDATE jobs SET region_limit = array_replace(region_limit, %(old)s, %(new)s) "
-        "WHERE client_id = %(client_id)s AND %(old)s = ANY(region_limit)",
-        {"client_id": client_id, "old": old, "new": new},
-    )
-    tx.exec_driver_sql("DELETE FROM regions WHERE client_id = %s AND name = %s", (client_id, old))

@@ -10,15 +10,25 @@ from typing import Any
 import psycopg
 import pytest
 
-from faceward.errors import BusyError, DuplicateRegionError, RegionNotEmptyError, UnknownRegionError
+from faceward.errors import (
+    BusyError,
+    DeadlineExceededError,
+    DuplicateRegionError,
+    RegionNotEmptyError,
+    RequestReusedError,
+    TooManyRegionsError,
+    UnknownRegionError,
+)
+from faceward.store import database as database_module
 from faceward.store import regions as regions_module
 from faceward.store.api_keys import KeyStore
+from faceward.store.bulk import BulkWriter, NewPerson
 from faceward.store.clients import ClientStore
-from faceward.store.database import Database
+from faceward.store.database import Database, deadline
 from faceward.store.gallery import Gallery
 from faceward.store.regions import RegionStore
 from faceward.store.search import FaceSearch, FullVectors
-from faceward.types import RegionSummary
+from faceward.types import RegionSummary, RequestToken
 from rows import count_rows
 from synthetic import MODEL, new_face, unit
 
@@ -236,6 +246,100 @@ def test_of_many_that_rename_and_enroll_at_once_nobody_is_lost(database: Databas
     assert len(gallery.list_persons("acme", limit=1000).persons) == total
     assert sum(region.persons for region in gallery.list_regions("acme")) == total
     assert sum(region.faces for region in gallery.list_regions("acme")) == total
+
+
+def test_regions_are_listed_in_pages(gallery: Gallery, regions: RegionStore) -> None:
+    for name in ("C", "A", "B"):
+        gallery.create_person("acme", name, "Alice", [new_face(1)])
+    regions.create("acme", "D", 0.5)
+    regions.create("globex", "A")
+    first = regions.list("acme", limit=2)
+    assert [(region.name, region.persons, region.faces) for region in first.regions] == [("A", 1, 1), ("B", 1, 1)]
+    assert first.next_after == "B"
+    rest = regions.list("acme", after="B", limit=2)
+    assert ([region.name for region in rest.regions], rest.next_after) == (["C", "D"], None)
+    some = regions.list("acme", names=["D", "B", "Z"], limit=1)
+    assert ([region.name for region in some.regions], some.next_after) == (["B"], "B")
+    assert regions.list("acme", names=[]).regions == ()
+    assert regions.list("initech").regions == ()
+
+
+def test_a_client_makes_no_more_regions_than_it_may(database: Database, database_url: str) -> None:
+    """However they are made; and what would have made one more stores nothing."""
+    gallery, regions = Gallery(database, MODEL, max_regions=2), RegionStore(database, max_regions=2)
+    writer = BulkWriter(database, gallery, MODEL, max_regions=2)
+    gallery.create_person("acme", "A", "Alice", [new_face(1)])
+    bob, _ = gallery.create_person("acme", "B", "Bob", [new_face(2)])
+    before = count_rows(database_url)
+    for makes in (
+        lambda: gallery.create_person("acme", "C", "Carol", [new_face(3)]),
+        lambda: gallery.move_person("acme", bob.id, "C"),
+        lambda: regions.create("acme", "C"),
+        lambda: writer.write("acme", [NewPerson("1", "C", "Carol", (unit(4),))]),
+    ):
+        with pytest.raises(TooManyRegionsError, match=r"has 2 regions.*enroll\.max_regions"):
+            makes()
+    assert count_rows(database_url) == before
+    gallery.create_person("acme", "A", "Dan", [new_face(5)])
+    regions.update("acme", "B", new_name="C")
+    gallery.create_person("globex", "C", "Eve", [new_face(6)])
+
+
+def test_a_repeated_request_makes_no_second_region(regions: RegionStore) -> None:
+    request = RequestToken(7, "make the hall", b"1")
+    made = regions.create("acme", "Hall", 0.5, request)
+    assert regions.create("acme", "Hall", 0.5, request) == made
+    with pytest.raises(RequestReusedError, match="'make the hall' was used for another request"):
+        regions.create("acme", "Yard", 0.5, RequestToken(7, "make the hall", b"2"))
+    regions.update("acme", "Hall", new_name="Yard")
+    with pytest.raises(UnknownRegionError):
+        regions.create("acme", "Hall", 0.5, request)
+    other = RequestToken(8, "again", b"1")
+    for _ in range(2):  # what was refused has used up nothing
+        with pytest.raises(DuplicateRegionError):
+            regions.create("acme", "Yard", None, other)
+
+
+def test_a_renaming_that_takes_too_long_changes_nothing(
+    gallery: Gallery, regions: RegionStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its time is that of all steps together; one statement's own limit would let it go on for ever."""
+    monkeypatch.setattr(regions_module, "_MOVED_AT_ONCE", 1)
+    for number in range(20):
+        gallery.create_person("acme", "A", f"person {number}", [new_face(number)])
+    with deadline(60):
+        steps = iter(range(6))
+        timeout = regions._database.timeout
+
+        def late() -> str | None:
+            if next(steps, None) is None:
+                raise DeadlineExceededError("The time given to this request is over.")
+            return timeout()
+
+        monkeypatch.setattr(regions._database, "timeout", late)
+        with pytest.raises(DeadlineExceededError):
+            regions.update("acme", "A", new_name="B")
+        monkeypatch.undo()
+    assert names(gallery) == [("A", 20, 20)]
+
+
+def test_who_waits_for_a_region_that_is_being_renamed_is_sent_away(
+    database: Database, gallery: Gallery, regions: RegionStore, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Within a deadline: who waits keeps a thread from everybody else. A background import has all the time there is."""
+    monkeypatch.setattr(database_module, "_LOCK_TIMEOUT", "50")
+    regions.create("acme", "A")
+    with psycopg.connect(database_url) as other:
+        other.execute("SELECT 1 FROM regions WHERE client_id = 'acme' AND name = 'A' FOR UPDATE")
+        with deadline(60), pytest.raises(BusyError, match="lock timeout"):
+            gallery.create_person("acme", "A", "Alice", [])
+        with ThreadPoolExecutor(1) as pool:
+            running = pool.submit(gallery.create_person, "acme", "A", "Bob", [])
+            while not running.done() and not waiting(database_url):
+                pass
+            assert not running.done()
+            other.rollback()
+            assert running.result(timeout=30)[0].name == "Bob"
 
 
 def test_people_of_several_regions_are_listed_in_pages(gallery: Gallery) -> None:

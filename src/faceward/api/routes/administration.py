@@ -70,16 +70,22 @@ async def list_clients(work: Admin, cursor: ClientCursor = None, limit: Limit = 
 
 
 @router.post(
-    "/clients", status_code=201, openapi_extra=request_body(sent.ClientCreate), responses=refusals(409, *WITH_BODY)
+    "/clients",
+    status_code=201,
+    openapi_extra=request_body(sent.ClientCreate) | IDEMPOTENT,
+    responses=refusals(409, *WITH_BODY),
 )
 async def create_client(
     work: Admin, body: Annotated[sent.ClientCreate, Depends(body_of(sent.ClientCreate))]
 ) -> answered.ClientOut:
     """Make a client; its keys come next."""
     work.caller.require_all_regions()
+    token = work.token(body.model_dump(mode="json"))
     return answers.client(
         await work.ask(
-            lambda: work.parts.administration.create_client(body.client_id, name=body.name, threshold=body.threshold)
+            lambda: work.parts.administration.create_client(
+                body.client_id, name=body.name, threshold=body.threshold, request=token
+            )
         )
     )
 

@@ -4,35 +4,58 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Response
+from fastapi import APIRouter, Depends, Query, Response
 
 from faceward.api import answers
-from faceward.api.openapi import ALWAYS, WITH_BODY, refusals
+from faceward.api.openapi import ALWAYS, IDEMPOTENT, WITH_BODY, refusals
 from faceward.api.parts import Manager, Recognizer
-from faceward.api.routes.common import RegionName
+from faceward.api.routes.common import Limit, RegionName
 from faceward.api.uploads import body_of, request_body
-from faceward.http_types import answered, sent
+from faceward.checks import MAX_REGION
+from faceward.http_types import answered, fields, sent
 from faceward.types import RegionSummary
 
 router = APIRouter(prefix="/v1/regions", tags=["regions"], responses=refusals(*ALWAYS))
 
+RegionCursor = Annotated[
+    str | None,
+    Query(
+        min_length=1,
+        max_length=MAX_REGION,
+        description="The `next` of the page before: a region's name.",
+        json_schema_extra={"pattern": fields.LINE},
+    ),
+]
+
 
 @router.get("")
-async def list_regions(work: Recognizer) -> answered.RegionList:
+async def list_regions(work: Recognizer, cursor: RegionCursor = None, limit: Limit = 100) -> answered.RegionPage:
     """The regions by name with their counts; a key with regions of its own sees those of them."""
-    regions = await work.ask(lambda: work.service.list_regions(client_id=work.caller.client_id))
-    return answered.RegionList(items=[answers.region(each) for each in regions if work.caller.key.may_enter(each.name)])
+    page = await work.ask(
+        lambda: work.service.list_regions(
+            regions=work.caller.key.regions, client_id=work.caller.client_id, after=cursor, limit=limit
+        )
+    )
+    return answered.RegionPage(items=[answers.region(each) for each in page.regions], next=page.next_after)
 
 
-@router.post("", status_code=201, openapi_extra=request_body(sent.RegionCreate), responses=refusals(409, *WITH_BODY))
+@router.post(
+    "",
+    status_code=201,
+    openapi_extra=request_body(sent.RegionCreate) | IDEMPOTENT,
+    responses=refusals(404, 409, *WITH_BODY),
+)
 async def create_region(
     work: Manager, body: Annotated[sent.RegionCreate, Depends(body_of(sent.RegionCreate))]
 ) -> answered.RegionOut:
     """Make a region before its first person."""
     work.caller.enter([body.name])
+    token = work.token(body.model_dump(mode="json"))
     return answers.region(
         await work.ask(
-            lambda: work.service.create_region(body.name, threshold=body.threshold, client_id=work.caller.client_id)
+            lambda: work.service.create_region(
+                body.name, threshold=body.threshold, client_id=work.caller.client_id, request=token
+            )
         )
     )
 
@@ -48,7 +71,7 @@ async def get_region(work: Recognizer, region: RegionName) -> answered.RegionOut
 async def update_region(
     work: Manager, region: RegionName, body: Annotated[sent.RegionPatch, Depends(body_of(sent.RegionPatch))]
 ) -> answered.RegionOut:
-    """Rename a region, which takes its persons along, or change its settings."""
+    """Rename a region, which takes its persons along and as long as that needs, or change its settings."""
     work.caller.enter([region])
     if body.name is not None:
         work.caller.enter([body.name])
@@ -57,7 +80,7 @@ async def update_region(
     def update() -> RegionSummary:
         return work.service.update_region(region, client_id=work.caller.client_id, **changes)
 
-    return answers.region(await work.ask(update))
+    return answers.region(await (work.ask(update) if body.name is None else work.take_long(update)))
 
 
 @router.delete("/{region:path}", status_code=204, responses=refusals(404, 409))
