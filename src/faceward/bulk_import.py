@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, ExitStack
+from contextvars import copy_context
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -128,7 +129,8 @@ class Importer:
                         if aside is not None:
                             stack.enter_context(aside)
                             ask = None
-                    stored = pool.submit(self._writer.write, client_id, batch)
+                    # Its own copy for each: the thread that writes is still the caller's doing, as the audit log has it.
+                    stored = pool.submit(copy_context().run, self._writer.write, client_id, batch)
                     writing.append(_Writing(stored, len(batch), faces, tally.seen()))
                 finish(0)
             except BaseException:

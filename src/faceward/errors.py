@@ -10,6 +10,7 @@ FacewardError
 │   │   ├── DamagedImageError      an image that ends early or does not decode
 │   │   └── ImageTooLargeError     more bytes or pixels than the limit
 │   ├── ImportSourceError      a file to import can't be read, or its layout is unknown
+│   ├── InvalidReceiptError    a receipt of an erasure that is none, or was changed
 │   ├── RequestFormatError     a request's body or parameters are not what its route takes
 │   │   ├── UnsupportedMediaTypeError  a body of another type than the route reads
 │   │   ├── RequestTooLargeError       a body or header beyond the limit
@@ -142,6 +143,12 @@ class ImportSourceError(InputError):
     """A file to import can't be read, or its layout is unknown."""
 
     code = "import_source"
+
+
+class InvalidReceiptError(InputError):
+    """A receipt of an erasure that is none, or was changed after it was signed."""
+
+    code = "invalid_receipt"
 
 
 class RequestFormatError(InputError):

@@ -16,18 +16,25 @@ from faceward.errors import FacewardError
 from faceward.evaluation.audit import RecallAudit
 from faceward.evaluation.noise_model import NoiseModel
 from faceward.jobs import ArchiveLimits, Imports, JobRunner, RunnerSettings
+from faceward.journal import Journal
 from faceward.photo_import import PhotoImporter
+from faceward.receipts import ReceiptSigner
 from faceward.retrieval import KeeperSettings, RetrievalSettings, Retriever, SketchKeeper
 from faceward.service import FaceService
+from faceward.service.privacy import Privacy
 from faceward.service.regions import Regions
 from faceward.service.thresholds import Thresholds
 from faceward.settings import EMBEDDED, Settings, load_settings
 from faceward.sketches import SketchCache
 from faceward.store.api_keys import KeyStore
+from faceward.store.audit_log import AuditLog
 from faceward.store.bulk import BulkWriter
 from faceward.store.clients import ClientStore
 from faceward.store.database import Database, PoolSettings
+from faceward.store.decision_log import DecisionStore
+from faceward.store.decision_writer import DecisionWriter
 from faceward.store.embedded import EmbeddedServer
+from faceward.store.erasure import Eraser
 from faceward.store.gallery import Gallery
 from faceward.store.graph_index import GraphSettings
 from faceward.store.job_queue import JobQueue
@@ -133,7 +140,7 @@ class _SearchParts:
 class Parts:
     """An assembled deployment. database: the pool that service and administration share; searched: that of the searches,
     the same unless database.search_url names another. manifest: of the pack in use. runner: of the imports; start() it
-    where they are to be run.
+    where they are to be run. decisions: where they are kept, or None.
     """
 
     settings: Settings
@@ -146,6 +153,8 @@ class Parts:
     audit: RecallAudit
     imports: Imports
     runner: JobRunner
+    journal: Journal
+    decisions: DecisionWriter | None
 
     def checks(self) -> dict[str, str]:
         """Whether requests can be served now: for each of database, search database and models "ok", or the error's code."""
@@ -234,6 +243,10 @@ def open_parts(settings: Settings, *, notify: Callable[[str], None] | None = Non
             large_import=deployment.schema.set_graph_aside,
             large_from=settings.search.hnsw_rebuild_from,
         )
+        decisions = None
+        if settings.audit.decisions == "on":
+            decisions = DecisionWriter(DecisionStore(database))
+            on_close.append(decisions.close)
         service = FaceService(
             analyzer,
             gate,
@@ -245,7 +258,10 @@ def open_parts(settings: Settings, *, notify: Callable[[str], None] | None = Non
             Thresholds(RegionStore(searched), threshold),
             importer,
             photo_importer,
+            Eraser(database),
+            receipt_signer(settings),
             margin=settings.search.margin,
+            decisions=decisions,
             on_close=on_close,
         )
         imports, runner = _imports(settings, database, service)
@@ -260,6 +276,8 @@ def open_parts(settings: Settings, *, notify: Callable[[str], None] | None = Non
             audit=parts.audit(threshold),
             imports=imports,
             runner=runner,
+            journal=_journal(settings, database),
+            decisions=decisions,
         )
     except BaseException:
         for close in reversed(on_close):
@@ -273,11 +291,13 @@ class Records:
 
     administration: Administration
     regions: Regions
+    privacy: Privacy
+    journal: Journal
 
 
 @contextmanager
 def open_records(settings: Settings, manifest: PackManifest) -> Iterator[Records]:
-    """Clients, keys and regions alone; the tables are made on first use. manifest: of the pack in use.
+    """Clients, keys, regions and what the audit log tells; the tables are made on first use. manifest: of the pack in use.
 
     Raises SettingsError, StoreError, ModelMismatchError.
     """
@@ -289,7 +309,12 @@ def open_records(settings: Settings, manifest: PackManifest) -> Iterator[Records
             regions = RegionStore(database, max_regions=settings.enroll.max_regions)
             given = settings.search.threshold
             thresholds = Thresholds(regions, manifest.threshold if given is None else given)
-            yield Records(_administration(database), Regions(regions, thresholds))
+            yield Records(
+                _administration(database),
+                Regions(regions, thresholds),
+                Privacy(Eraser(database), receipt_signer(settings)),
+                _journal(settings, database),
+            )
 
 
 def _state(database: Database, manifest: PackManifest) -> str:
@@ -298,6 +323,21 @@ def _state(database: Database, manifest: PackManifest) -> str:
     except FacewardError as exc:
         return exc.code
     return "ok"
+
+
+def _journal(settings: Settings, database: Database) -> Journal:
+    return Journal(
+        AuditLog(database),
+        DecisionStore(database),
+        ClientStore(database),
+        log_days=settings.audit.log_days,
+        decision_days=settings.audit.decision_days,
+    )
+
+
+def receipt_signer(settings: Settings) -> ReceiptSigner:
+    given = settings.audit.receipt_key
+    return ReceiptSigner(settings.receipt_key_file, None if given is None else given.get_secret_value())
 
 
 def _administration(database: Database) -> Administration:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from platformdirs import user_cache_path, user_data_path
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 from pydantic_settings import SettingsError as PydanticSettingsError
 
@@ -193,6 +193,21 @@ class ImportSettings(_Section):
     )
 
 
+class AuditSettings(_Section):
+    """What is kept of what was done, and the proof of erasures."""
+
+    decisions: Literal["off", "on"] = Field(
+        "on", description="Keep what each recognition and verification decided, without image or embedding."
+    )
+    decision_days: int = Field(30, ge=1, le=36_500, description="Days that decisions are kept.")
+    log_days: int = Field(365, ge=30, le=36_500, description="Days that entries of the audit log are kept.")
+    receipt_key: SecretStr | None = Field(
+        None,
+        description="What signs receipts of erasures: 32 random bytes in base64; unset: a key made on first use, in `home` "
+        "where that is set, else in the user's data directory.",
+    )
+
+
 class Settings(BaseSettings):
     """All settings of a deployment."""
 
@@ -219,6 +234,7 @@ class Settings(BaseSettings):
     search: SearchSettings = Field(default_factory=SearchSettings, description="Search.")
     api: ApiSettings = Field(default_factory=ApiSettings, description="The HTTP service.")
     imports: ImportSettings = Field(default_factory=ImportSettings, description="Imports in the background.")
+    audit: AuditSettings = Field(default_factory=AuditSettings, description="Audit log and receipts.")
 
     @classmethod
     def settings_customise_sources(
@@ -240,6 +256,11 @@ class Settings(BaseSettings):
         if "home" in self.model_fields_set:
             return self.home / "postgres-18"
         return user_data_path("faceward") / "postgres-18"
+
+    @property
+    def receipt_key_file(self) -> Path:
+        """Not in a cache, which may be emptied: receipts are verified years later."""
+        return (self.home if "home" in self.model_fields_set else user_data_path("faceward")) / "receipt.key"
 
 
 def load_settings(config: str | os.PathLike[str] | None = None, **overrides: Any) -> Settings:

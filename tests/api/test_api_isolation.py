@@ -149,6 +149,13 @@ TABLE = [
         region=lambda http, world: http.delete(f"/v1/persons/{world.elsewhere}"),
     ),
     Row(
+        "POST",
+        "/v1/persons/{person_id}/erase",
+        "manager",
+        lambda http, world: http.post(f"/v1/persons/{world.person}/erase"),
+        region=lambda http, world: http.post(f"/v1/persons/{world.elsewhere}/erase"),
+    ),
+    Row(
         "GET",
         "/v1/persons/{person_id}/faces",
         "recognizer",
@@ -245,6 +252,24 @@ TABLE = [
         "enroller",
         lambda http, world: http.get(f"/v1/jobs/{world.job}/refusals"),
         region=lambda http, world: http.get(f"/v1/jobs/{world.job}/refusals"),
+    ),
+    Row(
+        "GET",
+        "/v1/audit",
+        "manager",
+        lambda http, _: http.get("/v1/audit"),
+        foreign=None,
+        region=lambda http, _: http.get("/v1/audit"),
+        outside=403,
+    ),
+    Row(
+        "GET",
+        "/v1/decisions",
+        "manager",
+        lambda http, _: http.get("/v1/decisions"),
+        foreign=None,
+        region=lambda http, _: http.get("/v1/decisions"),
+        outside=403,
     ),
     Row("GET", "/v1/clients", "admin", lambda http, _: http.get("/v1/clients"), foreign=None),
     Row(

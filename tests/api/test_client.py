@@ -253,7 +253,15 @@ def test_the_methods_are_those_of_the_service() -> None:
     def methods(kind: type) -> set[str]:
         return {name for name, _ in inspect.getmembers(kind, callable) if not name.startswith("_")}
 
-    inside = {"import_photos", "faces_to_store", "person_of_photo", "person_of_photo_digest", "rename_region", "warm"}
+    inside = {
+        "import_photos",
+        "faces_to_store",
+        "erase_persons",
+        "person_of_photo",
+        "person_of_photo_digest",
+        "rename_region",
+        "warm",
+    }
     assert methods(FaceService) - inside <= methods(Client)
     for name in methods(FaceService) & methods(Client) - {"import_embeddings"}:
         own, theirs = (set(inspect.signature(getattr(kind, name)).parameters) for kind in (FaceService, Client))

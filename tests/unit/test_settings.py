@@ -11,7 +11,7 @@ from typing import get_args
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import BaseModel
+from pydantic import BaseModel, SecretStr
 
 from faceward.errors import SettingsError
 from faceward.settings import Settings, described, load_settings
@@ -67,7 +67,8 @@ def test_every_variable_of_the_document_is_read(name: str, monkeypatch: pytest.M
         return value
 
     wanted = another_value(name, read())
-    monkeypatch.setenv(variable_of(name), json.dumps(wanted) if isinstance(wanted, list) else str(wanted))
+    shown = wanted.get_secret_value() if isinstance(wanted, SecretStr) else wanted
+    monkeypatch.setenv(variable_of(name), json.dumps(shown) if isinstance(shown, list) else str(shown))
     assert read() == wanted
 
 
@@ -87,7 +88,7 @@ def another_value(name: str, standing: object) -> object:
     if isinstance(standing, list):
         return ["other"]
     kinds = [each for each in get_args(annotation) if each is not type(None)] or [annotation]
-    if kinds[0] in (str, Path):
+    if kinds[0] in (str, Path, SecretStr):
         return kinds[0]("other")
     return {int: 7, float: 0.5}.get(kinds[-1], kinds[-1])  # the last of the texts of a Literal
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from faceward.http_types import answered
+from faceward.receipts import Receipt
+from faceward.store.audit_log import AuditEntry
+from faceward.store.decision_log import StoredDecision
 from faceward.types import (
     ApiKey,
     Box,
@@ -164,3 +167,41 @@ def job(value: Job) -> answered.JobOut:
 
 def refusal(value: JobRefusal) -> answered.RefusalOut:
     return answered.RefusalOut(position=value.position, item=value.item, code=value.code, reason=value.reason)
+
+
+def receipt(value: Receipt) -> answered.ReceiptOut:
+    return answered.ReceiptOut.model_validate(value.as_json())
+
+
+def audit_entry(value: AuditEntry) -> answered.AuditEntryOut:
+    return answered.AuditEntryOut(
+        id=value.id,
+        at=value.at,
+        actor=value.actor,
+        action=value.action,
+        person_id=value.person_id,
+        other_person_id=value.other_person_id,
+        details=dict(value.details),
+    )
+
+
+def decision(value: StoredDecision) -> answered.DecisionOut:
+    return answered.DecisionOut.model_validate(
+        {
+            "id": value.id,
+            "at": value.at,
+            "actor": value.actor,
+            "kind": value.kind,
+            "regions": value.regions,
+            "threshold": {"value": value.threshold, "source": value.threshold_source},
+            "decision": value.decision,
+            "candidates": [
+                {
+                    "person_id": each.person_id,
+                    "face_id": each.face_id,
+                    "similarity": similarity(each.similarity),
+                }
+                for each in value.candidates
+            ],
+        }
+    )

@@ -22,7 +22,17 @@ from faceward.api.observation import LogLine, Observation
 from faceward.api.openapi import document
 from faceward.api.parts import ApiParts
 from faceward.api.problems import answer, problem, status_of
-from faceward.api.routes import administration, faces, imports, operation, persons, recognition, regions
+from faceward.api.routes import (
+    administration,
+    faces,
+    imports,
+    journal,
+    operation,
+    persons,
+    privacy,
+    recognition,
+    regions,
+)
 from faceward.api.uploads import InvalidBodyError, described
 from faceward.errors import FacewardError, UnknownRegionError
 
@@ -35,9 +45,11 @@ _TAGS = {
     "recognition": "Who is it.",
     "persons": "Enrolled people.",
     "faces": "Their stored faces.",
+    "privacy": "What is held of a person, and its end.",
     "regions": "Sites of the client.",
     "imports": "Many people at once.",
     "administration": "Keys and clients.",
+    "journal": "What was done.",
     "operation": "For those who run it.",
 }
 _CODES = {404: "not_found", 405: "method_not_allowed"}
@@ -86,7 +98,7 @@ def create_app(parts: ApiParts, settings: AppSettings, log: LogLine, on_stop: Ca
         openapi_tags=[{"name": name, "description": text} for name, text in _TAGS.items()],
     )
     app.state.parts = parts
-    for routes in (recognition, persons, faces, regions, imports, administration, operation):
+    for routes in (recognition, persons, faces, privacy, regions, imports, administration, journal, operation):
         app.include_router(routes.router)
     app.add_api_route("/docs", _docs, include_in_schema=False)
     app.add_exception_handler(FacewardError, _refuse)

@@ -49,6 +49,11 @@ class Caller:
     def client_id(self) -> str:
         return self.key.client_id
 
+    @property
+    def actor(self) -> str:
+        """As the audit log names it."""
+        return f"key:{self.key.prefix}"
+
     def require(self, role: Role) -> None:
         if not self.key.may(role):
             raise RoleNotAllowedError(

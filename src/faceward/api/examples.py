@@ -63,6 +63,48 @@ _JOB = {
     "started_at": _AT,
     "finished_at": "2026-03-02T08:16:12Z",
 }
+_RECEIPT = {
+    "receipt": {
+        "format": "faceward erasure 1",
+        "id": "5b0c7f0e-2b0c-4f7e-9d55-0f3d1c7f2a11",
+        "client_id": "client_123",
+        "erased_at": _AT,
+        "actor": "key:k3v9x2m7q0ab",
+        "removed": {
+            "persons": 1,
+            "faces": 2,
+            "photos": 0,
+            "request_tokens": 1,
+            "refusals": 0,
+            "audit_entries": 3,
+            "decisions": 41,
+        },
+        "imports_under_way": 0,
+        "left": {},
+        "complete": True,
+    },
+    "public_key": "11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=",
+    "signature": "5VZDAMNgrHKQhuLMgG6CioSHfx64...",
+}
+_AUDIT_ENTRY = {
+    "id": 3107,
+    "at": _AT,
+    "actor": "key:k3v9x2m7q0ab",
+    "action": "person.move",
+    "person_id": 1042,
+    "other_person_id": None,
+    "details": {"old": "A", "new": "B"},
+}
+_DECISION = {
+    "id": 88120,
+    "at": _AT,
+    "actor": "key:k3v9x2m7q0ab",
+    "kind": "recognize",
+    "regions": ["A"],
+    "threshold": _THRESHOLD,
+    "decision": "match",
+    "candidates": [{"person_id": 1042, "face_id": 2077, "similarity": 0.71}],
+}
 _CLIENT = {"client_id": "client_123", "name": "Example Ltd", "threshold": None, "created_at": _AT, "updated_at": _AT}
 _REGION = {"name": "A", "persons": 98, "faces": 297, "threshold": None, "created_at": _AT}
 
@@ -84,6 +126,9 @@ EXAMPLES: Mapping[type[BaseModel], Any] = {
     answered.PersonPage: {"items": [_PERSON], "next": "1042"},
     answered.EnrollmentOut: {"person": _PERSON, "faces": [{"id": 2077, "quality": _QUALITY}]},
     answered.MergeOut: {"person": _PERSON, "faces_moved": 1, "faces_dropped": 0, "external_id_dropped": False},
+    answered.ReceiptOut: _RECEIPT,
+    answered.AuditPage: {"items": [_AUDIT_ENTRY], "next": None},
+    answered.DecisionPage: {"items": [_DECISION], "next": "88120"},
     answered.FaceList: {
         "items": [
             {"id": 2077, "box": _BOX, "confidence": 0.91, "quality": 0.93, "has_image": True, "created_at": _AT},

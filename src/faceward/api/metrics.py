@@ -78,6 +78,9 @@ _GAUGES: Mapping[str, tuple[str, tuple[str, ...]]] = {
     ),
     "recall": ("Recall@1 of the last audit.", ("strategy",)),
     "recall_lower": ("Lower end of the recall's 95 % interval.", ("strategy",)),
+    "decisions_waiting": ("Decisions that wait to be written to their log.", ()),
+    "decisions_written": ("Decisions written since the start.", ()),
+    "decisions_lost": ("Decisions that could not be written since the start, as in a long outage of the database.", ()),
     "jobs_running": ("Imports under way.", ()),
 }
 

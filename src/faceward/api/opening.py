@@ -65,6 +65,7 @@ def build_app(settings: Settings) -> FastAPI:
             administration=core.administration,
             imports=core.imports,
             authenticator=Authenticator(core.administration, data, strangers, time.monotonic),
+            journal=core.journal,
             limiter=RateLimiter(given.rate_limit, share=1 / given.workers, clock=time.monotonic),
             inference=inference,
             data=data,
@@ -140,6 +141,10 @@ def refresh(metrics: Metrics, core: Parts, *pools: WorkPool) -> None:
     metrics.set("pool_waiting", {pool.name: pool.waiting for pool in pools})
     metrics.set("pool_running", {pool.name: pool.running for pool in pools})
     metrics.set("database_connections", core.database.pool_status())
+    if core.decisions is not None:
+        metrics.set("decisions_waiting", {"": core.decisions.waiting})
+        metrics.set("decisions_written", {"": core.decisions.written})
+        metrics.set("decisions_lost", {"": core.decisions.lost})
     metrics.set("jobs_running", {"": core.runner.running})
     sketches = [entry for _, entry in core.sketches.cache.entries()]
     metrics.set("sketch_bytes", {"": sum(entry.sketch.nbytes for entry in sketches)})

@@ -12,6 +12,7 @@ from typing import Annotated, Any, TypeVar
 from fastapi import Depends, Request
 from starlette.types import Receive
 
+from faceward.actors import acting_as
 from faceward.administration import Administration
 from faceward.api.admission import WorkPool
 from faceward.api.authentication import Authenticator, Caller
@@ -19,6 +20,7 @@ from faceward.api.metrics import Metrics
 from faceward.api.rate_limit import RateLimiter
 from faceward.errors import InvalidValueError
 from faceward.jobs.imports import Imports
+from faceward.journal import Journal
 from faceward.service import FaceService
 from faceward.types import Person, RequestToken, Role
 
@@ -39,6 +41,7 @@ class ApiParts:
     service: FaceService
     administration: Administration
     imports: Imports
+    journal: Journal
     authenticator: Authenticator
     limiter: RateLimiter
     inference: WorkPool
@@ -73,15 +76,24 @@ class Work:
 
     async def step(self, work: Callable[[], T]) -> T:
         """One of many steps on a thread for the database: with a time of its own, and done though the caller may have gone."""
-        return await self.parts.data.run(work, client_id=self.caller.client_id)
+        return await self.parts.data.run(self._named(work), client_id=self.caller.client_id)
 
     async def _run(self, pool: WorkPool, work: Callable[[], T]) -> T:
         return await pool.run(
-            work,
+            self._named(work),
             client_id=self.caller.client_id,
             since=self._since,
             gone=lambda: _disconnected(self.request.receive),
         )
+
+    def _named(self, work: Callable[[], T]) -> Callable[[], T]:
+        """The work as this key's doing, on whatever thread."""
+
+        def named() -> T:
+            with acting_as(self.caller.actor):
+                return work()
+
+        return named
 
     def person(self, person_id: int) -> Person:
         """A person that the key may reach; called on a thread. Raises UnknownPersonError."""

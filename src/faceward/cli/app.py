@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import getpass
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
+from faceward.actors import acting_as
 from faceward.cli import output
 from faceward.cli.audit import audit_recall
+from faceward.cli.audit_log import audit_app
 from faceward.cli.clients import clients_app
 from faceward.cli.database import database_app
 from faceward.cli.demo import demo
@@ -20,6 +24,7 @@ from faceward.cli.invocation import Invocation
 from faceward.cli.keys import keys_app
 from faceward.cli.models import models_app
 from faceward.cli.people import people_app
+from faceward.cli.receipt import receipt_app
 from faceward.cli.recognize import recognize, verify
 from faceward.cli.regions import regions_app
 from faceward.cli.serve import serve
@@ -70,6 +75,8 @@ def build_app() -> typer.Typer:
     app.add_typer(models_app(), name="models")
     app.add_typer(database_app(), name="db")
     app.command("serve")(serve)
+    app.add_typer(audit_app(), name="audit")
+    app.add_typer(receipt_app(), name="receipt")
     app.command("audit-recall")(audit_recall)
     app.command("doctor")(doctor)
     return app
@@ -98,3 +105,11 @@ def _options(
     ] = False,
 ) -> None:
     ctx.obj = Invocation(config)
+    ctx.with_resource(acting_as(f"cli:{_user()}"))
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):  # a number without a name, as containers have
+        return str(os.getuid())

@@ -10,7 +10,7 @@ import typer
 
 from faceward.cli import output
 from faceward.cli.invocation import invocation
-from faceward.cli.options import AsJson, Client
+from faceward.cli.options import AsJson, Client, moment
 
 if TYPE_CHECKING:
     from faceward.types import ApiKey, NewKey
@@ -64,7 +64,7 @@ def create(
     """Create a key, and show its text: this once."""
     from faceward.checks import DEFAULT_CLIENT
 
-    expires_at = None if expires is None else _moment(expires)
+    expires_at = None if expires is None else moment(expires, "--expires")
     with invocation(ctx).open_records() as records:
         made = records.administration.create_key(
             client or DEFAULT_CLIENT,
@@ -147,13 +147,3 @@ def _state(key: ApiKey) -> str:
         return "valid"
     ended = not key.valid_at(dt.datetime.now(dt.UTC))
     return f"{'expired' if ended else 'valid until'} {output.when(key.expires_at)}"
-
-
-def _moment(text: str) -> dt.datetime:
-    try:
-        moment = dt.datetime.fromisoformat(text)
-    except ValueError as exc:
-        raise typer.BadParameter(
-            f"{text!r} is no time; write it as 2030-01-31T12:00:00Z", param_hint="--expires"
-        ) from exc
-    return moment if moment.tzinfo else moment.replace(tzinfo=dt.UTC)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from pathlib import Path
 from typing import Annotated, TypeAlias
 
@@ -39,6 +40,15 @@ PersonId: TypeAlias = Annotated[
 Images: TypeAlias = Annotated[
     list[Path], typer.Argument(metavar="IMAGE...", help="Photos: JPEG, PNG, WebP or BMP.", show_default=False)
 ]
+
+
+def moment(text: str, option: str) -> dt.datetime:
+    """A time as a user writes it; in UTC without a zone."""
+    try:
+        given = dt.datetime.fromisoformat(text)
+    except ValueError as exc:
+        raise typer.BadParameter(f"{text!r} is no time; write it as 2030-01-31T12:00:00Z", param_hint=option) from exc
+    return given if given.tzinfo else given.replace(tzinfo=dt.UTC)
 
 
 def new_threshold(value: float | None, clear: bool) -> float | None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from faceward.cli import output
+from faceward.cli.files import new_file
 from faceward.cli.invocation import invocation
 from faceward.cli.options import AsJson, Client, Images, Largest, PersonId
 
@@ -15,13 +19,14 @@ if TYPE_CHECKING:
 
 
 def people_app() -> typer.Typer:
-    app = typer.Typer(help="List, show, move, merge and delete enrolled people.", no_args_is_help=True)
+    app = typer.Typer(help="List, show, move, merge, delete and erase enrolled people.", no_args_is_help=True)
     app.command("list")(list_people)
     app.command("show")(show)
     app.command("add-photo")(add_photo)
     app.command("move")(move)
     app.command("merge")(merge)
     app.command("delete")(delete)
+    app.command("erase")(erase)
     return app
 
 
@@ -169,6 +174,41 @@ def delete(
         output.print_json({"person_id": person_id, "faces_deleted": faces})
     else:
         output.say(f"Deleted person {person_id} and {faces} photos.")
+
+
+def erase(
+    ctx: typer.Context,
+    person_id: PersonId,
+    client: Client = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Don't ask.")] = False,
+    receipt: Annotated[
+        Path | None, typer.Option("--receipt", metavar="FILE", help="Where to write the signed receipt.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Erase a person, also one deleted before, with every trace, for good; a signed receipt says what was removed.
+
+    Exit status 1 where something was left.
+    """
+    if not yes:
+        typer.confirm(f"Erase person {person_id} and every trace, for good?", abort=True, err=True)
+    with ExitStack() as stack:
+        # The file first: a receipt that can't be written must not cost the person's data its proof.
+        file = None if receipt is None else stack.enter_context(new_file(receipt))
+        records = stack.enter_context(invocation(ctx).open_records())
+        signed = records.privacy.erase_person(person_id, client_id=client)
+        if file is not None:
+            file.write(json.dumps(signed.as_json(), indent=2).encode() + b"\n")
+    removed, complete = signed.content["removed"], signed.content["complete"]
+    if as_json:
+        output.print_json(signed.as_json())
+    else:
+        counts = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in removed.items() if count)
+        output.say(f"Erased person {person_id}: {counts}. Receipt {signed.content['id']}.")
+    if not complete:
+        left = ", ".join(f"{count} in {where}" for where, count in signed.content["left"].items())
+        output.fail(f"Rows that name the person are left: {left}. Erase the person again.")
+        raise typer.Exit(1)
 
 
 def _print_person(person: Person) -> None:

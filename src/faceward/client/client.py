@@ -9,13 +9,14 @@ from typing import Self
 
 from faceward.client.administering import Administering
 from faceward.client.importing import Importing
+from faceward.client.journal import Journal
 from faceward.client.people import People
 from faceward.client.recognising import Recognising
 from faceward.client.regions import Regions
 from faceward.client.transport import Transport
 
 
-class Client(People, Recognising, Regions, Importing, Administering):
+class Client(People, Recognising, Regions, Importing, Administering, Journal):
     """One key's view of a service. Safe to share between threads; close it, or use it in a `with`.
 
     It tries again by itself when the service is full, restarting or out of reach. What creates something carries an

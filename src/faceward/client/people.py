@@ -105,6 +105,10 @@ class People(Requests):
     def delete_person(self, person_id: int) -> None:
         self._delete(f"/v1/persons/{person_id}")
 
+    def erase_person(self, person_id: int) -> answered.ReceiptOut:
+        """Erase a person with every trace, for good; the answer is a signed receipt."""
+        return self._send("POST", f"/v1/persons/{person_id}/erase", answered.ReceiptOut)
+
     def list_faces(self, person_id: int) -> list[answered.FaceOut]:
         return self._send("GET", f"/v1/persons/{person_id}/faces", answered.FaceList).items
 

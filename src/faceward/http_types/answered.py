@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -258,6 +258,58 @@ class RefusalOut(Answered):
 
 class RefusalPage(Answered):
     items: list[RefusalOut]
+    next: str | None
+
+
+class ReceiptOut(Answered):
+    """The proof of an erasure, signed with Ed25519 over `receipt` as JSON with sorted keys and no white space, in ASCII.
+
+    receipt: id, client_id, erased_at, actor, how many rows were removed, what was left, and whether it is complete.
+    """
+
+    receipt: dict[str, Any]
+    public_key: str
+    signature: str
+
+
+class AuditEntryOut(Answered):
+    """actor: key:PREFIX, cli:USER, import:JOB, purge or python. other_person_id: whom a merge made of the person."""
+
+    id: int
+    at: Time
+    actor: str
+    action: str
+    person_id: int | None
+    other_person_id: int | None
+    details: dict[str, Any]
+
+
+class AuditPage(Answered):
+    items: list[AuditEntryOut]
+    next: str | None
+
+
+class ComparedOut(Answered):
+    person_id: int
+    face_id: int
+    similarity: float
+
+
+class DecisionOut(Answered):
+    """What was decided about one face. candidates: the nearest, best first, without those who were erased since."""
+
+    id: int
+    at: Time
+    actor: str
+    kind: Literal["recognize", "verify"]
+    regions: list[str]
+    threshold: ThresholdOut
+    decision: Literal["match", "ambiguous", "unknown", "verified", "rejected"]
+    candidates: list[ComparedOut]
+
+
+class DecisionPage(Answered):
+    items: list[DecisionOut]
     next: str | None
 
 

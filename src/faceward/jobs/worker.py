@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
+from faceward.actors import acting_as
 from faceward.errors import (
     BusyError,
     ConflictError,
@@ -116,7 +117,8 @@ class JobRunner:
         with self._work:
             self._running += 1
         try:
-            _JobRun(self._service, self._queue, self._presence, self._settings, job, self._stopping).run()
+            with acting_as(f"import:{job.id}"):
+                _JobRun(self._service, self._queue, self._presence, self._settings, job, self._stopping).run()
         finally:
             with self._work:
                 self._running -= 1

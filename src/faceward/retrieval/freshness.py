@@ -11,6 +11,7 @@ import random
 import threading
 import time
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -94,6 +95,22 @@ class SketchKeeper:
 
             return self._cache.load(scope, snapshot.faces, fill)
 
+    def forget(self, client_id: str, face_ids: Sequence[int]) -> None:
+        """Faces were erased: load anew, on this thread, the client's sketches that hold codes of them.
+
+        When it returns, this process holds none, but for searches under way.
+        """
+        gone = np.asarray(face_ids, dtype=np.int64)
+        for scope, entry in self._cache.entries():
+            if scope[0] != client_id or not entry.sketch.contains(gone):
+                continue
+            try:
+                loaded = self.load(scope)
+            except FacewardError as exc:
+                self.last_error, loaded = exc, None
+            if loaded is None:  # another load, begun before, may still bring them: the next check sees it
+                self._cache.drop(scope)
+
     def extend(self, scope: Scope) -> None:
         """Add the rows that are newer than the sketch, and move its watermark on."""
         entry = self._cache.peek(scope)
@@ -103,6 +120,7 @@ class SketchKeeper:
         with self._reader.open(client_id, region, since=entry.watermark) as snapshot:
             if (
                 snapshot.watermark.lineage != entry.watermark.lineage  # what is in the sketch may be of another history
+                or snapshot.watermark.erasures != entry.watermark.erasures  # or of somebody who was erased
                 or snapshot.faces > max(65_536, len(entry.sketch) // 2)  # a large import: cheaper anew than row by row
             ):
                 self._ask(scope, "load")
@@ -149,13 +167,34 @@ class SketchKeeper:
                 self._thread.start()
             self._condition.notify()
 
+    def _look_for_erasures(self) -> None:
+        """Another process may have erased somebody whose codes are in a sketch that nobody searches."""
+        try:
+            erasures = self._reader.erasures()
+        except FacewardError as exc:
+            self.last_error = exc
+            return
+        for scope, entry in self._cache.entries():
+            if erasures.get(scope[0], 0) != entry.watermark.erasures:
+                self._ask(scope, "load")
+
+    def _next_look(self) -> float:
+        return time.monotonic() + self._settings.idle_seconds * self._jitter.uniform(0.8, 1.2)
+
     def _run(self) -> None:
+        look_at = self._next_look()
         while True:
             with self._condition:
-                while not self._waiting and not self._closed:
-                    self._condition.wait()
+                while not self._waiting and not self._closed and (left := look_at - time.monotonic()) > 0:
+                    self._condition.wait(left)
                 if self._closed:
                     return
+            if time.monotonic() >= look_at:
+                self._look_for_erasures()
+                look_at = self._next_look()
+            with self._condition:
+                if not self._waiting:
+                    continue
                 scope = self._waiting.popleft()
                 work = self._work.pop(scope)
                 self._busy = scope, work

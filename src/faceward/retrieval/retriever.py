@@ -160,6 +160,10 @@ class Retriever:
         """Load a region's sketch now; False where it is too large for the memory, or being loaded."""
         return self._keeper.load((client_id, region)) is not None
 
+    def forget(self, client_id: str, face_ids: Sequence[int]) -> None:
+        """As SketchKeeper.forget."""
+        self._keeper.forget(client_id, face_ids)
+
     def close(self) -> None:
         self._keeper.close()
 

@@ -9,25 +9,29 @@ from typing import Self
 from faceward.bulk_import import Importer
 from faceward.enrolment import EnrolmentGate
 from faceward.photo_import import PhotoImporter
+from faceward.receipts import ReceiptSigner
 from faceward.retrieval import Retriever
 from faceward.service.enrolling import Enrolling
 from faceward.service.people import People
+from faceward.service.privacy import Privacy
 from faceward.service.recognising import Recognising
 from faceward.service.regions import Regions
 from faceward.service.thresholds import Thresholds
+from faceward.store.decision_writer import DecisionWriter
+from faceward.store.erasure import Eraser
 from faceward.store.gallery import Gallery
 from faceward.store.regions import RegionStore
 from faceward.store.search import FaceSearch
 from faceward.vision import FaceAnalyzer
 
 
-class FaceService(Enrolling, Recognising, People, Regions):
+class FaceService(Enrolling, Recognising, People, Regions, Privacy):
     """The one entry object. Safe to share between threads; every call is synchronous.
 
     A client is a tenant: each method works inside one, `default` where `client_id` is left out, and can't reach another.
-    analyzer, gate, gallery, regions, search, retriever, thresholds, importer, photo_importer: the parts. margin: a face
-    is ambiguous where a second person is less than this much further than the first; 0 turns that off. on_close: called
-    by close(), the last acquired first.
+    analyzer, gate, gallery, regions, search, retriever, thresholds, importer, photo_importer, eraser, signer: the parts.
+    margin: a face is ambiguous where a second person is less than this much further than the first; 0 turns that off.
+    decisions: where they are kept, or None. on_close: called by close(), the last acquired first.
     """
 
     def __init__(
@@ -41,14 +45,18 @@ class FaceService(Enrolling, Recognising, People, Regions):
         thresholds: Thresholds,
         importer: Importer,
         photo_importer: PhotoImporter,
+        eraser: Eraser,
+        signer: ReceiptSigner,
         *,
         margin: float = 0.0,
+        decisions: DecisionWriter | None = None,
         on_close: Sequence[Callable[[], None]] = (),
     ) -> None:
         Enrolling.__init__(self, gate, gallery, importer, photo_importer)
-        Recognising.__init__(self, analyzer, gallery, search, retriever, thresholds, margin)
+        Recognising.__init__(self, analyzer, gallery, search, retriever, thresholds, margin, decisions)
         People.__init__(self, gallery)
         Regions.__init__(self, regions, thresholds)
+        Privacy.__init__(self, eraser, signer, retriever.forget)
         self._on_close = list(on_close)
 
     def __enter__(self) -> Self:

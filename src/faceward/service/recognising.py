@@ -19,7 +19,9 @@ from faceward.enrolment import named
 from faceward.errors import InvalidValueError, NoFaceError, NotFoundError
 from faceward.retrieval import Retriever
 from faceward.service.decisions import decide
+from faceward.service.recorded import of_recognition, of_verification
 from faceward.service.thresholds import Thresholds
+from faceward.store.decision_writer import DecisionWriter
 from faceward.store.gallery import Gallery
 from faceward.store.search import FaceSearch
 from faceward.types import (
@@ -49,6 +51,7 @@ class Recognising:
         retriever: Retriever,
         thresholds: Thresholds,
         margin: float,
+        decisions: DecisionWriter | None,
     ) -> None:
         self._analyzer = analyzer
         self._gallery = gallery
@@ -56,6 +59,7 @@ class Recognising:
         self._retriever = retriever
         self._thresholds = thresholds
         self._margin = margin
+        self._decisions = decisions
 
     def recognize(
         self,
@@ -91,7 +95,7 @@ class Recognising:
         look = max(top_k, min(len(limits) + 1, MAX_TOP_K))
         with _Stage("search", stages):
             found = self._candidates(client_id, limits, [face.embedding for face in faces], look, strategy)
-        return Recognition(
+        recognition = Recognition(
             faces=tuple(
                 decide(face, candidates, limits, margin=self._margin, top_k=top_k)
                 for face, candidates in zip(faces, found, strict=True)
@@ -100,6 +104,9 @@ class Recognising:
             client_id=client_id,
             threshold=_lowest(limits),
         )
+        if self._decisions is not None:
+            self._decisions.add(of_recognition(recognition))
+        return recognition
 
     def search(
         self,
@@ -146,7 +153,7 @@ class Recognising:
         if other is not None:
             second = self._largest_face(other)
             similarity = min(1.0, max(-1.0, float(probe.embedding @ second.embedding)))
-            return _verified(similarity, self._thresholds.of_client(client_id, threshold))
+            return self._kept(client_id, _verified(similarity, self._thresholds.of_client(client_id, threshold)))
         person_id = check_id("person_id", person_id)
         region = self._gallery.get_person(client_id, person_id).region
         stored = self._search.similarities_of_person(
@@ -156,7 +163,7 @@ class Recognising:
             raise NotFoundError(f"Person {person_id} has no stored face to compare with. Add a photo first.")
         face_id, similarity = stored[0]
         limit = self._thresholds.of_regions(client_id, [region], threshold)[region]
-        return _verified(similarity, limit, face_id)
+        return self._kept(client_id, _verified(similarity, limit, face_id), region, person_id)
 
     def detect(self, image: ImageSource, *, max_faces: int = 100) -> tuple[Face, ...]:
         """The faces in an image, the largest first; empty where there is none. Raises ImageError, InvalidValueError."""
@@ -168,6 +175,13 @@ class Recognising:
         False where it is larger than the memory for sketches, or being loaded: searches go by SQL then.
         """
         return self._retriever.warm(check_client_id(client_id), check_region(region))
+
+    def _kept(
+        self, client_id: str, verification: Verification, region: str | None = None, person_id: int | None = None
+    ) -> Verification:
+        if self._decisions is not None:
+            self._decisions.add([of_verification(client_id, verification, region, person_id)])
+        return verification
 
     def _scope(
         self, region: str | Sequence[str], client_id: str | None, threshold: float | None

@@ -188,6 +188,10 @@ class Sketch:
             answers.append(answer)
         return answers
 
+    def contains(self, ids: NDArray[np.int64]) -> bool:
+        """Whether any of these faces is in the sketch."""
+        return any(segment.contains(ids).any() for segment in self._segments)
+
     def extended(self, codes: NDArray[np.uint8], ids: NDArray[np.int64]) -> Sketch:
         """A new sketch with these faces as well; all but the newest of this one's memory is shared by both.
 

@@ -10,7 +10,8 @@ from typing import Any
 import sqlalchemy as sa
 
 from faceward.errors import SecretShownError, UnknownClientError, UnknownKeyError
-from faceward.store.clients import ENSURE_CLIENT
+from faceward.store.audit_log import record
+from faceward.store.clients import ensure_client
 from faceward.store.database import ADMIN_KEYS, KEY_OF_PREFIX, SET_TIMEOUT, Database
 from faceward.store.request_tokens import claim, complete
 from faceward.types import ApiKey, RequestToken, Role
@@ -102,7 +103,7 @@ class KeyStore:
             tx.exec_driver_sql("SELECT pg_advisory_xact_lock(%s)", (_FIRST_KEY_LOCK,))
             if _any_admin(tx):
                 return None
-            tx.exec_driver_sql(ENSURE_CLIENT, {"client_id": client_id})
+            ensure_client(tx, client_id)
             return _insert(tx, client_id, {"role": "admin", "prefix": prefix, "secret_hash": secret_hash, "name": name})
 
     def any_admin(self) -> bool:
@@ -126,16 +127,19 @@ class KeyStore:
 
     def get(self, client_id: str, key_id: int) -> ApiKey:
         """Raises UnknownKeyError."""
-        return self._one(client_id, key_id, f"SELECT {_COLUMNS} FROM api_keys WHERE client_id = %s AND id = %s")
+        with self._database.transaction(client_id) as tx:
+            return _get(tx, client_id, key_id)
 
     def revoke(self, client_id: str, key_id: int) -> ApiKey:
         """Refuse the key from now on; one that was revoked keeps its moment. Raises UnknownKeyError."""
-        return self._one(
-            client_id,
-            key_id,
-            "UPDATE api_keys SET revoked_at = coalesce(revoked_at, now()) WHERE client_id = %s AND id = %s "
-            f"RETURNING {_COLUMNS}",
-        )
+        with self._database.transaction(client_id) as tx:
+            revoked = tx.exec_driver_sql(
+                "UPDATE api_keys SET revoked_at = now() WHERE client_id = %s AND id = %s AND revoked_at IS NULL",
+                (client_id, key_id),
+            ).rowcount
+            if revoked:
+                record(tx, client_id, "key.revoke", key=key_id)
+            return _get(tx, client_id, key_id)
 
     def replace_secret(self, client_id: str, key_id: int, *, prefix: str, secret_hash: bytes) -> ApiKey | None:
         """Give the key a new text; the old one is refused from now on. None for a revoked key.
@@ -152,6 +156,8 @@ class KeyStore:
                 .mappings()
                 .first()
             )
+            if row is not None:
+                record(tx, client_id, "key.rotate", key=key_id, prefix=prefix)
         if row is None:
             self.get(client_id, key_id)
             return None
@@ -166,12 +172,16 @@ class KeyStore:
                 (client_id, key_id),
             )
 
-    def _one(self, client_id: str, key_id: int, statement: str) -> ApiKey:
-        with self._database.transaction(client_id) as tx:
-            row = tx.exec_driver_sql(statement, (client_id, key_id)).mappings().first()
-        if row is None:
-            raise UnknownKeyError(key_id)
-        return ApiKey.from_row(row)
+
+def _get(tx: sa.Connection, client_id: str, key_id: int) -> ApiKey:
+    row = (
+        tx.exec_driver_sql(f"SELECT {_COLUMNS} FROM api_keys WHERE client_id = %s AND id = %s", (client_id, key_id))
+        .mappings()
+        .first()
+    )
+    if row is None:
+        raise UnknownKeyError(key_id)
+    return ApiKey.from_row(row)
 
 
 def _insert(tx: sa.Connection, client_id: str, values: dict[str, Any]) -> ApiKey:
@@ -185,7 +195,9 @@ def _insert(tx: sa.Connection, client_id: str, values: dict[str, Any]) -> ApiKey
         .mappings()
         .one()
     )
-    return ApiKey.from_row(row)
+    key = ApiKey.from_row(row)
+    record(tx, client_id, "key.create", key=key.id, prefix=key.prefix, role=key.role)
+    return key
 
 
 def _any_admin(tx: sa.Connection) -> bool:

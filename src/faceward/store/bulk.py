@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 
 import psycopg
 
+from faceward.store.audit_log import RECORD, entry
 from faceward.store.clients import ENSURE_CLIENT
 from faceward.store.copy_rows import COPY, STAGING, copy_blocks
 from faceward.store.database import SET_TENANT, Database
@@ -21,7 +22,7 @@ from faceward.types import Embedding, NewFace
 
 _REGIONS = """
 INSERT INTO regions (client_id, name) SELECT DISTINCT %(client_id)s, region FROM import_staging ORDER BY region
-ON CONFLICT DO NOTHING
+ON CONFLICT DO NOTHING RETURNING name
 """
 # ON CONFLICT skips a person that is there already, with all faces: an interrupted import goes on where it stopped.
 _ROWS = """
@@ -139,8 +140,10 @@ class BulkWriter:
         with self._staged(client_id, rows) as (cursor, parameters):
             cursor.execute(_OF_MANY)
             stored = cursor.execute(_ROWS, parameters).fetchone()
-        assert stored is not None
-        return stored[0], stored[1]
+            assert stored is not None
+            persons_stored, faces_stored = stored
+            _record(cursor, client_id, persons_stored, faces_stored)
+        return persons_stored, faces_stored
 
     def settle(self) -> None:
         """Wait until what `write` stored outlasts a crash of the server."""
@@ -157,8 +160,10 @@ class BulkWriter:
         with self._staged(client_id, ((photo, photo.face) for photo in photos)) as (cursor, parameters):
             made = [row[0] for row in cursor.execute(_PEOPLE_OF_PHOTOS, parameters)]
             stored = cursor.execute(_PHOTOS, parameters).fetchall()
+            removed = 0
             if len(stored) < len(photos):
-                cursor.execute(_WITHOUT_PHOTO, {"client_id": client_id, "made": made})
+                removed = cursor.execute(_WITHOUT_PHOTO, {"client_id": client_id, "made": made}).rowcount
+            _record(cursor, client_id, len(made) - removed, len(stored))
         return {
             (region, digest): PhotoOwner(person_id, external_ids[region, digest], face_id)
             for region, digest, person_id, face_id in stored
@@ -189,8 +194,18 @@ class BulkWriter:
                     for block in copy_blocks(rows):
                         copy.write(block)
                 parameters = {"client_id": client_id, "model_id": self._model_id}
-                if cursor.execute(_REGIONS, parameters).rowcount:
-                    cursor.execute(ENSURE_CLIENT, parameters)
+                new = [row[0] for row in cursor.execute(_REGIONS, parameters)]
+                if new and cursor.execute(ENSURE_CLIENT, parameters).rowcount:
+                    cursor.execute(RECORD, entry(client_id, "client.create"))
+                for region in new:
+                    cursor.execute(RECORD, entry(client_id, "region.create", region=region))
+                if new:
                     (regions,) = cursor.execute(COUNT_REGIONS, parameters).fetchone() or (0,)
                     check_region_count(regions, self._max_regions)
                 yield cursor, parameters
+
+
+def _record(cursor: psycopg.Cursor[Any], client_id: str, persons: int, faces: int) -> None:
+    """One entry for a batch that stored something."""
+    if persons or faces:
+        cursor.execute(RECORD, entry(client_id, "import.batch", persons=persons, faces=faces))

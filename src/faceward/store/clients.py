@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 
 from faceward.errors import DuplicateClientError, UnknownClientError
+from faceward.store.audit_log import record
 from faceward.store.database import EVERY_CLIENT, Database
 from faceward.store.request_tokens import claim
 from faceward.types import UNCHANGED, Client, RequestToken, Unchanged
@@ -55,6 +56,7 @@ class ClientStore:
                 raise DuplicateClientError(
                     f"Client {client_id!r} exists already. Use another id, or change that client."
                 )
+            record(tx, client_id, "client.create")
         return Client.from_row(row)
 
     def list(self, after: str = "", limit: int = 100) -> ClientPage:
@@ -96,6 +98,8 @@ class ClientStore:
                 .mappings()
                 .first()
             )
+            if row is not None:
+                record(tx, client_id, "client.change", fields=sorted(changes))
         if row is None:
             raise UnknownClientError(client_id)
         return Client.from_row(row)
@@ -106,3 +110,9 @@ def _get(tx: sa.Connection, client_id: str) -> Client:
     if row is None:
         raise UnknownClientError(client_id)
     return Client.from_row(row)
+
+
+def ensure_client(tx: sa.Connection, client_id: str) -> None:
+    """Make the client, named as its id, where it is absent."""
+    if tx.exec_driver_sql(ENSURE_CLIENT, {"client_id": client_id}).rowcount:
+        record(tx, client_id, "client.create")

@@ -15,8 +15,10 @@ from faceward.errors import (
     ConstraintViolatedError,
     DuplicateFaceError,
     DuplicatePersonError,
+    NotFoundError,
     UnknownPersonError,
 )
+from faceward.store.audit_log import record
 from faceward.store.database import Database
 from faceward.store.embedding_models import ensure_model
 from faceward.store.merging import merge
@@ -99,6 +101,7 @@ class Gallery:
                 (client_id, region, name, description, external_id),
             ).scalar_one()
             face_ids = self._insert_faces(tx, client_id, region, person_id, faces)
+            record(tx, client_id, "person.enroll", person_id=person_id, region=region, faces=len(face_ids))
             if request is not None:
                 _answer(tx, client_id, request, person_id, face_ids, quality)
             return _get_person(tx, client_id, person_id), face_ids
@@ -130,6 +133,7 @@ class Gallery:
             if region is None:
                 raise UnknownPersonError(person_id)
             face_ids = self._insert_faces(tx, client_id, region, person_id, faces)
+            record(tx, client_id, "face.add", person_id=person_id, faces=list(face_ids))
             if request is not None:
                 _answer(tx, client_id, request, person_id, face_ids, quality)
             return _get_person(tx, client_id, person_id), face_ids
@@ -204,11 +208,13 @@ class Gallery:
         ):
             if changes:
                 assignments = ", ".join(f"{column} = %({column})s" for column in changes)
-                tx.exec_driver_sql(
+                changed = tx.exec_driver_sql(
                     f"UPDATE persons SET {assignments}, updated_at = now() "
                     "WHERE client_id = %(client_id)s AND id = %(person_id)s",
                     {**changes, "client_id": client_id, "person_id": person_id},
-                )
+                ).rowcount
+                if changed:
+                    record(tx, client_id, "person.change", person_id=person_id, fields=sorted(changes))
             return _get_person(tx, client_id, person_id)
 
     def move_person(self, client_id: str, person_id: int, region: str) -> Person:
@@ -216,9 +222,9 @@ class Gallery:
         with self._conflicts(client_id, region, (), None), self._database.transaction(client_id) as tx:
             ensure_region(tx, client_id, region, self._max_regions)
             # Wait for a face that is being added: the next statement's snapshot has to see it, to move it along.
-            tx.exec_driver_sql(
-                "SELECT 1 FROM persons WHERE client_id = %s AND id = %s FOR UPDATE", (client_id, person_id)
-            )
+            old = tx.exec_driver_sql(
+                "SELECT region FROM persons WHERE client_id = %s AND id = %s FOR UPDATE", (client_id, person_id)
+            ).scalar()
             # One statement, so that no snapshot sees a person in one region and a face of it in another.
             moved = tx.exec_driver_sql(
                 """
@@ -235,6 +241,7 @@ class Gallery:
             ).scalar_one()
             if not moved:
                 raise UnknownPersonError(person_id)
+            record(tx, client_id, "person.move", person_id=person_id, old=old, new=region)
             return _get_person(tx, client_id, person_id)
 
     def merge_persons(
@@ -277,6 +284,7 @@ class Gallery:
             if not gone:
                 raise UnknownPersonError(person_id)
             forget_person(tx, client_id, person_id)
+            record(tx, client_id, "person.delete", person_id=person_id, faces=faces)
             return faces
 
     def list_faces(self, client_id: str, person_id: int) -> tuple[StoredFace, ...]:
@@ -292,21 +300,25 @@ class Gallery:
     def face_image(self, client_id: str, person_id: int, face_id: int) -> bytes | None:
         """The photo of a face as it was sent; None where there is no such face, or its photo was not kept."""
         with self._database.transaction(client_id) as tx:
-            _get_person(tx, client_id, person_id)
+            hold_person(tx, client_id, person_id)
             image: bytes | None = tx.exec_driver_sql(
                 "SELECT image_data FROM face_encodings WHERE client_id = %s AND id = %s AND person_id = %s",
                 (client_id, face_id, person_id),
             ).scalar()
+            if image is not None:
+                record(tx, client_id, "photo.read", person_id=person_id, face=face_id)
             return image
 
     def delete_face(self, client_id: str, person_id: int, face_id: int) -> bool:
         """Delete one face of a person; False if there is none with that id."""
         with self._database.transaction(client_id) as tx:
-            _get_person(tx, client_id, person_id)
+            hold_person(tx, client_id, person_id)
             deleted = tx.exec_driver_sql(
                 "DELETE FROM face_encodings WHERE client_id = %s AND id = %s AND person_id = %s",
                 (client_id, face_id, person_id),
             ).rowcount
+            if deleted:
+                record(tx, client_id, "face.delete", person_id=person_id, face=face_id)
             return bool(deleted)
 
     def list_regions(self, client_id: str) -> tuple[RegionSummary, ...]:
@@ -409,6 +421,18 @@ class Gallery:
         return DuplicateFaceError(f"The same photo is enrolled in {where} already. Nothing was stored.")
 
 
+def hold_person(tx: sa.Connection, client_id: str, person_id: int) -> None:
+    """Nobody deletes the person until the transaction ends: what it writes of the person can't outlive an erasure.
+
+    Raises UnknownPersonError.
+    """
+    held = tx.exec_driver_sql(
+        "SELECT 1 FROM persons WHERE client_id = %s AND id = %s FOR KEY SHARE", (client_id, person_id)
+    ).scalar()
+    if held is None:
+        raise UnknownPersonError(person_id)
+
+
 def box_text(box: Box | None) -> str | None:
     """A box as the column face_bbox holds it."""
     return ",".join(f"{side:.1f}" for side in box.as_tuple()) if box else None
@@ -433,6 +457,8 @@ def _answer(
 def _answered(tx: sa.Connection, client_id: str, before: AnsweredRequest) -> Enrollment:
     detail = before.detail
     if before.resource_id is None:
+        if "person_id" not in detail:
+            raise NotFoundError("The person whom this request stored was erased since. Nothing was stored again.")
         raise UnknownPersonError(detail["person_id"])
     quality = tuple(Quality(each["score"], tuple(each["reasons"])) for each in detail["quality"])
     return Enrollment(_get_person(tx, client_id, before.resource_id), tuple(detail["face_ids"]), quality)

@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from psycopg.types.json import Jsonb
 
 from faceward.errors import OverloadedError, UnknownJobError
+from faceward.store.audit_log import record
 from faceward.store.database import Database
 from faceward.store.request_tokens import AnsweredRequest, claim, complete, recorded
 from faceward.types import FINISHED, Job, JobKind, JobRefusal, RequestToken
@@ -125,6 +126,7 @@ class JobStore:
                     raise UnknownJobError(job_id)
                 if request is not None:
                     complete(tx, client_id, request, job_id)
+                record(tx, client_id, "import.create", job=job_id, kind=row["kind"])
                 return Job.from_row(row)
         self.abort_upload(client_id, job_id)
         return self._answer(client_id, answered)
@@ -180,6 +182,8 @@ class JobStore:
                 (client_id, job_id),
             ).rowcount
             job = _get(tx, client_id, job_id)
+            if cancelled:
+                record(tx, client_id, "import.cancel", job=job_id)
         if cancelled:
             self.purge(client_id, job_id)
         return job

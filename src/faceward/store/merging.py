@@ -8,6 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from faceward.errors import DifferentRegionsError, DuplicateFaceError, UnknownPersonError
+from faceward.store.audit_log import record
 from faceward.store.request_tokens import hand_over
 
 _HELD = """
@@ -80,4 +81,5 @@ def merge(
     tx.exec_driver_sql("DELETE FROM persons WHERE client_id = %(client_id)s AND id = %(person_id)s", ids)
     tx.exec_driver_sql(_SURVIVOR, parameters)
     hand_over(tx, client_id, person_id, into_id)
+    record(tx, client_id, "person.merge", person_id=person_id, other_person_id=into_id, faces=moved)
     return moved, dropped, gone.external_id is not None and into.external_id is not None

@@ -13,7 +13,8 @@ from faceward.errors import (
     TooManyRegionsError,
     UnknownRegionError,
 )
-from faceward.store.clients import ENSURE_CLIENT
+from faceward.store.audit_log import record
+from faceward.store.clients import ensure_client
 from faceward.store.database import Database
 from faceward.store.request_tokens import claim
 from faceward.types import UNCHANGED, RegionSummary, RequestToken, Unchanged
@@ -121,6 +122,7 @@ class RegionStore:
             _hold(tx, client_id, name)
             if not isinstance(threshold, Unchanged):
                 _set_threshold(tx, client_id, name, threshold)
+                record(tx, client_id, "region.change", region=name, fields=["threshold"])
             if not isinstance(new_name, Unchanged) and new_name != name:
                 self._rename(tx, client_id, name, new_name)
                 name = new_name
@@ -138,6 +140,7 @@ class RegionStore:
                     f"Region {name!r} has people in it ({persons}) and can't be deleted. Move or delete them first."
                 )
             tx.exec_driver_sql("DELETE FROM regions WHERE client_id = %s AND name = %s", (client_id, name))
+            record(tx, client_id, "region.delete", region=name)
 
     def _rename(self, tx: sa.Connection, client_id: str, old: str, new: str) -> None:
         made = tx.exec_driver_sql(
@@ -174,6 +177,7 @@ class RegionStore:
             {"client_id": client_id, "old": old, "new": new},
         )
         tx.exec_driver_sql("DELETE FROM regions WHERE client_id = %s AND name = %s", (client_id, old))
+        record(tx, client_id, "region.rename", old=old, new=new)
 
     def thresholds(self, client_id: str) -> OwnThresholds:
         """Of a client that is unknown: none."""
@@ -197,8 +201,9 @@ def ensure_region(tx: sa.Connection, client_id: str, region: str, most: int) -> 
         "INSERT INTO regions (client_id, name) VALUES (%s, %s) ON CONFLICT DO NOTHING", (client_id, region)
     ).rowcount
     if made:
-        tx.exec_driver_sql(ENSURE_CLIENT, {"client_id": client_id})
+        ensure_client(tx, client_id)
         check_region_count(tx.exec_driver_sql(COUNT_REGIONS, {"client_id": client_id}).scalar_one(), most)
+        record(tx, client_id, "region.create", region=region)
     return bool(made)
 
 

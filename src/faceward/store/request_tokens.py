@@ -6,6 +6,7 @@ waits on the primary key, and then reads what the first one made.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +20,9 @@ from faceward.types import RequestToken
 ENROLL = "enroll"
 ADD_FACE = "add_face"
 MERGE = "merge"
-_OF_PERSONS = (ENROLL, ADD_FACE, MERGE)
+OF_PERSONS = (ENROLL, ADD_FACE, MERGE)
+"""Operations whose resource is a person."""
+
 _KEPT = "7 days"
 _FORGOTTEN_AT_ONCE = 20
 
@@ -39,9 +42,20 @@ def claim(tx: sa.Connection, client_id: str, request: RequestToken, operation: s
     RequestReusedError where the token was used for something else.
     """
     taken = tx.exec_driver_sql(
-        "INSERT INTO request_tokens (client_id, key_id, token, fingerprint, operation) VALUES (%s, %s, %s, %s, %s) "
+        "INSERT INTO request_tokens (client_id, key_id, token, fingerprint, operation) "
+        "SELECT %(client_id)s::varchar, %(key_id)s::bigint, %(token)s::varchar, %(fingerprint)s::bytea, %(operation)s "
+        "WHERE NOT EXISTS ("
+        "SELECT 1 FROM request_tokens WHERE client_id = %(client_id)s::varchar AND key_id = %(key_id)s::bigint "
+        "AND token = %(erased)s) "
         "ON CONFLICT DO NOTHING",
-        (client_id, request.key_id, request.token, request.fingerprint, operation),
+        {
+            "client_id": client_id,
+            "key_id": request.key_id,
+            "token": request.token,
+            "erased": _erased(request.token),
+            "fingerprint": request.fingerprint,
+            "operation": operation,
+        },
     ).rowcount
     if not taken:
         return recorded(tx, client_id, request, operation)
@@ -59,8 +73,8 @@ def recorded(tx: sa.Connection, client_id: str, request: RequestToken, operation
     """What the token stands for, or None where it is new. Raises RequestReusedError as `claim` does."""
     row = tx.exec_driver_sql(
         "SELECT fingerprint, operation, resource_id, detail FROM request_tokens "
-        "WHERE client_id = %s AND key_id = %s AND token = %s",
-        (client_id, request.key_id, request.token),
+        "WHERE client_id = %s AND key_id = %s AND token IN (%s, %s)",
+        (client_id, request.key_id, request.token, _erased(request.token)),
     ).first()
     if row is None:
         return None
@@ -76,7 +90,7 @@ def complete(
     tx: sa.Connection,
     client_id: str,
     request: RequestToken,
-    resource_id: int,
+    resource_id: int | None,
     detail: Mapping[str, Any] | None = None,
 ) -> None:
     """Record what the request made, in the transaction that claimed its token."""
@@ -91,7 +105,7 @@ def forget_person(tx: sa.Connection, client_id: str, person_id: int) -> None:
     tx.exec_driver_sql(
         "UPDATE request_tokens SET resource_id = NULL "
         "WHERE client_id = %s AND resource_id = %s AND operation = ANY(%s)",
-        (client_id, person_id, list(_OF_PERSONS)),
+        (client_id, person_id, list(OF_PERSONS)),
     )
 
 
@@ -101,5 +115,33 @@ def hand_over(tx: sa.Connection, client_id: str, person_id: int, into_id: int) -
         "UPDATE request_tokens SET resource_id = %(into_id)s, "
         "detail = jsonb_set(detail, '{person_id}', to_jsonb(%(into_id)s::bigint)) "
         "WHERE client_id = %(client_id)s AND resource_id = %(person_id)s AND operation = ANY(%(operations)s)",
-        {"client_id": client_id, "person_id": person_id, "into_id": into_id, "operations": list(_OF_PERSONS)},
+        {"client_id": client_id, "person_id": person_id, "into_id": into_id, "operations": list(OF_PERSONS)},
     )
+
+
+def erase_person(tx: sa.Connection, client_id: str, person_id: int, *, deleted: bool) -> int:
+    """The person is erased: of each request that stored the person a digest remains, so that one that is sent again still
+    does not bring the person back. deleted: the person was deleted before. Returns how many there were.
+    """
+    # Of a person who was deleted only the answer tells; there is no index on it.
+    whose = (
+        "(resource_id IS NULL AND detail ->> 'person_id' = %(person_id)s::text)"
+        if deleted
+        else "resource_id = %(person_id)s"
+    )
+    tokens = tx.exec_driver_sql(
+        f"SELECT key_id, token FROM request_tokens WHERE client_id = %(client_id)s AND {whose} AND operation = ANY(%(of)s)",
+        {"client_id": client_id, "person_id": person_id, "of": list(OF_PERSONS)},
+    ).all()
+    for key_id, token in tokens:
+        tx.exec_driver_sql(
+            "UPDATE request_tokens SET token = %s, resource_id = NULL, detail = '{}' "
+            "WHERE client_id = %s AND key_id = %s AND token = %s",
+            (_erased(token), client_id, key_id, token),
+        )
+    return len(tokens)
+
+
+def _erased(token: str) -> str:
+    """What remains of a token: it is the caller's own text, and may name somebody."""
+    return "erased:" + hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()

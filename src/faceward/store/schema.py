@@ -23,7 +23,7 @@ from faceward.store.database import APP_ROLE, EVERY_MODEL, Database, parse_url, 
 from faceward.store.driver_errors import translate, without_values
 from faceward.store.graph_index import GraphIndex, GraphSettings
 
-HEAD = "0003"
+HEAD = "0005"
 """The newest migration. Kept here so that a start on a current database needs no Alembic; a test holds the two equal."""
 
 MIN_PGVECTOR = (0, 7)
@@ -39,6 +39,9 @@ TENANT_TABLES = (
     "jobs",
     "job_chunks",
     "job_refusals",
+    "audit_log",
+    "decisions",
+    "decision_candidates",
 )
 """Those that hold rows of tenants; a test holds this equal to the tables that have a client_id."""
 

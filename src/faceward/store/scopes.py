@@ -14,7 +14,7 @@ import numpy as np
 import psycopg
 from numpy.typing import NDArray
 
-from faceward.store.database import SET_TENANT, Database
+from faceward.store.database import EVERY_CLIENT, SET_TENANT, Database
 from faceward.store.watermarks import LINEAGE, Watermark
 
 _COPY_HEADER = 19  # signature, flags, and an empty extension area
@@ -115,10 +115,17 @@ class ScopeReader:
             connection.execute("SET LOCAL statement_timeout = 0")
             found = connection.execute(_OPENING.format(condition=condition), scope).fetchone()
             assert found is not None
-            version, lineage, restored, faces = found
-            watermark = Watermark(int(version), lineage, None if restored is None else int(restored))
+            version, lineage, restored, erasures, faces = found
+            watermark = Watermark(int(version), lineage, None if restored is None else int(restored), erasures or 0)
             yield ScopeSnapshot(faces, self._dimension, watermark, connection, condition, scope)
             connection.execute("COMMIT")
+
+    def erasures(self) -> dict[str, int]:
+        """How many erasures each client has had; of those that had any."""
+        with self._database.unscoped() as connection:
+            connection.exec_driver_sql(EVERY_CLIENT)
+            rows = connection.exec_driver_sql("SELECT client_id, erasures FROM clients WHERE erasures > 0").all()
+        return {row.client_id: row.erasures for row in rows}
 
 
 _OPENING = f"""
@@ -126,5 +133,6 @@ SELECT pg_snapshot_xmin(pg_current_snapshot())::text, {LINEAGE},
        (SELECT newest::text FROM (
            SELECT f.row_version AS newest FROM face_encodings f WHERE {_SCOPE} ORDER BY f.row_version DESC LIMIT 1
        ) n WHERE newest >= pg_snapshot_xmax(pg_current_snapshot())),
+       (SELECT erasures FROM clients WHERE client_id = %(client_id)s),
        (SELECT count(*) FROM face_encodings f WHERE {{condition}})
 """

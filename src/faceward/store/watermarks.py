@@ -29,12 +29,13 @@ _LAST = "'18446744073709551615'::xid8"
 @dataclass(frozen=True, slots=True)
 class Watermark:
     """version: the oldest transaction that was running. lineage: of what server and table. restored: the highest version
-    seen that is of another server's count; None where there was none.
+    seen that is of another server's count; None where there was none. erasures: of the client, until then.
     """
 
     version: int
     lineage: str
     restored: int | None = None
+    erasures: int = 0
 
     def unseen(self, name: str) -> tuple[str, ...]:
         """Conditions on `f.row_version`: each is one range of an index, and every row a reading can lack meets one.

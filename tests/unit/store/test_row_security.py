@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import psycopg
 import pytest
@@ -35,8 +35,15 @@ MORE_ROWS = (
     "INSERT INTO jobs (client_id, id, kind, state) VALUES (%(client_id)s, 7, 'archive', 'queued')",
     "INSERT INTO job_chunks (client_id, job_id, position, data) VALUES (%(client_id)s, 7, 0, '')",
     "INSERT INTO job_refusals (client_id, job_id, position, item, code, reason) VALUES (%(client_id)s, 7, 0, 'i', 'c', 'r')",
+    "INSERT INTO decisions (client_id, id, actor, kind, threshold, threshold_source, decision) "
+    "VALUES (%(client_id)s, 7, 'a', 'verify', 0.4, 'pack', 'verified')",
+    "INSERT INTO decision_candidates (client_id, decision_id, person_id, face_id, similarity) "
+    "VALUES (%(client_id)s, 7, 1000, 1, 0.5)",
 )
 """A row for each client in each table that an enrolment does not fill."""
+
+APPEND_ONLY = {"audit_log", "decisions", "decision_candidates"}
+"""What the service's role may add to and read, and neither change nor delete."""
 
 
 @pytest.fixture
@@ -151,7 +158,7 @@ def test_what_is_shown_of_all_tenants_on_demand_and_nothing_else(
         assert {table: count(app, table) for table in tables if count(app, table)} == shown
     with app.transaction():
         app.execute(question, parameters)
-        for table in tables:
+        for table in set(tables) - APPEND_ONLY:
             assert app.execute(sql.SQL("DELETE FROM {}").format(sql.Identifier(table))).rowcount == 0
         assert app.execute("UPDATE api_keys SET role = 'recognizer'").rowcount == 0
         assert app.execute("UPDATE clients SET name = 'x'").rowcount == 0
@@ -214,6 +221,11 @@ def test_another_tenants_rows_cannot_be_changed_or_deleted(
         "INSERT INTO jobs (client_id, kind, state) VALUES ('globex', 'archive', 'queued')",
         "INSERT INTO job_chunks (client_id, job_id, position, data) VALUES ('globex', 7, 1, '')",
         "INSERT INTO job_refusals (client_id, job_id, position, item, code, reason) VALUES ('globex', 7, 1, 'i', 'c', 'r')",
+        "INSERT INTO audit_log (client_id, actor, action) VALUES ('globex', 'a', 'person.enroll')",
+        "INSERT INTO decisions (client_id, actor, kind, threshold, threshold_source, decision) "
+        "VALUES ('globex', 'a', 'verify', 0.4, 'pack', 'verified')",
+        "INSERT INTO decision_candidates (client_id, decision_id, person_id, face_id, similarity) "
+        "VALUES ('globex', 7, 1, 1, 0.5)",
         "UPDATE jobs SET client_id = 'globex'",
         "UPDATE job_chunks SET client_id = 'globex'",
         "UPDATE job_refusals SET client_id = 'globex'",
@@ -263,6 +275,76 @@ def test_a_face_cannot_be_in_another_region_than_its_person(app: psycopg.Connect
 def test_the_role_can_do_no_more_than_its_work(app: psycopg.Connection, statement: str) -> None:
     with pytest.raises(psycopg.errors.InsufficientPrivilege):
         app.execute(statement)
+
+
+@pytest.mark.parametrize("table", sorted(APPEND_ONLY))
+@pytest.mark.parametrize("change", ["UPDATE {} SET client_id = client_id", "DELETE FROM {}", "TRUNCATE {} CASCADE"])
+def test_what_was_logged_can_not_be_changed_by_the_service(app: psycopg.Connection, table: str, change: str) -> None:
+    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+        as_acme(app, change.format(table))
+
+
+def logged(database_url: str) -> list[tuple[object, ...]]:
+    with psycopg.connect(database_url) as connection:
+        return connection.execute(
+            "SELECT client_id, action, person_id, at::text FROM audit_log UNION ALL "
+            "SELECT client_id, 'candidate', person_id, NULL FROM decision_candidates UNION ALL "
+            "SELECT client_id, decision, NULL, at::text FROM decisions ORDER BY 1, 2, 3, 4"
+        ).fetchall()
+
+
+def test_logs_are_forgotten_within_a_tenant_only(app: psycopg.Connection, database_url: str) -> None:
+    """The functions that do it run as the tables' owner, here a superuser, whom no policy binds."""
+    before = [row for row in logged(database_url) if row[0] == "globex"]
+    with psycopg.connect(database_url) as connection:
+        ids = [row[0] for row in connection.execute("SELECT id FROM persons WHERE client_id = 'globex'")]
+        connection.execute("UPDATE audit_log SET at = at - interval '400 days'")
+        connection.execute("UPDATE decisions SET at = at - interval '400 days'")
+    old = [row for row in logged(database_url) if row[0] == "globex"]
+    assert len(before) == len(old)
+    for person_id in (1000, *ids):
+        as_acme(app, "SELECT faceward_forget_person(%s)", (person_id,))
+    as_acme(app, "SELECT faceward_expire_logs(1, 1, 1000)")
+    assert [row for row in logged(database_url) if row[0] == "globex"] == old
+    assert [row for row in logged(database_url) if row[0] == "acme"] == []
+    # Without a tenant there is nothing to forget.
+    app.execute("SELECT faceward_forget_person(1000), faceward_expire_logs(1, 1, 1000)")
+    assert [row for row in logged(database_url) if row[0] == "globex"] == old
+
+
+def test_who_is_enrolled_can_not_be_forgotten(app: psycopg.Connection, database_url: str) -> None:
+    with psycopg.connect(database_url) as connection:
+        row = connection.execute("SELECT min(id) FROM persons WHERE client_id = 'acme'").fetchone()
+    before = logged(database_url)
+    with pytest.raises(psycopg.errors.InsufficientPrivilege, match="still enrolled"):
+        as_acme(app, "SELECT faceward_forget_person(%s)", row or ())
+    assert logged(database_url) == before
+
+
+def test_young_entries_can_not_be_expired(app: psycopg.Connection, database_url: str) -> None:
+    """Whoever took over the service could otherwise cover the tracks."""
+    before = logged(database_url)
+    as_acme(app, "SELECT faceward_expire_logs(0, 0, 1000000)")
+    as_acme(app, "SELECT faceward_expire_logs(-100, -100, 1000000)")
+    assert logged(database_url) == before
+
+
+def test_only_the_services_role_may_forget(database_url: str, login: Callable[..., str]) -> None:
+    with psycopg.connect(login(database_url, "visitor")) as connection:
+        for call in ("faceward_forget_person(1)", "faceward_expire_logs(1, 1, 1)"):
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                connection.execute(f"SELECT {call}")
+            connection.rollback()
+
+
+def test_a_table_of_the_caller_s_own_does_not_stand_in_for_the_log(app: psycopg.Connection, database_url: str) -> None:
+    before = logged(database_url)
+    with app.transaction():
+        app.execute(SET_TENANT, ("acme",))
+        app.execute("CREATE TEMPORARY TABLE persons (client_id text, id bigint)")
+        with pytest.raises(psycopg.errors.InsufficientPrivilege, match="still enrolled"), app.transaction():
+            app.execute("SELECT faceward_forget_person(min(id)) FROM public.persons WHERE client_id = 'acme'")
+    assert logged(database_url) == before
 
 
 def test_every_key_names_the_tenant(database_url: str, tables: list[str]) -> None:

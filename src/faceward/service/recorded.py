@@ -1,0 +1,57 @@
+"""Decisions on their way to the log of decisions."""
+
+from __future__ import annotations
+
+import datetime as dt
+
+from faceward.actors import current_actor
+from faceward.store.decision_log import Compared, NewDecision
+from faceward.types import FaceMatch, Recognition, Verification
+
+_MOST_CANDIDATES = 5
+
+
+def of_recognition(found: Recognition) -> list[NewDecision]:
+    """One decision for each face."""
+    now, actor = dt.datetime.now(dt.UTC), current_actor()
+    return [
+        NewDecision(
+            found.client_id,
+            now,
+            actor,
+            "recognize",
+            found.regions,
+            face.threshold.value,
+            face.threshold.source,
+            face.decision,
+            _compared(face),
+        )
+        for face in found.faces
+    ]
+
+
+def of_verification(client_id: str, found: Verification, region: str | None, person_id: int | None) -> NewDecision:
+    """region, person_id: of the enrolled person; None where two photos were compared."""
+    compared: tuple[Compared, ...] = ()
+    if person_id is not None and found.face_id is not None:
+        compared = (Compared(person_id, found.face_id, found.similarity),)
+    return NewDecision(
+        client_id,
+        dt.datetime.now(dt.UTC),
+        current_actor(),
+        "verify",
+        () if region is None else (region,),
+        found.decided_by.value,
+        found.decided_by.source,
+        "verified" if found.verified else "rejected",
+        compared,
+    )
+
+
+def _compared(face: FaceMatch) -> tuple[Compared, ...]:
+    """The nearest few, and whoever the decision is about."""
+    named = {each.person_id: each for each in face.candidates[:_MOST_CANDIDATES]}
+    for each in (face.match, face.rival):
+        if each is not None:
+            named.setdefault(each.person_id, each)
+    return tuple(Compared(each.person_id, each.face_id, each.similarity) for each in named.values())

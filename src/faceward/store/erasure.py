@@ -1,0 +1,198 @@
+"""Erases a person: every row that holds, names or counts the person, in one transaction, and looks afterwards.
+
+What remains says that something happened, and to nobody: an entry of the audit log keeps its time, actor and action, a
+decision its time and outcome, a refusal of an import its code. The erasure's own entry bears the id of the receipt.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+import uuid
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import sqlalchemy as sa
+
+from faceward.errors import UnknownPersonError
+from faceward.store.audit_log import record
+from faceward.store.database import Database
+from faceward.store.decision_log import hold_decisions
+from faceward.store.request_tokens import OF_PERSONS, claim, complete, erase_person
+from faceward.types import FINISHED, RequestToken
+
+ERASE = "erase"
+_GONE = "erased"
+
+_FACES = """
+WITH gone AS (
+    DELETE FROM face_encodings WHERE client_id = %(client_id)s AND person_id = %(person_id)s
+    RETURNING id, image_data IS NOT NULL AS photo
+)
+SELECT coalesce(array_agg(id ORDER BY id), '{}'), count(*) FILTER (WHERE photo) FROM gone
+"""
+_UPLOADS = """
+DELETE FROM job_chunks c USING jobs j WHERE c.client_id = %(client_id)s AND j.client_id = %(client_id)s AND j.id = c.job_id
+AND j.state = ANY(%(finished)s)
+"""
+_PERSON_COLUMNS = """
+SELECT table_name::text, column_name::text FROM information_schema.columns
+WHERE table_schema = current_schema() AND column_name IN ('person_id', 'other_person_id') ORDER BY 1, 2
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Removed:
+    """How many there were. photos: of the faces, stored ones. request_tokens: of requests that stored the person.
+
+    refusals: of imports, which named the person, and errors of imports. audit_entries, decisions: which lost the person.
+    """
+
+    persons: int
+    faces: int
+    photos: int
+    request_tokens: int
+    refusals: int
+    audit_entries: int
+    decisions: int
+
+
+@dataclass(frozen=True, slots=True)
+class Erased:
+    """One erasure. faces: ids of the faces that were. imports_under_way: of the client at that moment; their uploads were
+    not looked into, and may bring the person again.
+    """
+
+    receipt_id: str
+    client_id: str
+    at: dt.datetime
+    removed: Removed
+    imports_under_way: int
+    faces: tuple[int, ...] = ()
+    _named: str | None = field(default=None, repr=False)
+
+    @classmethod
+    def _recorded(cls, client_id: str, detail: Mapping[str, Any]) -> Erased:
+        return cls(
+            detail["receipt"],
+            client_id,
+            dt.datetime.fromisoformat(detail["at"]),
+            Removed(**detail["removed"]),
+            detail["imports_under_way"],
+        )
+
+
+class Eraser:
+    """Erases persons of any tenant."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def erase(self, client_id: str, person_id: int, request: RequestToken | None = None) -> Erased:
+        """Erase a person, or what is left of one who was deleted. request: where it came before, its answer again.
+
+        Raises UnknownPersonError where there is no trace of such a person, RequestReusedError.
+        """
+        with self._database.transaction(client_id) as tx:
+            if request is not None and (before := claim(tx, client_id, request, ERASE)):
+                return Erased._recorded(client_id, before.detail)
+            erased = self._erase(tx, client_id, person_id)
+            if request is not None:
+                detail = {
+                    "receipt": erased.receipt_id,
+                    "at": erased.at.isoformat(),
+                    "removed": asdict(erased.removed),
+                    "imports_under_way": erased.imports_under_way,
+                }
+                complete(tx, client_id, request, None, detail)
+            return erased
+
+    def _erase(self, tx: sa.Connection, client_id: str, person_id: int) -> Erased:
+        of = {"client_id": client_id, "person_id": person_id}
+        # What is being stored of the person ends first, or finds nobody.
+        hold_decisions(tx, client_id)
+        person = tx.exec_driver_sql(
+            "SELECT name, external_id FROM persons WHERE client_id = %(client_id)s AND id = %(person_id)s FOR UPDATE",
+            of,
+        ).first()
+        faces, photos = tx.exec_driver_sql(_FACES, of).one()
+        persons = tx.exec_driver_sql(
+            "DELETE FROM persons WHERE client_id = %(client_id)s AND id = %(person_id)s", of
+        ).rowcount
+        tokens = erase_person(tx, client_id, person_id, deleted=not persons)
+        entries, decisions = tx.exec_driver_sql(
+            "SELECT audit_entries, named_in FROM faceward_forget_person(%(person_id)s)", of
+        ).one()
+        named = _naming(person_id, *(person or ()))
+        refusals = _unname_jobs(tx, client_id, named)
+        removed = Removed(persons, len(faces), photos, tokens, refusals, entries, decisions)
+        if not (persons or faces or tokens or entries or decisions):
+            raise UnknownPersonError(person_id)
+        tx.exec_driver_sql(_UPLOADS, {"client_id": client_id, "finished": list(FINISHED)})
+        # Other processes see by it that codes of somebody who was erased are in their memory.
+        tx.exec_driver_sql("UPDATE clients SET erasures = erasures + 1 WHERE client_id = %s", (client_id,))
+        at, under_way = tx.exec_driver_sql(
+            "SELECT now(), (SELECT count(*) FROM jobs WHERE client_id = %s AND state <> ALL(%s))",
+            (client_id, list(FINISHED)),
+        ).one()
+        receipt_id = str(uuid.uuid4())
+        record(tx, client_id, "person.erase", receipt=receipt_id, removed=asdict(removed))
+        return Erased(receipt_id, client_id, at, removed, under_way, tuple(faces), named)
+
+    def left(self, erased: Erased, person_id: int) -> dict[str, int]:
+        """Rows that still name the person, by table and column: empty where the erasure was complete.
+
+        Looked for in every table that has a column of persons, also such as came after this code was written.
+        """
+        client_id = erased.client_id
+        counts: dict[str, int] = {}
+        with self._database.transaction(client_id) as tx:
+            columns = [("persons", "id"), *map(tuple, tx.exec_driver_sql(_PERSON_COLUMNS).all())]
+            for table, column in columns:
+                quoted = [tx.dialect.identifier_preparer.quote_identifier(name) for name in (table, column)]
+                counts[f"{table}.{column}"] = tx.exec_driver_sql(
+                    "SELECT count(*) FROM {} WHERE client_id = %s AND {} = %s".format(*quoted), (client_id, person_id)
+                ).scalar_one()
+            counts["face_encodings.id"] = tx.exec_driver_sql(
+                "SELECT count(*) FROM face_encodings WHERE client_id = %s AND id = ANY(%s)",
+                (client_id, list(erased.faces)),
+            ).scalar_one()
+            counts["request_tokens.resource_id"] = tx.exec_driver_sql(
+                "SELECT count(*) FROM request_tokens WHERE client_id = %s AND resource_id = %s AND operation = ANY(%s)",
+                (client_id, person_id, list(OF_PERSONS)),
+            ).scalar_one()
+            if erased._named is not None:
+                counts["job_refusals.item"] = tx.exec_driver_sql(
+                    "SELECT count(*) FROM job_refusals WHERE client_id = %(client_id)s "
+                    "AND (item ~* %(named)s OR reason ~* %(named)s)",
+                    {"client_id": client_id, "named": erased._named},
+                ).scalar_one()
+        return {where: count for where, count in counts.items() if count}
+
+
+def _naming(person_id: int, name: str | None = None, external_id: str | None = None) -> str:
+    """A pattern of PostgreSQL's: where a report of an import names the person."""
+    words = [f"person {person_id}", *([] if name is None else [_literal(name)])]
+    pattern = rf"(^|[^[:alnum:]])({'|'.join(words)})([^[:alnum:]]|$)"
+    if external_id is not None:  # often short: as a part of a path, or quoted
+        pattern += f"|(^|[/'\"]){_literal(external_id)}([/'\"]|$)"
+    return pattern
+
+
+def _literal(text: str) -> str:
+    """As a part of a pattern, each sign standing for itself."""
+    return re.sub(r"([!-/:-@\[-`{-~])", r"\\\1", text)
+
+
+def _unname_jobs(tx: sa.Connection, client_id: str, named: str) -> int:
+    given = {"client_id": client_id, "named": named, "gone": _GONE}
+    refusals: int = tx.exec_driver_sql(
+        "UPDATE job_refusals SET item = %(gone)s, reason = %(gone)s "
+        "WHERE client_id = %(client_id)s AND (item ~* %(named)s OR reason ~* %(named)s)",
+        given,
+    ).rowcount
+    errors: int = tx.exec_driver_sql(
+        "UPDATE jobs SET error_message = %(gone)s WHERE client_id = %(client_id)s AND error_message ~* %(named)s", given
+    ).rowcount
+    return refusals + errors

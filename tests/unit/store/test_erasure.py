@@ -1,0 +1,225 @@
+"""After an erasure nothing in the database holds or names the person, and nobody else has lost anything."""
+
+from __future__ import annotations
+
+import datetime as dt
+import threading
+from dataclasses import asdict
+
+import psycopg
+import pytest
+
+from faceward.errors import NotFoundError, RequestReusedError, UnknownPersonError
+from faceward.store.audit_log import AuditLog, record
+from faceward.store.database import Database
+from faceward.store.decision_log import Compared, DecisionStore, NewDecision
+from faceward.store.erasure import Eraser
+from faceward.store.gallery import Gallery
+from faceward.types import NewFace, RequestToken
+from synthetic import new_face, unit
+
+CLIENT = "acme"
+
+
+@pytest.fixture
+def eraser(database: Database) -> Eraser:
+    return Eraser(database)
+
+
+def decided(person_id: int, *others: int) -> NewDecision:
+    return NewDecision(
+        CLIENT,
+        dt.datetime.now(dt.UTC),
+        "key:door",
+        "recognize",
+        ("A",),
+        0.4,
+        "pack",
+        "match",
+        tuple(Compared(each, 1, 0.9 - 0.1 * n) for n, each in enumerate((person_id, *others))),
+    )
+
+
+def test_every_trace_goes_and_what_is_others_stays(
+    database: Database, database_url: str, gallery: Gallery, eraser: Eraser
+) -> None:
+    token = RequestToken(1, "alice-token", b"f")
+    alice, _ = gallery.create_person(
+        CLIENT, "A", "Alice", [new_face(1), NewFace(unit(2), image_data=b"p")], external_id="E-1", request=token
+    )
+    bob, _ = gallery.create_person(CLIENT, "A", "Bob", [new_face(3)], request=RequestToken(1, "bob-token", b"f"))
+    decisions = DecisionStore(database)
+    decisions.write(CLIENT, [decided(alice.id, bob.id), decided(bob.id)])
+    with database.transaction(CLIENT) as tx:
+        tx.exec_driver_sql(
+            "INSERT INTO jobs (client_id, id, kind, state, error_message) VALUES "
+            "('acme', 7, 'archive', 'failed', 'It ended at A/E-1/2.jpg.'), ('acme', 8, 'archive', 'queued', NULL)"
+        )
+        tx.exec_driver_sql(
+            "INSERT INTO job_refusals (client_id, job_id, position, item, code, reason) VALUES "
+            "('acme', 7, 0, 'A/E-1/1.jpg', 'no_face', 'No face was found.'), "
+            "('acme', 7, 1, 'line 4', 'duplicate_face', %s), ('acme', 7, 2, 'A/alice/1.jpg', 'no_face', 'x'), "
+            "('acme', 7, 3, 'A/E-11/1.jpg', 'no_face', 'Malice'), ('acme', 7, 4, 'A/Bob/1.jpg', 'no_face', %s)",
+            (f"It is enrolled for person {alice.id}.", f"person {alice.id}0"),
+        )
+    erased = eraser.erase(CLIENT, alice.id)
+    assert asdict(erased.removed) == {
+        "persons": 1,
+        "faces": 2,
+        "photos": 1,
+        "request_tokens": 1,
+        "refusals": 4,
+        "audit_entries": 1,
+        "decisions": 1,
+    }
+    assert erased.imports_under_way == 1
+    assert eraser.left(erased, alice.id) == {}
+    with psycopg.connect(database_url) as connection:
+        assert connection.execute("SELECT position, item FROM job_refusals ORDER BY 1").fetchall() == [
+            (0, "erased"),
+            (1, "erased"),
+            (2, "erased"),
+            (3, "A/E-11/1.jpg"),
+            (4, "A/Bob/1.jpg"),
+        ]
+        assert connection.execute("SELECT error_message FROM jobs ORDER BY id").fetchall() == [("erased",), (None,)]
+    first, second = decisions.list(CLIENT).decisions
+    assert [each.person_id for each in first.candidates] == [bob.id]
+    assert (second.decision, [each.person_id for each in second.candidates]) == ("match", [bob.id])
+    entries = AuditLog(database).list(CLIENT).entries
+    assert [entry.action for entry in entries] == [
+        "person.erase", "person.enroll", "person.enroll", "region.create", "client.create"
+    ]  # fmt: skip
+    assert [entry.person_id for entry in entries] == [None, bob.id, None, None, None]
+    assert entries[0].details == {"receipt": erased.receipt_id, "removed": asdict(erased.removed)}
+    assert entries[2].details == {}
+    assert gallery.get_person(CLIENT, bob.id).face_count == 1
+
+
+def test_a_request_that_is_sent_again_does_not_bring_the_person_back(gallery: Gallery, eraser: Eraser) -> None:
+    token = RequestToken(1, "alice-2026", b"f")
+    alice, _ = gallery.create_person(CLIENT, "A", "Alice", [new_face(1)], request=token)
+    eraser.erase(CLIENT, alice.id)
+    with pytest.raises(NotFoundError, match="erased since"):
+        gallery.create_person(CLIENT, "A", "Alice", [new_face(1)], request=token)
+    with pytest.raises(NotFoundError, match="erased since"):
+        gallery.enrollment_of(CLIENT, token, "enroll")
+    with pytest.raises(RequestReusedError):
+        gallery.create_person(CLIENT, "A", "Alice", [], request=RequestToken(1, "alice-2026", b"other"))
+    assert gallery.list_persons(CLIENT).persons == ()
+    # Another key's same text is another request.
+    gallery.create_person(CLIENT, "A", "Alice", [], request=RequestToken(2, "alice-2026", b"f"))
+
+
+def test_who_was_deleted_before_is_erased_of_what_is_left(database: Database, gallery: Gallery, eraser: Eraser) -> None:
+    token = RequestToken(1, "alice-token", b"f")
+    alice, _ = gallery.create_person(CLIENT, "A", "Alice", [new_face(1)], request=token)
+    DecisionStore(database).write(CLIENT, [decided(alice.id)])
+    gallery.delete_person(CLIENT, alice.id)
+    erased = eraser.erase(CLIENT, alice.id)
+    removed = erased.removed
+    assert (removed.persons, removed.request_tokens, removed.audit_entries, removed.decisions) == (0, 1, 2, 1)
+    assert eraser.left(erased, alice.id) == {}
+    with pytest.raises(UnknownPersonError):
+        eraser.erase(CLIENT, alice.id)
+
+
+def test_who_was_merged_into_the_person_was_the_person(database: Database, gallery: Gallery, eraser: Eraser) -> None:
+    ids = [gallery.create_person(CLIENT, "A", f"{n}", [new_face(n)])[0].id for n in range(4)]
+    DecisionStore(database).write(CLIENT, [decided(ids[0], ids[1], ids[3])])
+    for gone, into in ((0, 1), (1, 2)):
+        with database.transaction(CLIENT) as tx:
+            record(tx, CLIENT, "person.merge", person_id=ids[gone], other_person_id=ids[into])
+        gallery.delete_person(CLIENT, ids[gone])
+    eraser.erase(CLIENT, ids[2])
+    entries = AuditLog(database).list(CLIENT).entries
+    assert {entry.person_id for entry in entries} == {ids[3], None}
+    assert {entry.other_person_id for entry in entries} == {None}
+    (decision,) = DecisionStore(database).list(CLIENT).decisions
+    assert [each.person_id for each in decision.candidates] == [ids[3]]
+
+
+def test_of_another_client_nobody_is_erased(database: Database, gallery: Gallery, eraser: Eraser) -> None:
+    alice, _ = gallery.create_person(CLIENT, "A", "Alice", [new_face(1)])
+    with pytest.raises(UnknownPersonError):
+        eraser.erase("globex", alice.id)
+    assert gallery.get_person(CLIENT, alice.id) == alice
+    assert AuditLog(database).list(CLIENT, person_id=alice.id).entries
+    assert AuditLog(database).list("globex").entries == ()
+
+
+def test_the_same_request_has_the_same_receipt(gallery: Gallery, eraser: Eraser) -> None:
+    alice, _ = gallery.create_person(CLIENT, "A", "Alice", [new_face(1)])
+    token = RequestToken(1, "t", b"f")
+    first = eraser.erase(CLIENT, alice.id, token)
+    again = eraser.erase(CLIENT, alice.id, token)
+    assert (again.receipt_id, again.at, again.removed) == (first.receipt_id, first.at, first.removed)
+    assert eraser.left(again, alice.id) == {}
+    with pytest.raises(RequestReusedError):
+        eraser.erase(CLIENT, alice.id, RequestToken(1, "t", b"another person"))
+
+
+def test_what_is_left_is_told(database: Database, database_url: str, gallery: Gallery, eraser: Eraser) -> None:
+    alice, _ = gallery.create_person(CLIENT, "A", "Alice", [new_face(1)])
+    erased = eraser.erase(CLIENT, alice.id)
+    with psycopg.connect(database_url) as connection:
+        # As a table would that somebody adds one day.
+        connection.execute("CREATE TABLE later (client_id varchar(100) DEFAULT 'acme', person_id bigint)")
+        connection.execute("GRANT SELECT ON later TO faceward_app")
+        connection.execute("INSERT INTO later (person_id) VALUES (%s)", (alice.id,))
+    with database.transaction(CLIENT) as tx:
+        record(tx, CLIENT, "photo.read", person_id=alice.id)
+    assert eraser.left(erased, alice.id) == {"later.person_id": 1, "audit_log.person_id": 1}
+
+
+def test_others_who_write_at_the_same_moment_leave_no_trace(
+    database: Database, gallery: Gallery, eraser: Eraser
+) -> None:
+    """Decisions, photos read, faces added and changes that race with the erasure."""
+    decisions = DecisionStore(database)
+    for round_ in range(5):
+        alice, (face,) = gallery.create_person(
+            CLIENT, "A", "Alice", [NewFace(unit(1), image_data=b"p", image_sha256=bytes([round_]) * 32)]
+        )
+        together = threading.Barrier(5)
+
+        def often(work: object, *, person_id: int = alice.id, start: threading.Barrier = together) -> None:
+            start.wait()
+            for _ in range(20):
+                try:
+                    work()  # type: ignore[operator]
+                except UnknownPersonError:
+                    return
+
+        works = [
+            lambda person_id=alice.id: decisions.write(CLIENT, [decided(person_id)]),
+            lambda person_id=alice.id, face_id=face: gallery.face_image(CLIENT, person_id, face_id),
+            lambda person_id=alice.id: gallery.add_faces(CLIENT, person_id, [new_face(9)]),
+            lambda person_id=alice.id: gallery.update_person(CLIENT, person_id, description="x"),
+        ]
+        threads = [threading.Thread(target=often, args=(work,)) for work in works]
+        for thread in threads:
+            thread.start()
+        together.wait()
+        erased = eraser.erase(CLIENT, alice.id)
+        for thread in threads:
+            thread.join()
+        assert eraser.left(erased, alice.id) == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "external_id"),
+    [("A.*", "[x"), ("***=", "\\"), ("a|b (c)", "{1}"), ("Ünï 'q' \"d\"", "%s"), ("x" * 255, "y" * 255), ("^$", "$")],
+)
+def test_names_of_every_kind_are_looked_for_as_they_are(
+    database: Database, database_url: str, gallery: Gallery, eraser: Eraser, name: str, external_id: str
+) -> None:
+    person, _ = gallery.create_person(CLIENT, "A", name, [], external_id=external_id)
+    with database.transaction(CLIENT) as tx:
+        tx.exec_driver_sql("INSERT INTO jobs (client_id, id, kind, state) VALUES ('acme', 7, 'archive', 'failed')")
+        tx.exec_driver_sql(
+            "INSERT INTO job_refusals (client_id, job_id, position, item, code, reason) VALUES "
+            "('acme', 7, 0, 'other', 'c', %s), ('acme', 7, 1, %s, 'c', 'r'), ('acme', 7, 2, 'other', 'c', 'other')",
+            (f"of {name}, he said", f"A/{external_id}/1.jpg"),
+        )
+    assert eraser.erase(CLIENT, person.id).removed.refusals == 2
