@@ -34,7 +34,16 @@ _TIMEOUT = "The database took longer than the deadline: {reason}. `faceward doct
 _BUSY = "Another transaction was in the way: {reason}. Nothing was stored; try again."
 _READ_ONLY = "This database is a read-only standby: {reason}. Write to its primary."
 _CONSTRAINT = "The tables refused this: {reason}. Nothing was stored."
+_MODEL = (
+    "The embeddings are not of the model that makes the gallery now: {reason}. Use the pack that made it; a running service "
+    "takes it by itself."
+)
 _OTHER = "The database answered with an error that faceward has no name for: {reason} (SQLSTATE {state})."
+
+OF_MODEL = "ck_face_model"
+"""The rule that no face of another model comes into a table: who has not heard of a change of the model yet is refused by
+PostgreSQL itself.
+"""
 
 _BY_STATE: tuple[tuple[str, type[errors.FacewardError], str], ...] = (
     ("57014", errors.StatementTimeoutError, _TIMEOUT),
@@ -49,6 +58,7 @@ _BY_STATE: tuple[tuple[str, type[errors.FacewardError], str], ...] = (
     ("3D000", errors.DatabaseUnavailableError, _NO_DATABASE),
     ("28", errors.AccessDeniedError, _AUTHENTICATION),
     ("42501", errors.AccessDeniedError, _PERMISSION),
+    ("22000", errors.ModelMismatchError, _MODEL),  # pgvector, of two vectors of different length
     ("25006", errors.AccessDeniedError, _READ_ONLY),
     ("42P01", errors.SchemaMissingError, _SCHEMA),
     ("42703", errors.SchemaMissingError, _SCHEMA),
@@ -95,6 +105,8 @@ def translate(exc: BaseException, url: str) -> errors.FacewardError:
     state = driver.sqlstate
     reason = _reason(driver)
     if isinstance(driver, psycopg.IntegrityError):
+        if driver.diag.constraint_name == OF_MODEL:
+            return errors.ModelMismatchError(_MODEL.format(reason=reason))
         return errors.ConstraintViolatedError(_CONSTRAINT.format(reason=reason), driver.diag.constraint_name)
     if state is None:
         for sentence, kind, template in _BY_SENTENCE:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import sqlalchemy as sa
 
 from faceward.errors import ModelMismatchError
-from faceward.store.database import EVERY_MODEL
+from faceward.store.database import EVERY_MODEL, Database
 
-_MODEL_LOCK = 0x6D6F6465  # "mode"
+MODEL_LOCK = 0x6D6F6465  # "mode"
+"""Held by whoever begins a tenant's gallery, and by a cut-over to another model."""
 
 
 def ensure_model(tx: sa.Connection, client_id: str, model_id: str) -> None:
@@ -18,7 +19,7 @@ def ensure_model(tx: sa.Connection, client_id: str, model_id: str) -> None:
         return
     if not models:
         # Two services with different packs may write the first faces of a database at once.
-        tx.exec_driver_sql("SELECT pg_advisory_xact_lock(%s)", (_MODEL_LOCK,))
+        tx.exec_driver_sql("SELECT pg_advisory_xact_lock(%s)", (MODEL_LOCK,))
         tx.exec_driver_sql(EVERY_MODEL)
         models = set(tx.exec_driver_sql("SELECT DISTINCT model_id FROM embedding_models").scalars())
     if models - {model_id}:
@@ -30,3 +31,10 @@ def ensure_model(tx: sa.Connection, client_id: str, model_id: str) -> None:
         "INSERT INTO embedding_models (client_id, model_id) VALUES (%s, %s) ON CONFLICT DO NOTHING",
         (client_id, model_id),
     )
+
+
+def models_in_use(database: Database) -> frozenset[str]:
+    """The models that made the galleries of all tenants: one, or none yet."""
+    with database.unscoped() as tx:
+        tx.exec_driver_sql(EVERY_MODEL)
+        return frozenset(tx.exec_driver_sql("SELECT DISTINCT model_id FROM embedding_models").scalars())

@@ -35,30 +35,35 @@ class GraphSettings:
 
 
 class GraphIndex:
-    """The index of one database. engine: of the tables' owner."""
+    """The index of one database. engine: of the tables' owner. table: of the faces, another than the live one during a
+    change of the model.
+    """
 
-    def __init__(self, engine: sa.Engine) -> None:
+    def __init__(self, engine: sa.Engine, table: str = "face_encodings") -> None:
         self._engine = engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._table = table
+        self._name = NAME + table.removeprefix("face_encodings")
 
     def apply(self, settings: GraphSettings) -> bool:
         """Build, drop or rebuild the index so that it is as the settings say; True if anything was done."""
         with self._engine.connect() as connection:
             if not settings.exists:
-                had = _definition(connection) is not None
-                connection.exec_driver_sql(f"DROP INDEX IF EXISTS {NAME}")
+                had = _definition(connection, self._name) is not None
+                connection.exec_driver_sql(f"DROP INDEX IF EXISTS {self._name}")
                 return had
             dimension = connection.exec_driver_sql(
-                "SELECT atttypmod FROM pg_attribute WHERE attrelid = 'face_encodings'::regclass AND attname = 'embedding'"
+                "SELECT atttypmod FROM pg_attribute WHERE attrelid = to_regclass(%s) AND attname = 'embedding'",
+                (self._table,),
             ).scalar_one()
             column = f"((embedding::halfvec({dimension})) halfvec_cosine_ops)"
             if not settings.halfvec:
                 column = "(embedding vector_cosine_ops)"
             shape = f"USING hnsw {column} WITH (m={settings.m}, ef_construction={settings.ef_construction})"
-            standing = _definition(connection)
+            standing = _definition(connection, self._name)
             if standing is not None and _plain(shape) in _plain(standing):
                 return False
-            connection.exec_driver_sql(f"DROP INDEX IF EXISTS {NAME}")
-            _build(connection, f"CREATE INDEX {NAME} ON face_encodings {shape}")
+            connection.exec_driver_sql(f"DROP INDEX IF EXISTS {self._name}")
+            _build(connection, f"CREATE INDEX {self._name} ON {self._table} {shape}")
             return True
 
     def set_aside(self, at_most: int) -> contextlib.AbstractContextManager[None] | None:
@@ -68,7 +73,7 @@ class GraphIndex:
         more than `at_most` faces: then keeping it up row by row is cheaper.
         """
         with self._engine.connect() as connection:
-            definition = _definition(connection)
+            definition = _definition(connection, self._name)
             if definition is None or not connection.exec_driver_sql(_OWNED).scalar():
                 return None
             if connection.exec_driver_sql(_SIZE, (at_most + 1,)).scalar_one() > at_most:
@@ -78,7 +83,7 @@ class GraphIndex:
     @contextlib.contextmanager
     def _without(self, definition: str) -> Iterator[None]:
         with self._engine.connect() as connection:
-            connection.exec_driver_sql(f"DROP INDEX IF EXISTS {NAME}")
+            connection.exec_driver_sql(f"DROP INDEX IF EXISTS {self._name}")
         try:
             yield
         finally:
@@ -92,18 +97,21 @@ _SIZE = "SELECT least(greatest(reltuples, 0), %s)::bigint FROM pg_class WHERE oi
 
 
 def _build(connection: sa.Connection, definition: str) -> None:
-    """CONCURRENTLY: enrolment goes on. A graph that fits in memory while it is built is built many times faster."""
+    """CONCURRENTLY: enrolment goes on. IF NOT EXISTS: a change of the model may have brought one meanwhile.
+
+    A graph that fits in memory while it is built is built many times faster.
+    """
     memory = (
         "SELECT set_config('maintenance_work_mem', greatest(pg_size_bytes(current_setting('maintenance_work_mem')), "
     )
     connection.exec_driver_sql(memory + "512 * 1024 * 1024)::bigint / 1024 || 'kB', false)")
-    connection.exec_driver_sql(definition.replace("CREATE INDEX", "CREATE INDEX CONCURRENTLY", 1))
+    connection.exec_driver_sql(definition.replace("CREATE INDEX", "CREATE INDEX CONCURRENTLY IF NOT EXISTS", 1))
 
 
-def _definition(connection: sa.Connection) -> str | None:
+def _definition(connection: sa.Connection, name: str) -> str | None:
     """The statement that makes the index as it stands; None where it is absent or was left half built."""
     definition: str | None = connection.exec_driver_sql(
-        "SELECT pg_get_indexdef(indexrelid) FROM pg_index WHERE indexrelid = to_regclass(%s) AND indisvalid", (NAME,)
+        "SELECT pg_get_indexdef(indexrelid) FROM pg_index WHERE indexrelid = to_regclass(%s) AND indisvalid", (name,)
     ).scalar()
     return definition
 

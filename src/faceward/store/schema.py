@@ -22,8 +22,9 @@ from faceward.errors import AccessDeniedError, ExtensionMissingError, ModelMisma
 from faceward.store.database import APP_ROLE, EVERY_MODEL, Database, parse_url, shown
 from faceward.store.driver_errors import translate, without_values
 from faceward.store.graph_index import GraphIndex, GraphSettings
+from faceward.store.shadow import LIVE, NEXT, PREVIOUS, build_indexes
 
-HEAD = "0005"
+HEAD = "0006"
 """The newest migration. Kept here so that a start on a current database needs no Alembic; a test holds the two equal."""
 
 MIN_PGVECTOR = (0, 7)
@@ -42,6 +43,8 @@ TENANT_TABLES = (
     "audit_log",
     "decisions",
     "decision_candidates",
+    "reembeddings",
+    "reembedding_refusals",
 )
 """Those that hold rows of tenants; a test holds this equal to the tables that have a client_id."""
 
@@ -112,10 +115,19 @@ class Schema:
             command.upgrade(config, HEAD)
             return True
 
-    def apply_graph(self, settings: GraphSettings) -> bool:
+    def transaction(self) -> AbstractContextManager[sa.Connection]:
+        """A transaction as the tables' owner, who is no tenant."""
+        return self._connection()
+
+    def build_shadow_indexes(self) -> None:
+        """As `faceward.store.shadow.build_indexes`."""
+        with self._translated():
+            build_indexes(self._engine)
+
+    def apply_graph(self, settings: GraphSettings, table: str = LIVE) -> bool:
         """Build, drop or rebuild the HNSW index so that it is as the settings say; True if anything was done."""
         with self._translated():
-            return GraphIndex(self._engine).apply(settings)
+            return GraphIndex(self._engine, table).apply(settings)
 
     def set_graph_aside(self, at_most: int) -> AbstractContextManager[None] | None:
         """As GraphIndex.set_aside."""
@@ -221,7 +233,7 @@ def _status(connection: sa.Connection) -> SchemaStatus:
     unforced = connection.exec_driver_sql(
         "SELECT relname FROM pg_class WHERE oid = ANY(SELECT to_regclass(name) FROM unnest(%s::text[]) AS name) "
         "AND NOT (relrowsecurity AND relforcerowsecurity)",
-        (list(TENANT_TABLES),),
+        ([*TENANT_TABLES, NEXT, PREVIOUS],),
     ).scalars()
     return SchemaStatus(
         server_version=scalar("SHOW server_version"),

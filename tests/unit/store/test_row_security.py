@@ -39,6 +39,9 @@ MORE_ROWS = (
     "VALUES (%(client_id)s, 7, 'a', 'verify', 0.4, 'pack', 'verified')",
     "INSERT INTO decision_candidates (client_id, decision_id, person_id, face_id, similarity) "
     "VALUES (%(client_id)s, 7, 1000, 1, 0.5)",
+    "INSERT INTO reembeddings (client_id, model_from, model_to, state) VALUES (%(client_id)s, 'a', 'b', 'filling')",
+    "INSERT INTO reembedding_refusals (client_id, model_id, face_id, person_id, code, reason) "
+    "SELECT client_id, 'b', id, person_id, 'c', 'r' FROM face_encodings WHERE client_id = %(client_id)s",
 )
 """A row for each client in each table that an enrolment does not fill."""
 
@@ -203,6 +206,8 @@ def test_another_tenants_rows_cannot_be_changed_or_deleted(
             "UPDATE job_chunks SET data = 'x'",
             "DELETE FROM job_chunks",
             "DELETE FROM job_refusals WHERE client_id = 'globex'",
+            "UPDATE reembeddings SET state = 'finished'",
+            "DELETE FROM reembedding_refusals",
         ):
             app.execute(change)
     assert content() == before
@@ -226,6 +231,8 @@ def test_another_tenants_rows_cannot_be_changed_or_deleted(
         "VALUES ('globex', 'a', 'verify', 0.4, 'pack', 'verified')",
         "INSERT INTO decision_candidates (client_id, decision_id, person_id, face_id, similarity) "
         "VALUES ('globex', 7, 1, 1, 0.5)",
+        "INSERT INTO reembeddings (client_id, model_from, model_to, state) VALUES ('globex', 'a', 'b', 'finished')",
+        "UPDATE reembedding_refusals SET client_id = 'globex'",
         "UPDATE jobs SET client_id = 'globex'",
         "UPDATE job_chunks SET client_id = 'globex'",
         "UPDATE job_refusals SET client_id = 'globex'",

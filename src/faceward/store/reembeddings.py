@@ -1,0 +1,380 @@
+"""What a change of the embedding model reads and writes: its record, the faces that still wait, those that were made, and
+those of which nothing could be made.
+
+The functions work inside a transaction of one tenant, as any role: row-level security is obeyed, and each statement names
+the tenant as well.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
+
+import sqlalchemy as sa
+from pgvector import Vector
+
+from faceward.checks import DEFAULT_CLIENT
+from faceward.errors import ConflictError
+from faceward.store.database import SET_TENANT, Database
+from faceward.store.shadow import LIVE, NEXT, PREVIOUS, Shadow
+from faceward.types import Box, Embedding
+
+ReembeddingState: TypeAlias = Literal["filling", "ready", "cut_over", "finished", "abandoned"]
+
+_OPEN = "state IN ('filling', 'ready', 'cut_over')"
+_COLUMNS = "id, model_from, model_to, state, started_at, ready_at, cut_over_at, rolled_back_at, ended_at"
+
+
+@dataclass(frozen=True, slots=True)
+class Reembedding:
+    """A change of the model, of all tenants at once.
+
+    filling: the second table is being filled. ready: it is whole, but for what was enrolled since. cut_over: it serves, and
+    the previous one is kept for a roll-back, which leads back to ready. finished, abandoned: over.
+    """
+
+    id: int
+    model_from: str
+    model_to: str
+    state: ReembeddingState
+    started_at: dt.datetime
+    ready_at: dt.datetime | None
+    cut_over_at: dt.datetime | None
+    rolled_back_at: dt.datetime | None
+    ended_at: dt.datetime | None
+
+    @classmethod
+    def from_row(cls, row: Mapping[Any, Any]) -> Reembedding:
+        return cls(**{name: row[name] for name in cls.__dataclass_fields__})
+
+    @property
+    def shadow(self) -> Shadow:
+        """The table that does not serve."""
+        return PREVIOUS if self.state == "cut_over" else NEXT
+
+    @property
+    def model_of_shadow(self) -> str:
+        return self.model_from if self.state == "cut_over" else self.model_to
+
+    @property
+    def model_of_live(self) -> str:
+        return self.model_to if self.state == "cut_over" else self.model_from
+
+
+@dataclass(frozen=True, slots=True)
+class StoredPhoto:
+    """A face that another model is to embed. box: where it is in its photo, as far as that is known."""
+
+    face_id: int
+    person_id: int
+    box: Box | None
+    image: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Unmade:
+    """A face of which the model made nothing, and why."""
+
+    client_id: str
+    face_id: int
+    person_id: int
+    code: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Faces of a tenant's live gallery. made: of these in the other table. unmade: of these refused. without_image: of these
+    that are neither, and have no stored photo. persons_left: persons with faces of which the other table has none.
+    """
+
+    faces: int = 0
+    made: int = 0
+    unmade: int = 0
+    without_image: int = 0
+    persons: int = 0
+    persons_left: int = 0
+
+    @property
+    def waiting(self) -> int:
+        return self.faces - self.made - self.unmade - self.without_image
+
+    def __add__(self, other: Counts) -> Counts:
+        names = self.__dataclass_fields__
+        return Counts(**{name: getattr(self, name) + getattr(other, name) for name in names})
+
+
+def latest(database: Database) -> Reembedding | None:
+    """The change of the model that is under way, else the last one that was."""
+    with database.transaction(DEFAULT_CLIENT) as tx:
+        return _latest(tx)
+
+
+def in_progress(tx: sa.Connection) -> Reembedding | None:
+    """The change of the model that is under way, for a transaction that is to go on with it."""
+    tx.exec_driver_sql(SET_TENANT, (DEFAULT_CLIENT,))
+    found = _latest(tx)
+    return found if found is not None and found.ended_at is None else None
+
+
+def begin(tx: sa.Connection, model_from: str, model_to: str) -> Reembedding:
+    """Raises ConstraintViolatedError where one is under way."""
+    tx.exec_driver_sql(SET_TENANT, (DEFAULT_CLIENT,))
+    row = tx.exec_driver_sql(
+        f"INSERT INTO reembeddings (client_id, model_from, model_to, state) VALUES (%s, %s, %s, 'filling') "
+        f"RETURNING {_COLUMNS}",
+        (DEFAULT_CLIENT, model_from, model_to),
+    )
+    return Reembedding.from_row(row.mappings().one())
+
+
+def advance(tx: sa.Connection, change: Reembedding, state: ReembeddingState) -> Reembedding:
+    """Record the next state. Raises ConflictError where another process has brought it further meanwhile."""
+    moment = {"ready": "ready_at", "cut_over": "cut_over_at"}.get(state, "ended_at")
+    if change.state == "cut_over" and state == "ready":
+        moment = "rolled_back_at"
+    tx.exec_driver_sql(SET_TENANT, (DEFAULT_CLIENT,))
+    row = (
+        tx.exec_driver_sql(
+            f"UPDATE reembeddings SET state = %s, {moment} = now() WHERE client_id = %s AND id = %s AND state = %s "
+            f"RETURNING {_COLUMNS}",
+            (state, DEFAULT_CLIENT, change.id, change.state),
+        )
+        .mappings()
+        .first()
+    )
+    if row is None:
+        raise ConflictError("Another process has gone on with this change of the model. See `faceward reembed status`.")
+    return Reembedding.from_row(row)
+
+
+def snapshot_version(tx: sa.Connection) -> str:
+    """What is written from now on has this version or a later one."""
+    version: str = tx.exec_driver_sql("SELECT pg_snapshot_xmin(pg_current_snapshot())::text").scalar_one()
+    return version
+
+
+def photos_waiting(
+    tx: sa.Connection,
+    client_id: str,
+    shadow: Shadow,
+    model_id: str,
+    *,
+    after: int,
+    limit: int,
+    since: str | None = None,
+) -> list[StoredPhoto]:
+    """The next faces with a photo that the other table has not and that were not refused, by ascending id.
+
+    since: only those written by that transaction or a later one.
+    """
+    rows = tx.exec_driver_sql(
+        f"SELECT f.id, f.person_id, f.face_bbox, f.image_data FROM {_faces(since)} "
+        "WHERE f.client_id = %(client_id)s AND f.id > %(after)s AND f.image_data IS NOT NULL "
+        f"AND {_LACKING.format(shadow=shadow)} AND NOT {_REFUSED} ORDER BY f.id LIMIT %(limit)s",
+        {"client_id": client_id, "model_id": model_id, "after": after, "limit": limit, "since": since},
+    )
+    return [StoredPhoto(row.id, row.person_id, box_of(row.face_bbox), row.image_data) for row in rows]
+
+
+def store_made(
+    tx: sa.Connection,
+    client_id: str,
+    shadow: Shadow,
+    model_id: str,
+    made: Mapping[int, Embedding],
+    *,
+    carried: Sequence[str],
+) -> int:
+    """Put faces into the other table, with the new embedding and all else as the live table has it; returns how many.
+
+    One that was deleted meanwhile is left out, and one that is there already left as it is.
+    """
+    if not made:
+        return 0
+    mine, theirs = ", ".join(carried), ", ".join(f"f.{name}" for name in carried)
+    return tx.exec_driver_sql(
+        f"INSERT INTO {shadow} ({mine}, model_id, embedding) SELECT {theirs}, %(model_id)s, m.embedding "
+        "FROM unnest(%(ids)s::bigint[], %(embeddings)s::vector[]) AS m (id, embedding) "
+        f"JOIN {LIVE} f ON f.client_id = %(client_id)s AND f.id = m.id FOR KEY SHARE OF f ON CONFLICT DO NOTHING",
+        {
+            "client_id": client_id,
+            "model_id": model_id,
+            "ids": list(made),
+            "embeddings": [Vector(embedding) for embedding in made.values()],
+        },
+    ).rowcount
+
+
+def store_unmade(tx: sa.Connection, model_id: str, unmade: Sequence[Unmade]) -> None:
+    """Record faces of which the model makes nothing, so that they are not tried again."""
+    for one in unmade:
+        tx.exec_driver_sql(
+            "INSERT INTO reembedding_refusals (client_id, model_id, face_id, person_id, code, reason) "
+            "SELECT f.client_id, %(model_id)s, f.id, f.person_id, %(code)s, %(reason)s "
+            f"FROM {LIVE} f WHERE f.client_id = %(client_id)s AND f.id = %(face_id)s ON CONFLICT DO NOTHING",
+            {
+                "client_id": one.client_id,
+                "model_id": model_id,
+                "face_id": one.face_id,
+                "code": one.code,
+                "reason": one.reason,
+            },
+        )
+
+
+def forget_unmade(tx: sa.Connection, client_id: str) -> None:
+    """Of any model: they are tried again."""
+    tx.exec_driver_sql("DELETE FROM reembedding_refusals WHERE client_id = %s", (client_id,))
+
+
+def bring_in_line(
+    tx: sa.Connection,
+    client_id: str,
+    shadow: Shadow,
+    *,
+    carried: Sequence[str],
+    since: str | None = None,
+    limit: int = 5_000,
+) -> int:
+    """Give faces of the other table what the live one says of them now, but for the embedding: region, person, photo.
+
+    Returns how many there were, at most `limit`. since: only those that the live table had written by that transaction or
+    a later one. They are taken out and put in again, so that two which change places do not collide.
+    """
+    differs = " OR ".join(
+        f"octet_length(f.{name}) IS DISTINCT FROM octet_length(o.{name})"
+        if name == "image_data"
+        else f"f.{name} IS DISTINCT FROM o.{name}"
+        for name in carried
+        if name not in ("client_id", "id")
+    )
+    parameters = {"client_id": client_id, "since": since, "limit": limit}
+    tx.exec_driver_sql(
+        "CREATE TEMPORARY TABLE IF NOT EXISTS astray (id bigint, model_id text, embedding vector) ON COMMIT DROP"
+    )
+    tx.exec_driver_sql("TRUNCATE astray")
+    found = tx.exec_driver_sql(
+        f"INSERT INTO astray SELECT o.id, o.model_id, o.embedding FROM {_faces(since)} "
+        f"CROSS JOIN LATERAL (SELECT * FROM {shadow} s WHERE s.client_id = %(client_id)s AND s.id = f.id OFFSET 0) o "
+        f"WHERE f.client_id = %(client_id)s AND ({differs}) ORDER BY o.id LIMIT %(limit)s",
+        parameters,
+    ).rowcount
+    if found:
+        tx.exec_driver_sql(
+            f"DELETE FROM {shadow} o USING astray a WHERE o.client_id = %(client_id)s AND o.id = a.id", parameters
+        )
+        mine, theirs = ", ".join(carried), ", ".join(f"f.{name}" for name in carried)
+        tx.exec_driver_sql(
+            f"INSERT INTO {shadow} ({mine}, model_id, embedding) SELECT {theirs}, a.model_id, a.embedding "
+            f"FROM astray a JOIN {LIVE} f ON f.client_id = %(client_id)s AND f.id = a.id FOR KEY SHARE OF f",
+            parameters,
+        )
+    return found
+
+
+def counts(tx: sa.Connection, client_id: str, shadow: Shadow | None, model_id: str) -> Counts:
+    """How far a tenant's gallery is. shadow: None where there is no other table."""
+    made = "false" if shadow is None else f"NOT {_LACKING.format(shadow=shadow)}"
+    persons = "false" if shadow is None else f"NOT {_PERSON_LACKING.format(shadow=shadow)}"
+    row = (
+        tx.exec_driver_sql(
+            "SELECT count(*) AS faces, count(*) FILTER (WHERE made) AS made, "
+            "count(*) FILTER (WHERE NOT made AND refused) AS unmade, "
+            "count(*) FILTER (WHERE NOT made AND NOT refused AND bare) AS without_image "
+            f"FROM (SELECT {made} AS made, {_REFUSED} AS refused, f.image_data IS NULL AS bare FROM {LIVE} f "
+            "WHERE f.client_id = %(client_id)s OFFSET 0) f",
+            {"client_id": client_id, "model_id": model_id},
+        )
+        .mappings()
+        .one()
+    )
+    of_persons = (
+        tx.exec_driver_sql(
+            "SELECT count(*) AS persons, count(*) FILTER (WHERE NOT kept) AS persons_left FROM "
+            f"(SELECT {persons} AS kept FROM (SELECT DISTINCT person_id FROM {LIVE} WHERE client_id = %(client_id)s) f "
+            "OFFSET 0) p",
+            {"client_id": client_id},
+        )
+        .mappings()
+        .one()
+    )
+    return Counts(**row, **of_persons)
+
+
+def persons_left(
+    tx: sa.Connection,
+    client_id: str,
+    having: str,
+    lacking: str,
+    *,
+    after: int = 0,
+    limit: int = 1_000,
+    since: str | None = None,
+) -> list[int]:
+    """Persons with faces in the one table and none in the other, by ascending id.
+
+    since: only those with a face that the live table had written by that transaction or a later one.
+    """
+    faces = f"{having} f" if since is None else _faces(since)
+    rows = tx.exec_driver_sql(
+        f"SELECT DISTINCT f.person_id FROM {faces} WHERE f.client_id = %(client_id)s AND f.person_id > %(after)s "
+        f"AND {_PERSON_LACKING.format(shadow=lacking)} ORDER BY 1 LIMIT %(limit)s",
+        {"client_id": client_id, "after": after, "limit": limit, "since": since},
+    )
+    return list(rows.scalars())
+
+
+def unmade_faces(
+    tx: sa.Connection, client_id: str, shadow: Shadow, model_id: str, *, after: int = 0, limit: int = 1_000
+) -> list[Unmade]:
+    """Faces that the other table has not, refused or without a photo, by ascending id."""
+    rows = tx.exec_driver_sql(
+        "SELECT f.id, f.person_id, coalesce(r.code, 'no_image') AS code, "
+        "coalesce(r.reason, 'No photo of it is stored.') AS reason "
+        f"FROM {LIVE} f LEFT JOIN reembedding_refusals r "
+        "ON r.client_id = %(client_id)s AND r.model_id = %(model_id)s AND r.face_id = f.id "
+        "WHERE f.client_id = %(client_id)s AND f.id > %(after)s AND (f.image_data IS NULL OR r.code IS NOT NULL) "
+        f"AND {_LACKING.format(shadow=shadow)} ORDER BY f.id LIMIT %(limit)s",
+        {"client_id": client_id, "model_id": model_id, "after": after, "limit": limit},
+    )
+    return [Unmade(client_id, row.id, row.person_id, row.code, row.reason) for row in rows]
+
+
+def box_of(text: str | None) -> Box | None:
+    """A box as the column face_bbox holds it."""
+    return Box(*(float(part) for part in text.split(","))) if text else None
+
+
+_LACKING = "NOT EXISTS (SELECT 1 FROM {shadow} o WHERE o.client_id = %(client_id)s AND o.id = f.id)"
+_PERSON_LACKING = (
+    "NOT EXISTS (SELECT 1 FROM {shadow} o WHERE o.client_id = %(client_id)s AND o.person_id = f.person_id)"
+)
+_REFUSED = (
+    "EXISTS (SELECT 1 FROM reembedding_refusals r "
+    "WHERE r.client_id = %(client_id)s AND r.model_id = %(model_id)s AND r.face_id = f.id)"
+)
+
+
+def _faces(since: str | None) -> str:
+    """The tenant's live faces as `f`: all, or those of the index ranges that are new."""
+    if since is None:
+        return f"{LIVE} f"
+    return (
+        f"regions g CROSS JOIN LATERAL (SELECT * FROM {LIVE} s WHERE s.client_id = g.client_id AND s.region = g.name "
+        "AND g.client_id = %(client_id)s AND s.row_version >= %(since)s::text::xid8 OFFSET 0) f"
+    )
+
+
+def _latest(tx: sa.Connection) -> Reembedding | None:
+    row = (
+        tx.exec_driver_sql(
+            f"SELECT {_COLUMNS} FROM reembeddings WHERE client_id = %s ORDER BY ({_OPEN}) DESC, id DESC LIMIT 1",
+            (DEFAULT_CLIENT,),
+        )
+        .mappings()
+        .first()
+    )
+    return None if row is None else Reembedding.from_row(row)

@@ -1,0 +1,310 @@
+"""The second table of faces: filled beside the live one, exchanged with it by name, and never a tenant's way into another."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import psycopg
+import pytest
+
+from faceward.errors import BusyError, ConflictError, ModelMismatchError
+from faceward.store import reembeddings as records
+from faceward.store import shadow as tables
+from faceward.store.database import APP_ROLE, Database
+from faceward.store.embedding_models import models_in_use
+from faceward.store.gallery import Gallery
+from faceward.store.graph_index import GraphSettings
+from faceward.store.schema import CONTRACT_INDEXES, Schema
+from faceward.types import Embedding, NewFace
+from synthetic import MODEL, new_face, unit
+
+OTHER = "another-model"
+WIDE, NARROW = 512, 128
+
+SHAPE = """
+SELECT 'column ' || attname,
+       format_type(atttypid, atttypmod) || attstorage::text || attnotnull || attgenerated::text || attidentity::text
+FROM pg_attribute WHERE attrelid = 'face_encodings'::regclass AND attnum > 0 AND NOT attisdropped
+UNION ALL SELECT 'index ' || indexname, regexp_replace(indexdef, '^.* USING', '') FROM pg_indexes
+WHERE tablename = 'face_encodings'
+UNION ALL SELECT 'constraint ' || conname, pg_get_constraintdef(oid) FROM pg_constraint
+WHERE conrelid = 'face_encodings'::regclass AND contype <> 'n'
+UNION ALL SELECT 'policy ' || policyname, qual || with_check FROM pg_policies WHERE tablename = 'face_encodings'
+UNION ALL SELECT 'table', relrowsecurity::text || relforcerowsecurity || reloptions::text FROM pg_class
+WHERE oid = 'face_encodings'::regclass
+UNION ALL SELECT 'grants', string_agg(privilege_type, ',' ORDER BY privilege_type) FROM information_schema.role_table_grants
+WHERE table_name = 'face_encodings' AND grantee = 'faceward_app'
+UNION ALL SELECT 'sequence', pg_get_serial_sequence('face_encodings', 'id')
+"""
+
+
+def shape(url: str) -> dict[str, str]:
+    with psycopg.connect(url) as connection:
+        return dict(connection.execute(SHAPE).fetchall())
+
+
+def narrow(seed: int) -> Embedding:
+    """As another model might embed the same photo."""
+    row = unit(seed)[:NARROW]
+    return np.asarray(row / np.linalg.norm(row), np.float32)
+
+
+def photo(seed: int) -> NewFace:
+    face = new_face(seed, f"photo {seed}")
+    return NewFace(face.embedding, image_data=f"photo {seed}".encode(), image_sha256=face.image_sha256)
+
+
+class Change:
+    """A change of the model of one database, step by step."""
+
+    def __init__(self, url: str, database: Database) -> None:
+        self.url = url
+        self.database = database
+        self.schema = Schema(url)
+        with self.schema.transaction() as tx:
+            self.record = records.begin(tx, MODEL, OTHER)
+            tables.make(tx, OTHER, NARROW)
+            self.carried = tables.carried_columns(tx, tables.NEXT)
+
+    def fill(self, client_id: str) -> list[int]:
+        """Make what waits, and bring in line what changed."""
+        shadow, model = self.record.shadow, self.record.model_of_shadow
+        embed = narrow if model == OTHER else unit
+        with self.database.transaction(client_id) as tx:
+            records.bring_in_line(tx, client_id, shadow, carried=self.carried)
+            waiting = records.photos_waiting(tx, client_id, shadow, model, after=0, limit=100)
+            made = {each.face_id: embed(int(each.image.split()[1])) for each in waiting}
+            records.store_made(tx, client_id, shadow, model, made, carried=self.carried)
+        return list(made)
+
+    def index(self) -> None:
+        self.schema.build_shadow_indexes()
+        self.schema.apply_graph(GraphSettings(), tables.NEXT)
+
+    def exchange(self, outgoing: tables.Shadow, *, searches: float = 3) -> None:
+        record = self.record
+        with self.schema.transaction() as tx:
+            tables.hold_writes(tx, record.shadow, seconds=3)
+            tables.hold_searches(tx, record.shadow, seconds=searches)
+            tables.exchange(
+                tx, record.shadow, outgoing, model_from=record.model_of_live, model_to=record.model_of_shadow
+            )
+            if record.state == "filling":
+                record = records.advance(tx, record, "ready")
+            self.record = records.advance(tx, record, "cut_over" if outgoing == tables.PREVIOUS else "ready")
+        with self.schema.transaction() as tx:
+            tables.validate(tx)
+
+    def cut_over(self) -> None:
+        self.index()
+        self.exchange(tables.PREVIOUS)
+
+
+@pytest.fixture
+def alice(gallery: Gallery) -> int:
+    return gallery.create_person("acme", "A", "Alice", [photo(1), photo(2)])[0].id
+
+
+@pytest.fixture
+def change(database_url: str, database: Database, gallery: Gallery, alice: int) -> Change:
+    gallery.create_person("globex", "A", "Bob", [photo(3)])
+    return Change(database_url, database)
+
+
+def faces(database: Database, table: str, client_id: str = "acme") -> dict[int, tuple[str, int]]:
+    with database.transaction(client_id) as tx:
+        rows = tx.exec_driver_sql(f"SELECT id, region, person_id FROM {table}")
+        return {row.id: (row.region, row.person_id) for row in rows}
+
+
+def test_after_a_cut_over_the_table_is_as_a_new_one_but_for_its_dimension(database_url: str, change: Change) -> None:
+    before = shape(database_url)
+    change.fill("acme")
+    change.fill("globex")
+    change.cut_over()
+    after = shape(database_url)
+    rule = after.pop("constraint ck_face_model")
+    assert OTHER in rule
+    assert {name: text.replace(f"({NARROW})", f"({WIDE})") for name, text in after.items()} == before
+    assert f"vector({NARROW})" in after["column embedding"]
+    assert set(CONTRACT_INDEXES) <= Schema(database_url).status().indexes
+    change.exchange(tables.NEXT)
+    again = shape(database_url)
+    assert MODEL in again.pop("constraint ck_face_model")
+    assert again == before
+
+
+def test_another_change_can_follow(database_url: str, database: Database, change: Change) -> None:
+    change.fill("acme")
+    change.fill("globex")
+    change.cut_over()
+    with change.schema.transaction() as tx:
+        tables.drop(tx, tables.PREVIOUS, seconds=3)
+        records.advance(tx, change.record, "finished")
+        assert records.in_progress(tx) is None
+        records.begin(tx, OTHER, MODEL)
+        tables.make(tx, MODEL, WIDE)
+    assert tables.NEXT not in Schema(database_url).status().unforced
+    with database.transaction("acme") as tx:
+        assert tables.dimension_of(tx, tables.NEXT) == WIDE
+
+
+def test_new_faces_get_ids_of_their_own_before_and_after(database: Database, gallery: Gallery, change: Change) -> None:
+    made = set(change.fill("acme")) | set(change.fill("globex"))
+    change.cut_over()
+    assert models_in_use(database) == {OTHER}
+    _, later = Gallery(database, OTHER).create_person("acme", "A", "Carol", [NewFace(narrow(4), image_data=b"photo 4")])
+    change.fill("acme")
+    change.exchange(tables.NEXT)
+    assert models_in_use(database) == {MODEL}
+    _, last = gallery.create_person("acme", "A", "Dora", [photo(5)])
+    assert len(made | {*later, *last}) == 5
+    assert {*later, *last} <= set(faces(database, "face_encodings"))
+
+
+def test_faces_of_the_model_before_are_refused_by_the_tables_themselves(
+    database: Database, gallery: Gallery, change: Change, alice: int
+) -> None:
+    """Whatever a service still believes: also where both models make embeddings of one length."""
+    change.cut_over()
+    write = "INSERT INTO face_encodings (client_id, person_id, region, model_id, embedding) VALUES ('acme', %s, 'A', %s, %s)"
+    for model, embedding in ((MODEL, narrow(7)), (OTHER, unit(7))):
+        with pytest.raises(ModelMismatchError, match="not of the model"), database.transaction("acme") as tx:
+            tx.exec_driver_sql(write, (alice, model, str(embedding.tolist())))
+    with pytest.raises(ModelMismatchError):
+        gallery.create_person("acme", "A", "Eve", [photo(7)])
+
+
+def test_no_tenant_sees_anothers_faces_in_the_second_table(database_url: str, change: Change) -> None:
+    change.fill("acme")
+    change.fill("globex")
+    for table in (tables.NEXT, tables.PREVIOUS):
+        with psycopg.connect(database_url) as connection:
+            connection.execute(f"SET ROLE {APP_ROLE}")
+            assert connection.execute(f"SELECT count(*) FROM {table}").fetchone() == (0,)
+            connection.execute("SELECT set_config('faceward.client_id', 'acme', false)")
+            assert connection.execute(f"SELECT DISTINCT client_id FROM {table}").fetchall() == [("acme",)]
+            assert connection.execute(f"DELETE FROM {table} WHERE client_id = 'globex'").rowcount == 0
+            with pytest.raises(psycopg.errors.InsufficientPrivilege, match="row-level security"):
+                connection.execute(f"UPDATE {table} SET client_id = 'globex'")
+        if table == tables.NEXT:
+            change.cut_over()
+
+
+@pytest.mark.parametrize("cut_over", [False, True])
+def test_what_is_deleted_is_gone_from_both_tables_at_once(
+    database: Database, gallery: Gallery, change: Change, alice: int, cut_over: bool
+) -> None:
+    first, second = change.fill("acme")
+    if cut_over:
+        change.cut_over()
+    assert gallery.delete_face("acme", alice, first)
+    assert set(faces(database, change.record.shadow)) == {second}
+    gallery.delete_person("acme", alice)
+    assert faces(database, change.record.shadow) == {}
+
+
+def test_a_person_who_was_left_behind_can_still_be_deleted(
+    database: Database, gallery: Gallery, change: Change
+) -> None:
+    """Their faces are in the previous table only."""
+    person, _ = gallery.create_person("acme", "A", "No Photo", [new_face(9)])
+    change.fill("acme")
+    change.cut_over()
+    assert gallery.get_person("acme", person.id).face_count == 0
+    assert person.id in {owner for _, owner in faces(database, tables.PREVIOUS).values()}
+    gallery.delete_person("acme", person.id)
+    assert person.id not in {owner for _, owner in faces(database, tables.PREVIOUS).values()}
+
+
+@pytest.mark.parametrize("cut_over", [False, True])
+def test_people_move_while_there_are_two_tables(
+    database: Database, gallery: Gallery, change: Change, alice: int, cut_over: bool
+) -> None:
+    change.fill("acme")
+    if cut_over:
+        change.cut_over()
+    gallery.move_person("acme", alice, "B")
+    # The photo is free in region A again, and taken by somebody else before the two tables are compared.
+    other = gallery if not cut_over else Gallery(database, OTHER)
+    face = photo(1) if not cut_over else NewFace(narrow(1), image_data=b"photo 1", image_sha256=photo(1).image_sha256)
+    other.create_person("acme", "A", "Twin", [face])
+    change.fill("acme")
+    assert faces(database, change.record.shadow) == faces(database, "face_encodings")
+
+
+def test_a_face_deleted_while_it_is_embedded_is_left_out(
+    database: Database, gallery: Gallery, change: Change, alice: int
+) -> None:
+    with database.transaction("acme") as tx:
+        waiting = records.photos_waiting(tx, "acme", tables.NEXT, OTHER, after=0, limit=100)
+    gallery.delete_face("acme", alice, waiting[0].face_id)
+    with database.transaction("acme") as tx:
+        made = {each.face_id: narrow(1) for each in waiting}
+        assert records.store_made(tx, "acme", tables.NEXT, OTHER, made, carried=change.carried) == 1
+
+
+def test_what_waits_what_was_refused_and_what_has_no_photo_is_counted(
+    database: Database, gallery: Gallery, change: Change, alice: int
+) -> None:
+    bare, _ = gallery.create_person("acme", "B", "No Photo", [new_face(9)])
+    with database.transaction("acme") as tx:
+        first, second = records.photos_waiting(tx, "acme", tables.NEXT, OTHER, after=0, limit=100)
+        one = records.Unmade("acme", first.face_id, alice, "no_face", "None.")
+        records.store_unmade(tx, OTHER, [one])
+        assert records.photos_waiting(tx, "acme", tables.NEXT, OTHER, after=0, limit=100) == [second]
+        assert records.counts(tx, "acme", tables.NEXT, OTHER) == records.Counts(
+            faces=3, made=0, unmade=1, without_image=1, persons=2, persons_left=2
+        )
+    change.fill("acme")
+    with database.transaction("acme") as tx:
+        counted = records.counts(tx, "acme", tables.NEXT, OTHER)
+        assert (counted.made, counted.waiting, counted.persons_left) == (1, 0, 1)
+        assert records.persons_left(tx, "acme", "face_encodings", tables.NEXT) == [bare.id]
+        left = records.unmade_faces(tx, "acme", tables.NEXT, OTHER)
+        assert [(each.person_id, each.code) for each in left] == [(alice, "no_face"), (bare.id, "no_image")]
+
+
+def test_tables_that_an_upgrade_made_different_are_not_exchanged(database_url: str, change: Change) -> None:
+    with psycopg.connect(database_url) as connection:
+        connection.execute("ALTER TABLE face_encodings ADD COLUMN newer integer")
+    with change.schema.transaction() as tx, pytest.raises(ConflictError, match=r"different: newer"):
+        tables.carried_columns(tx, tables.NEXT)
+
+
+def test_an_owner_that_row_security_binds_changes_the_model_of_all_tenants(
+    empty_database: str, login: Callable[..., str], admin: psycopg.Connection
+) -> None:
+    url = login(empty_database, "owner", "CREATEROLE")
+    admin.execute("ALTER DATABASE empty OWNER TO owner")
+    admin.execute(f"GRANT {APP_ROLE} TO owner")
+    with psycopg.connect(empty_database) as connection:
+        connection.execute("CREATE EXTENSION vector")
+    Schema(url).upgrade()
+    with Database(url) as database:
+        gallery = Gallery(database, MODEL)
+        for client in ("acme", "globex"):
+            gallery.create_person(client, "A", "Alice", [photo(1)])
+        change = Change(url, database)
+        for client in ("acme", "globex"):
+            assert len(change.fill(client)) == 1
+        change.cut_over()
+        assert models_in_use(database) == {OTHER}
+        with change.schema.transaction() as tx:
+            before = records.snapshot_version(tx)
+            assert tables.changed_tenants(tx, before) == []
+        Gallery(database, OTHER).create_person("globex", "B", "Bob", [NewFace(narrow(2), image_data=b"photo 2")])
+        with change.schema.transaction() as tx:
+            assert tables.changed_tenants(tx, before) == ["globex"]
+        assert len(faces(database, "face_encodings", "globex")) == 2
+    admin.execute("ALTER DATABASE empty OWNER TO postgres")
+
+
+def test_who_waits_for_a_long_reader_lets_the_searches_go_on(database_url: str, change: Change) -> None:
+    change.index()
+    with psycopg.connect(database_url) as reader:
+        reader.execute("SELECT count(*) FROM face_encodings")
+        with pytest.raises(BusyError, match="lock timeout"):
+            change.exchange(tables.PREVIOUS, searches=0.05)
+    assert set(faces(change.database, "face_encodings")) == {1, 2}
