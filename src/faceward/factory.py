@@ -12,7 +12,7 @@ from typing import Any, Self
 from faceward.administration import Administration
 from faceward.bulk_import import Importer
 from faceward.enrolment import EnrolmentGate
-from faceward.errors import FacewardError
+from faceward.errors import FacewardError, ModelMismatchError, UnknownPackError
 from faceward.evaluation.audit import RecallAudit
 from faceward.evaluation.noise_model import NoiseModel
 from faceward.jobs import ArchiveLimits, Imports, JobRunner, RunnerSettings
@@ -20,7 +20,8 @@ from faceward.journal import Journal
 from faceward.photo_import import PhotoImporter
 from faceward.receipts import ReceiptSigner
 from faceward.retrieval import KeeperSettings, RetrievalSettings, Retriever, SketchKeeper
-from faceward.service import FaceService
+from faceward.service import FaceService, ModelService
+from faceward.service.following import ModelFollower
 from faceward.service.privacy import Privacy
 from faceward.service.regions import Regions
 from faceward.service.thresholds import Thresholds
@@ -34,17 +35,19 @@ from faceward.store.database import Database, PoolSettings
 from faceward.store.decision_log import DecisionStore
 from faceward.store.decision_writer import DecisionWriter
 from faceward.store.embedded import EmbeddedServer
+from faceward.store.embedding_models import models_in_use
 from faceward.store.erasure import Eraser
 from faceward.store.gallery import Gallery
 from faceward.store.graph_index import GraphSettings
 from faceward.store.job_queue import JobQueue
 from faceward.store.jobs import JobStore
 from faceward.store.presence import Presence
+from faceward.store.reembeddings import models_known
 from faceward.store.regions import RegionStore
 from faceward.store.schema import Schema, check_database, pgvector_version
 from faceward.store.scopes import ScopeReader
 from faceward.store.search import FaceSearch
-from faceward.vision import FaceAnalyzer, ImageLimits, PackManifest, PackStore
+from faceward.vision import FaceAnalyzer, ImageLimits, ModelPack, PackManifest, PackStore
 
 
 class Deployment:
@@ -137,28 +140,70 @@ class _SearchParts:
 
 
 @dataclass(frozen=True, slots=True)
+class LoadedPack:
+    """What works with the models of one pack. analyzer, sketches: closed by close()."""
+
+    manifest: PackManifest
+    service: ModelService
+    analyzer: FaceAnalyzer
+    sketches: SketchKeeper
+    audit: RecallAudit
+
+    @property
+    def model_id(self) -> str:
+        return self.manifest.model_id
+
+    @property
+    def dimension(self) -> int:
+        return self.manifest.embedding.dimension
+
+    def close(self) -> None:
+        self.sketches.close()
+        self.analyzer.close()
+
+
+@dataclass(frozen=True, slots=True)
 class Parts:
     """An assembled deployment. database: the pool that service and administration share; searched: that of the searches,
-    the same unless database.search_url names another. manifest: of the pack in use. runner: of the imports; start() it
-    where they are to be run. decisions: where they are kept, or None.
+    the same unless database.search_url names another. packs: has the pack in use, which a change of the model replaces.
+    runner: of the imports; start() it where they are to be run. decisions: where they are kept, or None.
     """
 
     settings: Settings
-    manifest: PackManifest
     database: Database
     searched: Database
     service: FaceService
     administration: Administration
-    sketches: SketchKeeper
-    audit: RecallAudit
+    packs: ModelFollower[LoadedPack]
     imports: Imports
     runner: JobRunner
     journal: Journal
     decisions: DecisionWriter | None
 
+    @property
+    def manifest(self) -> PackManifest:
+        """Of the pack in use."""
+        return self.packs.current.manifest
+
+    @property
+    def sketches(self) -> SketchKeeper:
+        """Of the pack in use."""
+        return self.packs.current.sketches
+
+    @property
+    def audit(self) -> RecallAudit:
+        """Of the pack in use."""
+        return self.packs.current.audit
+
     def checks(self) -> dict[str, str]:
         """Whether requests can be served now: for each of database, search database and models "ok", or the error's code."""
         found = {"models": "ok", "database": _state(self.database, self.manifest)}
+        if found["database"] == ModelMismatchError.code:
+            try:
+                self.packs.refresh()
+            except FacewardError as exc:
+                found["models"] = exc.code
+            found["database"] = _state(self.database, self.manifest)
         if self.searched is not self.database:
             found["search database"] = _state(self.searched, self.manifest)
         return found
@@ -195,32 +240,115 @@ def open_service(
 def open_parts(settings: Settings, *, notify: Callable[[str], None] | None = None) -> Parts:
     """All that serves many clients, on one pool of connections. Raises as open_service does."""
     packs = pack_store(settings, notify)
-    pack = packs.get(settings.model.pack)
     on_close: list[Callable[[], None]] = []
     try:
         deployment = Deployment(settings)
         on_close.append(deployment.close)
-        deployment.upgrade(pack.dimension)
+        deployment.upgrade(packs.manifest(settings.model.pack).embedding.dimension)
         database = deployment.connect()
         on_close.append(database.close)
-        check_database(database, pack.model_id, pack.dimension)
+        manifest = pack_in_use(settings, database, notify)
+        check_database(database, manifest.model_id, manifest.embedding.dimension)
         searched = database
         if settings.database.search_url is not None:
             searched = deployment.connect(settings.database.search_url)
             on_close.append(searched.close)
-            check_database(searched, pack.model_id, pack.dimension)
-        analyzer = FaceAnalyzer.open(
-            pack,
-            runtime=settings.model.runtime,
-            threads=settings.model.threads or os.cpu_count() or 1,
-            limits=ImageLimits(max_bytes=settings.images.max_bytes, max_pixels=settings.images.max_pixels),
-            cache_dir=settings.home / "compiled",
+            check_database(searched, manifest.model_id, manifest.embedding.dimension)
+        decisions = None
+        if settings.audit.decisions == "on":
+            decisions = DecisionWriter(DecisionStore(database))
+            on_close.append(decisions.close)
+        thresholds = Thresholds(RegionStore(searched), _threshold(settings, manifest))
+
+        def load(model_id: str) -> LoadedPack:
+            return _load(settings, packs.get(pack_of(model_id)), deployment, database, searched, thresholds, decisions)
+
+        def renew(_: LoadedPack) -> None:
+            for each in {database, searched}:
+                each.reconnect()
+
+        def active() -> str | None:
+            return next(iter(models_in_use(database)), None)
+
+        follower = ModelFollower(load(manifest.model_id), load, active, on_change=renew)
+        on_close.append(follower.close)
+        service = FaceService(
+            follower,
+            Gallery(database, manifest.model_id, max_regions=settings.enroll.max_regions),
+            RegionStore(database, max_regions=settings.enroll.max_regions),
+            thresholds,
+            Eraser(database),
+            receipt_signer(settings),
+            on_close=on_close,
         )
-        on_close.append(analyzer.close)
+        imports, runner = _imports(settings, database, service)
+        return Parts(
+            settings=settings,
+            database=database,
+            searched=searched,
+            service=service,
+            administration=_administration(database),
+            packs=follower,
+            imports=imports,
+            runner=runner,
+            journal=_journal(settings, database),
+            decisions=decisions,
+        )
+    except BaseException:
+        for close in reversed(on_close):
+            close()
+        raise
+
+
+def pack_of(model_id: str) -> str:
+    """The name of the pack whose model that is."""
+    return model_id.partition(":")[0]
+
+
+def pack_in_use(settings: Settings, database: Database, notify: Callable[[str], None] | None = None) -> PackManifest:
+    """Of the pack that works with this database: that of the settings, but where the model was changed since they were
+    written, that of the gallery. notify: told so.
+
+    Raises UnknownPackError.
+    """
+    packs = pack_store(settings)
+    given = packs.manifest(settings.model.pack)
+    models = models_in_use(database)
+    if len(models) != 1 or given.model_id in models:
+        return given
+    (active,) = models
+    if not {given.model_id, active} <= models_known(database):
+        return given
+    if pack_of(active) not in packs.names():
+        raise UnknownPackError(
+            f"The gallery was changed to the model {active}, and its pack is not on this machine. Bring it here: "
+            "`faceward models add DIR`."
+        )
+    manifest = packs.manifest(pack_of(active))
+    if notify is not None and manifest.model_id == active:
+        notify(
+            f"The gallery was changed to the model pack {manifest.name}: it is used. config.json should name it too: "
+            f'"model": {{"pack": "{manifest.name}"}}.'
+        )
+    return manifest
+
+
+def _load(
+    settings: Settings,
+    pack: ModelPack,
+    deployment: Deployment,
+    database: Database,
+    searched: Database,
+    thresholds: Thresholds,
+    decisions: DecisionWriter | None,
+) -> LoadedPack:
+    with ExitStack() as opened:
+        analyzer = open_analyzer(settings, pack)
+        opened.callback(analyzer.close)
         most = settings.enroll.max_regions
         gallery = Gallery(database, pack.model_id, max_regions=most)
         parts = _SearchParts(settings, searched, pack.model_id, pack.dimension)
-        on_close.append(parts.keeper.close)
+        opened.callback(parts.keeper.close)
         writer = BulkWriter(database, gallery, pack.model_id, max_regions=most)
         importer = Importer(
             writer,
@@ -228,8 +356,6 @@ def open_parts(settings: Settings, *, notify: Callable[[str], None] | None = Non
             large_import=deployment.schema.set_graph_aside,
             large_from=settings.search.hnsw_rebuild_from,
         )
-        own = settings.search.threshold
-        threshold = pack.threshold if own is None else own
         gate = EnrolmentGate(
             analyzer,
             min_quality=settings.enroll.min_quality,
@@ -243,46 +369,38 @@ def open_parts(settings: Settings, *, notify: Callable[[str], None] | None = Non
             large_import=deployment.schema.set_graph_aside,
             large_from=settings.search.hnsw_rebuild_from,
         )
-        decisions = None
-        if settings.audit.decisions == "on":
-            decisions = DecisionWriter(DecisionStore(database))
-            on_close.append(decisions.close)
-        service = FaceService(
+        threshold = _threshold(settings, pack.manifest)
+        service = ModelService(
             analyzer,
             gate,
             gallery,
-            RegionStore(database, max_regions=most),
             parts.search,
             parts.retriever,
             # Of the database that is searched: it answers recognitions also while the other one is away.
-            Thresholds(RegionStore(searched), threshold),
+            thresholds.with_default(threshold),
             importer,
             photo_importer,
-            Eraser(database),
-            receipt_signer(settings),
             margin=settings.search.margin,
             decisions=decisions,
-            on_close=on_close,
         )
-        imports, runner = _imports(settings, database, service)
-        return Parts(
-            settings=settings,
-            manifest=pack.manifest,
-            database=database,
-            searched=searched,
-            service=service,
-            administration=_administration(database),
-            sketches=parts.keeper,
-            audit=parts.audit(threshold),
-            imports=imports,
-            runner=runner,
-            journal=_journal(settings, database),
-            decisions=decisions,
-        )
-    except BaseException:
-        for close in reversed(on_close):
-            close()
-        raise
+        opened.pop_all()
+        return LoadedPack(pack.manifest, service, analyzer, parts.keeper, parts.audit(threshold))
+
+
+def open_analyzer(settings: Settings, pack: ModelPack, threads: int | None = None) -> FaceAnalyzer:
+    """threads: images worked on at once; None takes the settings'."""
+    return FaceAnalyzer.open(
+        pack,
+        runtime=settings.model.runtime,
+        threads=threads or settings.model.threads or os.cpu_count() or 1,
+        limits=ImageLimits(max_bytes=settings.images.max_bytes, max_pixels=settings.images.max_pixels),
+        cache_dir=settings.home / "compiled",
+    )
+
+
+def _threshold(settings: Settings, manifest: PackManifest) -> float:
+    own = settings.search.threshold
+    return manifest.threshold if own is None else own
 
 
 @dataclass(frozen=True, slots=True)
@@ -301,14 +419,13 @@ def open_records(settings: Settings, manifest: PackManifest) -> Iterator[Records
 
     Raises SettingsError, StoreError, ModelMismatchError.
     """
-    model_id, dimension = manifest.model_id, manifest.embedding.dimension
     with closing(Deployment(settings)) as deployment:
-        deployment.upgrade(dimension)
+        deployment.upgrade(manifest.embedding.dimension)
         with deployment.connect() as database:
-            check_database(database, model_id, dimension)
+            manifest = pack_in_use(settings, database)
+            check_database(database, manifest.model_id, manifest.embedding.dimension)
             regions = RegionStore(database, max_regions=settings.enroll.max_regions)
-            given = settings.search.threshold
-            thresholds = Thresholds(regions, manifest.threshold if given is None else given)
+            thresholds = Thresholds(regions, _threshold(settings, manifest))
             yield Records(
                 _administration(database),
                 Regions(regions, thresholds),
@@ -367,16 +484,16 @@ def open_audit(settings: Settings, manifest: PackManifest) -> Iterator[RecallAud
 
     manifest: of the pack in use. Raises StoreError, ModelMismatchError.
     """
-    model_id, dimension = manifest.model_id, manifest.embedding.dimension
     with ExitStack() as stack:
         deployment = Deployment(settings)
         stack.callback(deployment.close)
         database = stack.enter_context(deployment.connect(settings.database.search_url))
+        manifest = pack_in_use(settings, database)
+        model_id, dimension = manifest.model_id, manifest.embedding.dimension
         check_database(database, model_id, dimension)
         parts = _SearchParts(settings, database, model_id, dimension)
         stack.callback(parts.keeper.close)
-        given = settings.search.threshold
-        yield parts.audit(manifest.threshold if given is None else given)
+        yield parts.audit(_threshold(settings, manifest))
 
 
 def pack_store(settings: Settings, notify: Callable[[str], None] | None = None) -> PackStore:

@@ -76,7 +76,7 @@ def build_app(settings: Settings) -> FastAPI:
         )
         log = log_to(sys.stderr)
         watch = RecallWatch(
-            core.audit,
+            lambda: core.audit,
             lambda: [scope for scope, _ in core.sketches.cache.entries()],
             metrics,
             log,

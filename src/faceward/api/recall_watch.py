@@ -17,12 +17,13 @@ _PROBES = 100
 class RecallWatch:
     """A thread that audits one region at random every `seconds`, give or take a fifth. 0 seconds: never.
 
-    scopes: the (client, region) pairs to choose from. log: told of an audit that failed; the next one is tried all the same.
+    audit: of the model in use. scopes: the (client, region) pairs to choose from. log: told of an audit that failed; the
+    next one is tried all the same.
     """
 
     def __init__(
         self,
-        audit: RecallAudit,
+        audit: Callable[[], RecallAudit],
         scopes: Callable[[], Sequence[tuple[str, str]]],
         metrics: Metrics,
         log: LogLine,
@@ -55,7 +56,7 @@ class RecallWatch:
                 continue
             client_id, region = self._dice.choice(scopes)
             try:
-                report = self._audit.run(
+                report = self._audit().run(
                     client_id, region, sample=_PROBES, strategies=("auto",), seed=self._dice.getrandbits(32)
                 )
             except FacewardError as exc:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Literal
 
 from faceward.bulk_import import Importer, ImportReport, PersonRecord
@@ -19,12 +20,13 @@ from faceward.checks import (
 )
 from faceward.enrolment import EnrolmentGate
 from faceward.photo_import import PhotoImporter, PhotoRecord, PhotoReport, PhotoResult
+from faceward.service.following import OfModel, by_model
 from faceward.store.gallery import Gallery
 from faceward.store.request_tokens import ADD_FACE, ENROLL
 from faceward.types import Enrollment, ImageSource, NewFace, RequestToken
 
 
-class Enrolling:
+class Enrolling(OfModel):
     """The part of FaceService that stores people."""
 
     def __init__(
@@ -35,6 +37,7 @@ class Enrolling:
         self._importer = importer
         self._photo_importer = photo_importer
 
+    @by_model
     def enroll(
         self,
         images: ImageSource | Sequence[ImageSource],
@@ -75,6 +78,7 @@ class Enrolling:
         )
         return Enrollment(person, face_ids, quality)
 
+    @by_model
     def add_face(
         self,
         person_id: int,
@@ -114,7 +118,14 @@ class Enrolling:
 
         Raises InvalidValueError (of client_id), ModelMismatchError, StoreError; what was stored until then stays.
         """
-        return self._importer.run(check_client_id(client_id), persons, progress)
+        client_id = check_client_id(client_id)
+        if self._follower is None:
+            return self._importer.run(client_id, persons, progress)
+        # Not anew where the model changes meanwhile: the embeddings are of the one before.
+        report: ImportReport = self._follower.run(
+            lambda service: service.import_embeddings(persons, client_id=client_id, progress=progress), again=False
+        )
+        return report
 
     def import_photos(
         self,
@@ -134,10 +145,20 @@ class Enrolling:
 
         Raises InvalidValueError (of client_id, several_faces), ModelMismatchError, StoreError; what was stored stays.
         """
-        return self._photo_importer.run(
-            check_client_id(client_id), photos, workers=workers, several_faces=several_faces, on_result=on_result
+        client_id = check_client_id(client_id)
+        if self._follower is None:
+            return self._photo_importer.run(
+                client_id, photos, workers=workers, several_faces=several_faces, on_result=on_result
+            )
+        stream = _PhotoStream(photos, on_result)
+        self._follower.run(
+            lambda service: service.import_photos(
+                stream, client_id=client_id, workers=workers, several_faces=several_faces, on_result=stream.told
+            )
         )
+        return stream.report
 
+    @by_model
     def faces_to_store(
         self, images: ImageSource | Sequence[ImageSource], *, several_faces: Literal["error", "largest"] = "error"
     ) -> tuple[NewFace, ...]:
@@ -157,3 +178,31 @@ class Enrolling:
     def person_of_photo_digest(self, sha256: bytes, *, region: str, client_id: str | None = None) -> int | None:
         """As `person_of_photo`, by the SHA-256 of the photo's file (32 bytes)."""
         return self._gallery.person_of_photo(check_client_id(client_id), check_region(region), sha256)
+
+
+class _PhotoStream:
+    """A stream of photos that goes on after a change of the model: those without a result yet come once more."""
+
+    def __init__(self, photos: Iterable[PhotoRecord], on_result: Callable[[PhotoResult], None] | None) -> None:
+        self._rest = iter(photos)
+        self._out: deque[PhotoRecord] = deque()
+        self._on_result = on_result
+        self._counts: Counter[str] = Counter()
+
+    def __iter__(self) -> Iterator[PhotoRecord]:
+        again, self._out = self._out, deque()
+        for photos in (again, self._rest):
+            for photo in photos:
+                self._out.append(photo)
+                yield photo
+
+    def told(self, result: PhotoResult) -> None:
+        self._out.popleft()
+        self._counts[result.status] += 1
+        if self._on_result is not None:
+            self._on_result(result)
+
+    @property
+    def report(self) -> PhotoReport:
+        counts = self._counts
+        return PhotoReport(counts.total(), counts["enrolled"], counts["skipped"], counts["refused"])

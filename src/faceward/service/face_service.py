@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from faceward.bulk_import import Importer
 from faceward.enrolment import EnrolmentGate
@@ -12,6 +12,7 @@ from faceward.photo_import import PhotoImporter
 from faceward.receipts import ReceiptSigner
 from faceward.retrieval import Retriever
 from faceward.service.enrolling import Enrolling
+from faceward.service.following import ModelFollower
 from faceward.service.people import People
 from faceward.service.privacy import Privacy
 from faceward.service.recognising import Recognising
@@ -25,13 +26,10 @@ from faceward.store.search import FaceSearch
 from faceward.vision import FaceAnalyzer
 
 
-class FaceService(Enrolling, Recognising, People, Regions, Privacy):
-    """The one entry object. Safe to share between threads; every call is synchronous.
+class ModelService(Enrolling, Recognising):
+    """What a FaceService does with the parts of one model.
 
-    A client is a tenant: each method works inside one, `default` where `client_id` is left out, and can't reach another.
-    analyzer, gate, gallery, regions, search, retriever, thresholds, importer, photo_importer, eraser, signer: the parts.
     margin: a face is ambiguous where a second person is less than this much further than the first; 0 turns that off.
-    decisions: where they are kept, or None. on_close: called by close(), the last acquired first.
     """
 
     def __init__(
@@ -39,24 +37,42 @@ class FaceService(Enrolling, Recognising, People, Regions, Privacy):
         analyzer: FaceAnalyzer,
         gate: EnrolmentGate,
         gallery: Gallery,
-        regions: RegionStore,
         search: FaceSearch,
         retriever: Retriever,
         thresholds: Thresholds,
         importer: Importer,
         photo_importer: PhotoImporter,
-        eraser: Eraser,
-        signer: ReceiptSigner,
         *,
         margin: float = 0.0,
         decisions: DecisionWriter | None = None,
-        on_close: Sequence[Callable[[], None]] = (),
     ) -> None:
         Enrolling.__init__(self, gate, gallery, importer, photo_importer)
         Recognising.__init__(self, analyzer, gallery, search, retriever, thresholds, margin, decisions)
+
+
+class FaceService(Enrolling, Recognising, People, Regions, Privacy):
+    """The one entry object. Safe to share between threads; every call is synchronous.
+
+    A client is a tenant: each method works inside one, `default` where `client_id` is left out, and can't reach another.
+    follower: has the ModelService of the model in use, which `@by_model` methods run on. gallery, regions, thresholds,
+    eraser, signer: the parts that no model concerns. on_close: called by close(), the last acquired first.
+    """
+
+    def __init__(
+        self,
+        follower: ModelFollower[Any],
+        gallery: Gallery,
+        regions: RegionStore,
+        thresholds: Thresholds,
+        eraser: Eraser,
+        signer: ReceiptSigner,
+        *,
+        on_close: Sequence[Callable[[], None]] = (),
+    ) -> None:
+        self._follower = self._models = follower
         People.__init__(self, gallery)
         Regions.__init__(self, regions, thresholds)
-        Privacy.__init__(self, eraser, signer, retriever.forget)
+        Privacy.__init__(self, eraser, signer, self._drop_from_memory)
         self._on_close = list(on_close)
 
     def __enter__(self) -> Self:
@@ -74,9 +90,9 @@ class FaceService(Enrolling, Recognising, People, Regions, Privacy):
     @property
     def dimension(self) -> int:
         """Length of the embeddings of the pack in use."""
-        return self._analyzer.dimension
+        return int(self._models.current.dimension)
 
     @property
     def model_id(self) -> str:
         """Names the embedding model, as the gallery records it."""
-        return self._analyzer.model_id
+        return str(self._models.current.model_id)

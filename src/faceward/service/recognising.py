@@ -19,6 +19,7 @@ from faceward.enrolment import named
 from faceward.errors import InvalidValueError, NoFaceError, NotFoundError
 from faceward.retrieval import Retriever
 from faceward.service.decisions import decide
+from faceward.service.following import OfModel, by_model
 from faceward.service.recorded import of_recognition, of_verification
 from faceward.service.thresholds import Thresholds
 from faceward.store.decision_writer import DecisionWriter
@@ -40,7 +41,7 @@ StageTimer = Callable[[str, float], None]
 MAX_TOP_K = 100
 
 
-class Recognising:
+class Recognising(OfModel):
     """The part of FaceService that answers who somebody is."""
 
     def __init__(
@@ -61,6 +62,7 @@ class Recognising:
         self._margin = margin
         self._decisions = decisions
 
+    @by_model
     def recognize(
         self,
         image: ImageSource,
@@ -108,6 +110,7 @@ class Recognising:
             self._decisions.add(of_recognition(recognition))
         return recognition
 
+    @by_model
     def search(
         self,
         embedding: object,
@@ -130,6 +133,7 @@ class Recognising:
         (candidates,) = self._candidates(client_id, limits, [probe], top_k, strategy)
         return tuple(each for each in candidates if each.similarity >= limits[each.region].value)
 
+    @by_model
     def verify(
         self,
         image: ImageSource,
@@ -160,21 +164,28 @@ class Recognising:
             client_id, person_id, probe.embedding, model_id=self._analyzer.model_id
         )
         if not stored:
+            self._search.require_model(self._analyzer.model_id)
             raise NotFoundError(f"Person {person_id} has no stored face to compare with. Add a photo first.")
         face_id, similarity = stored[0]
         limit = self._thresholds.of_regions(client_id, [region], threshold)[region]
         return self._kept(client_id, _verified(similarity, limit, face_id), region, person_id)
 
+    @by_model
     def detect(self, image: ImageSource, *, max_faces: int = 100) -> tuple[Face, ...]:
         """The faces in an image, the largest first; empty where there is none. Raises ImageError, InvalidValueError."""
         return tuple(self._analyzer.analyze(image, max_faces=max_faces))
 
+    @by_model
     def warm(self, region: str, *, client_id: str | None = None) -> bool:
         """Load a region's sketch into memory now, instead of with its first searches.
 
         False where it is larger than the memory for sketches, or being loaded: searches go by SQL then.
         """
         return self._retriever.warm(check_client_id(client_id), check_region(region))
+
+    @by_model
+    def _drop_from_memory(self, client_id: str, face_ids: Sequence[int]) -> None:
+        self._retriever.forget(client_id, face_ids)
 
     def _kept(
         self, client_id: str, verification: Verification, region: str | None = None, person_id: int | None = None
@@ -210,6 +221,9 @@ class Recognising:
         answers = self._retriever.find(
             client_id, regions, probes, top_k=top_k, floor=_lowest(limits), strategy=strategy
         )
+        if not all(answer.reranked for answer in answers):
+            # Nobody is there, or all of them are of another model by now: only now is it asked.
+            self._search.require_model(self._analyzer.model_id)
         seen = {candidate.region for answer in answers for candidate in answer.candidates}
         if not seen.issuperset(regions):
             # Nobody of a region is near: the only case in which it may not exist, so only now is it asked for.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 import time
 from collections import OrderedDict
@@ -34,6 +35,12 @@ class Thresholds:
         self._clock = clock
         self._lock = threading.Lock()
         self._known: OrderedDict[str, tuple[OwnThresholds, float]] = OrderedDict()
+
+    def with_default(self, default: float) -> Thresholds:
+        """The same for another model pack, with what is remembered of the clients."""
+        other = copy.copy(self)
+        other._default = Threshold(default, "pack")
+        return other
 
     def of_regions(self, client_id: str, regions: Sequence[str], given: object) -> dict[str, Threshold]:
         """The threshold of each region. given: the request's, or None. Raises InvalidValueError."""

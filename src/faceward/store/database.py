@@ -155,6 +155,10 @@ class Database:
     def close(self) -> None:
         self._engine.dispose()
 
+    def reconnect(self) -> None:
+        """Work on new connections from now on: those of before keep statements that were prepared for tables of before."""
+        self._engine.dispose()
+
     def pool_status(self) -> dict[str, int]:
         """Connections in use and idle, for monitoring."""
         pool = self._engine.pool

@@ -58,6 +58,7 @@ _BY_STATE: tuple[tuple[str, type[errors.FacewardError], str], ...] = (
     ("3D000", errors.DatabaseUnavailableError, _NO_DATABASE),
     ("28", errors.AccessDeniedError, _AUTHENTICATION),
     ("42501", errors.AccessDeniedError, _PERMISSION),
+    ("0A000", errors.BusyError, _BUSY),  # a prepared statement whose columns are of another length since
     ("22000", errors.ModelMismatchError, _MODEL),  # pgvector, of two vectors of different length
     ("25006", errors.AccessDeniedError, _READ_ONLY),
     ("42P01", errors.SchemaMissingError, _SCHEMA),
@@ -82,10 +83,12 @@ _BY_SENTENCE: tuple[tuple[str, type[errors.FacewardError], str], ...] = (
 
 
 def is_disconnect(exc: BaseException) -> bool:
-    """Whether the connection is lost, rather than the statement wrong."""
+    """Whether the connection is lost or can't be used any more, rather than the statement wrong."""
     driver = _driver_error(exc)
     if isinstance(exc, sa_exc.DBAPIError) and exc.connection_invalidated:
         return True
+    if isinstance(driver, psycopg.errors.FeatureNotSupported):
+        return True  # it keeps statements that were prepared before the tables were changed
     if not isinstance(driver, (psycopg.OperationalError, psycopg.InterfaceError)):
         return False
     state = driver.sqlstate

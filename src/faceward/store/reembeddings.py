@@ -112,6 +112,16 @@ def latest(database: Database) -> Reembedding | None:
         return _latest(tx)
 
 
+def models_known(database: Database) -> frozenset[str]:
+    """The models that the gallery was changed from or to, finished or not."""
+    with database.transaction(DEFAULT_CLIENT) as tx:
+        rows = tx.exec_driver_sql(
+            "SELECT model_from, model_to FROM reembeddings WHERE client_id = %s AND cut_over_at IS NOT NULL",
+            (DEFAULT_CLIENT,),
+        )
+        return frozenset(model for row in rows for model in row)
+
+
 def in_progress(tx: sa.Connection) -> Reembedding | None:
     """The change of the model that is under way, for a transaction that is to go on with it."""
     tx.exec_driver_sql(SET_TENANT, (DEFAULT_CLIENT,))

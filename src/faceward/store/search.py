@@ -17,8 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pgvector import Vector
 
-from faceward.errors import IndexMissingError
+from faceward.errors import IndexMissingError, ModelMismatchError
 from faceward.store.database import Database
+from faceward.store.embedding_models import models_in_use
 from faceward.store.watermarks import Watermark
 from faceward.types import Candidate, Embedding
 
@@ -303,6 +304,15 @@ class FaceSearch:
                 {"client_id": client_id, "person_id": person_id, "probe": Vector(probe), "model_id": model_id},
             ).all()
         return [(row[0], _clip(row[1])) for row in rows]
+
+    def require_model(self, model_id: str) -> None:
+        """Raise ModelMismatchError where another model makes the gallery now."""
+        models = models_in_use(self._database)
+        if models - {model_id}:
+            raise ModelMismatchError(
+                f"The gallery is of the model {', '.join(sorted(models))}; the pack in use is {model_id}. Their "
+                "embeddings can't be compared."
+            )
 
     def require_graph(self) -> None:
         """Raise IndexMissingError where the HNSW index is absent or half built."""

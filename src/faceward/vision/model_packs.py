@@ -179,7 +179,7 @@ class PackStore:
         found = []
         for name in self.names():
             try:
-                manifest = self._manifest(name)
+                manifest = self.manifest(name)
             except PackManifestError as exc:
                 self._tell(str(exc))
                 continue
@@ -194,7 +194,7 @@ class PackStore:
 
         Raises UnknownPackError, PackUnavailableError, PackDamagedError, PackManifestError and BusyError.
         """
-        manifest = self._manifest(name)
+        manifest = self.manifest(name)
         directory = self.directory(name)
         if name in self._known and not all((directory / file).is_file() for file in manifest.files):
             self.pull(name, progress=progress)
@@ -213,7 +213,7 @@ class PackStore:
         A pack that was added by hand has no sources; it is verified. progress: receives bytes done and bytes in all.
         Raises UnknownPackError, PackUnavailableError and BusyError.
         """
-        manifest = self._manifest(name)
+        manifest = self.manifest(name)
         known = self._known.get(name)
         if known is None:
             return self.verify(name)
@@ -267,7 +267,7 @@ class PackStore:
 
         Raises UnknownPackError, PackManifestError and PackDamagedError, which names the first file that is wrong.
         """
-        manifest = self._manifest(name)
+        manifest = self.manifest(name)
         directory = self.directory(name)
         mend = f"`faceward models pull {name}` fetches it anew."
         if name not in self._known:
@@ -275,7 +275,8 @@ class PackStore:
         _verify(manifest, directory, mend)
         return tuple(manifest.files)
 
-    def _manifest(self, name: str) -> PackManifest:
+    def manifest(self, name: str) -> PackManifest:
+        """Of a pack, whose files may not be here yet. Raises UnknownPackError, PackManifestError."""
         if name in self._known:
             return self._known[name].manifest
         if name not in self.names():

@@ -30,6 +30,8 @@ DRIVER_ERRORS = [
 
 NAMED = {
     "08": errors.DatabaseUnavailableError,
+    "0A000": errors.BusyError,
+    "22000": errors.ModelMismatchError,
     "23": errors.ConstraintViolatedError,
     "25006": errors.AccessDeniedError,
     "25P03": errors.StatementTimeoutError,
@@ -65,7 +67,7 @@ def expected_class(state: str | None) -> type[errors.FacewardError]:
 def test_every_error_of_the_driver_is_translated(kind: type[psycopg.Error]) -> None:
     for raised in (kind("what"), sa.exc.DBAPIError("SELECT 1", {}, kind("what"))):
         found = translate(raised, "postgresql://host/database")
-        assert isinstance(found, (errors.StoreError, errors.ConflictError))
+        assert isinstance(found, (errors.StoreError, errors.ConflictError, errors.ModelMismatchError))
         assert "what" in str(found)
         if kind.sqlstate:
             assert type(found) is expected_class(kind.sqlstate)
