@@ -47,6 +47,7 @@ STEADY = settings(
 class Caller:
     """A company's key of one role. known: what fits the company, in paths and bodies: what is made up hits nothing.
 
+    going: persons who are not there any more after the operation that a path ends with.
     succeeded: the operations that did what was asked, at least once.
     """
 
@@ -55,6 +56,7 @@ class Caller:
     key: str
     known: dict[str, Any]
     photo: bytes
+    going: dict[str, int]
     succeeded: set[str] = field(default_factory=set)
     photos: Iterator[int] = field(default_factory=itertools.count)
 
@@ -65,6 +67,8 @@ class Caller:
                 case.path_parameters[name] = self.known[name]
                 if (case.method, name) == ("DELETE", "region"):
                     case.path_parameters[name] = EMPTY
+        if (last := case.operation.path.rpartition("/")[2]) in self.going and case.path_parameters:
+            case.path_parameters["person_id"] = self.going[last]
         if isinstance(case.body, dict):
             file = self.photo + b"%d" % next(self.photos)  # each another one: none is enrolled twice
             photo = base64.b64encode(file).decode() if case.media_type == "application/json" else file
@@ -110,6 +114,10 @@ def caller(new_company: Callable[[], Company], role: str, photo: bytes) -> Itera
         "/v1/imports", content=b'{"external_id": "1"}\n', headers={"content-type": "application/x-ndjson"}
     )
     assert company.http("manager").post("/v1/regions", json={"name": EMPTY}).status_code == 201
+    going = {
+        last: company.enroll(other, "A", last)["person"]["id"]
+        for last, other in (("merge", "biden.jpg"), ("erase", "astronaut.png"))
+    }
     known = {
         "person_id": person["person"]["id"],
         "face_id": person["faces"][0]["id"],
@@ -118,10 +126,11 @@ def caller(new_company: Callable[[], Company], role: str, photo: bytes) -> Itera
         "client_id": company.client_id,
         "key_id": company.http("manager").post("/v1/keys", json={"role": "recognizer"}).json()["key"]["id"],
         "embedding": [0.1] * 512,
+        "into": person["person"]["id"],
         "other": None,
     }
     with requests.Session() as session:
-        yield Caller(company.url, session, company.keys[role], known, photo)
+        yield Caller(company.url, session, company.keys[role], known, photo, going)
 
 
 @pytest.mark.parametrize("role", ["recognizer", "enroller", "manager", "admin"])

@@ -145,6 +145,11 @@ def test_workers_share_the_port_and_their_figures_and_are_replaced(two_workers: 
     at_last(lambda: not [process for process in everybody if lives(process)])
 
 
+def test_the_gauges_are_of_all_workers_though_only_one_is_asked(two_workers: Served) -> None:
+    with httpx.Client(base_url=two_workers.url) as one:  # its connection stays with one of them
+        at_last(lambda: 'faceward_database_connections{state="size"} 8.0' in one.get("/metrics").text)
+
+
 def test_no_worker_outlives_a_killed_parent(two_workers: Served) -> None:
     workers = [psutil.Process(event["pid"]) for event in two_workers.events("worker")]
     two_workers.end(signal.SIGKILL)
