@@ -27,6 +27,7 @@ from faceward.checks import (
     check_optional_text,
     check_region,
     check_request_token,
+    check_retention,
     check_text,
     check_threshold,
 )
@@ -62,9 +63,11 @@ class Administration:
         *,
         name: str | None = None,
         threshold: float | None = None,
+        retention_days: int | None = None,
         request: RequestToken | None = None,
     ) -> Client:
-        """name: what people call it; left out, its id. request: a repetition of a request that made the client gets it.
+        """name: what people call it; left out, its id. retention_days: after which its people expire; None: never.
+        request: a repetition of a request that made the client gets it.
 
         Raises DuplicateClientError, InvalidValueError; with a request also RequestReusedError.
         """
@@ -74,6 +77,7 @@ class Administration:
             client_id if name is None else check_name(name),
             None if threshold is None else check_threshold(threshold),
             None if request is None else check_request_token(request),
+            retention_days=check_retention(retention_days),
         )
 
     def list_clients(self, *, after: str | None = None, limit: int = 100) -> ClientPage:
@@ -91,14 +95,19 @@ class Administration:
         *,
         name: str | Unchanged = UNCHANGED,
         threshold: float | Unchanged | None = UNCHANGED,
+        retention_days: int | Unchanged | None = UNCHANGED,
     ) -> Client:
-        """Change what is given; a threshold of None clears it. Raises UnknownClientError, InvalidValueError."""
+        """Change what is given; a threshold or retention of None is cleared. Who is enrolled keeps the expiry they have.
+
+        Raises UnknownClientError, InvalidValueError.
+        """
         return self._clients.update(
             check_client_id(client_id),
             name=name if isinstance(name, Unchanged) else check_name(name),
             threshold=threshold
             if threshold is None or isinstance(threshold, Unchanged)
             else check_threshold(threshold),
+            retention_days=retention_days if isinstance(retention_days, Unchanged) else check_retention(retention_days),
         )
 
     # Keys

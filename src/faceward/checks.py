@@ -5,12 +5,13 @@ A check returns the value as the layers below take it, or raises InvalidValueErr
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Sequence
 
 import numpy as np
 
 from faceward.errors import InvalidEmbeddingError, InvalidValueError
-from faceward.types import Embedding, RequestToken
+from faceward.types import Embedding, PersonState, RequestToken
 
 DEFAULT_CLIENT = "default"
 MAX_NAME = 255
@@ -20,6 +21,9 @@ MAX_EXTERNAL_ID = 255
 MAX_DESCRIPTION = 10_000
 MAX_REQUEST_TOKEN = 255
 MAX_KEY_REGIONS = 100
+MAX_RETENTION_DAYS = 36_500
+EARLIEST = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+LATEST = dt.datetime(9999, 1, 1, tzinfo=dt.UTC)
 
 
 def check_text(field_name: str, value: object, longest: int) -> str:
@@ -100,6 +104,30 @@ def check_count(field_name: str, value: object, most: int) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
         raise InvalidValueError(field_name, value, f"a whole number from 1 to {most}")
     return value
+
+
+def check_state(value: object) -> PersonState:
+    if value == "active":
+        return "active"
+    if value == "suspended":
+        return "suspended"
+    raise InvalidValueError("state", value, "active or suspended")
+
+
+def check_expires_at(value: object) -> dt.datetime | None:
+    """When a person expires: a time with its zone, which may be over; None is never."""
+    if value is None:
+        return None
+    if not isinstance(value, dt.datetime) or value.tzinfo is None:
+        raise InvalidValueError("expires_at", value, "a time with its time zone, as 2030-01-31T12:00:00Z")
+    if not EARLIEST <= value <= LATEST:
+        raise InvalidValueError("expires_at", value.isoformat(), "from the year 1970 to the year 9998")
+    return value
+
+
+def check_retention(value: object) -> int | None:
+    """Days after which the people of a region or client expire; None sets none."""
+    return None if value is None else check_count("retention_days", value, MAX_RETENTION_DAYS)
 
 
 def check_request_token(request: RequestToken) -> RequestToken:

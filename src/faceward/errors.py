@@ -28,6 +28,7 @@ FacewardError
 │   ├── DuplicateFaceError     this photo is enrolled in this region already
 │   ├── DuplicatePersonError   this external id is taken in this region
 │   ├── DifferentRegionsError  two persons of different regions are merged only where that is said
+│   ├── PersonSuspendedError   a person who is suspended, or has expired, is not compared
 │   ├── DuplicateRegionError   a region of this name exists
 │   ├── DuplicateClientError   a client of this id exists
 │   ├── RegionNotEmptyError    a region with persons can't be deleted
@@ -63,6 +64,7 @@ FacewardError
 │   ├── ConstraintViolatedError  a rule of the tables was violated (names the constraint)
 │   ├── EmbeddedServerError    the PostgreSQL that ships in a wheel did not start
 │   └── UnexpectedDatabaseError  anything else that the driver raised
+├── ImageKeyError              a stored photo or upload is encrypted with a key that is absent or another (names its id)
 ├── SketchTooLargeError        a gallery's sketch needs more memory than it may take
 ├── ServiceUnreachableError    a client got no answer from the service
 └── SettingsError              config.json or an environment variable can't be used
@@ -291,6 +293,18 @@ class DifferentRegionsError(ConflictError):
     """Two persons of different regions are merged only where the request says so."""
 
     code = "different_regions"
+
+
+class PersonSuspendedError(ConflictError):
+    """A person who is suspended, or has expired, is kept and not compared."""
+
+    code = "person_suspended"
+
+    def __init__(self, person_id: int, expired: bool = False) -> None:
+        why = "has expired" if expired else "is suspended"
+        mend = "Set a later expires_at" if expired else "Set the state to active"
+        super().__init__(f"Person {person_id} {why}: the record is kept, and nobody is compared with it. {mend} first.")
+        self.person_id = person_id
 
 
 class DuplicateRegionError(ConflictError):
@@ -523,6 +537,16 @@ class UnexpectedDatabaseError(StoreError):
     """The database driver raised something that has no name of its own here."""
 
     code = "unexpected_database_error"
+
+
+class ImageKeyError(FacewardError):
+    """What is stored is encrypted with a key that is not there, or is another one of that id."""
+
+    code = "image_key"
+
+    def __init__(self, message: str, key_id: str) -> None:
+        super().__init__(message)
+        self.key_id = key_id
 
 
 class SketchTooLargeError(FacewardError):

@@ -22,6 +22,7 @@ from faceward.receipts import ReceiptSigner
 from faceward.retrieval import KeeperSettings, RetrievalSettings, Retriever, SketchKeeper
 from faceward.service import FaceService, ModelService
 from faceward.service.following import ModelFollower
+from faceward.service.people import People
 from faceward.service.privacy import Privacy
 from faceward.service.regions import Regions
 from faceward.service.thresholds import Thresholds
@@ -409,13 +410,15 @@ class Records:
 
     administration: Administration
     regions: Regions
+    people: People
     privacy: Privacy
     journal: Journal
 
 
 @contextmanager
 def open_records(settings: Settings, manifest: PackManifest) -> Iterator[Records]:
-    """Clients, keys, regions and what the audit log tells; the tables are made on first use. manifest: of the pack in use.
+    """Clients, keys, regions, people and what the audit log tells; the tables are made on first use. manifest: of the pack in
+    use.
 
     Raises SettingsError, StoreError, ModelMismatchError.
     """
@@ -429,6 +432,7 @@ def open_records(settings: Settings, manifest: PackManifest) -> Iterator[Records
             yield Records(
                 _administration(database),
                 Regions(regions, thresholds),
+                People(Gallery(database, model_id)),
                 Privacy(Eraser(database), receipt_signer(settings)),
                 _journal(settings, database),
             )

@@ -169,3 +169,15 @@ def test_a_region_with_people_is_not_deleted(faceward: CommandLine, enrolled: in
 
 def test_options_of_a_region_stand_after_its_command(faceward: CommandLine) -> None:
     assert "give --client and --json after create" in faceward.misused("regions", "--client", "acme", "create", "A")
+
+
+def test_a_retention_is_set_and_cleared(faceward: CommandLine, acme: str) -> None:
+    assert "expire after 30 days" in faceward.succeeds("clients", "set-retention", acme, "30").stdout
+    assert "30 days" in faceward.succeeds("clients", "list").stdout
+    assert "has no retention now" in faceward.succeeds("clients", "set-retention", acme, "--clear").stdout
+    faceward.succeeds("regions", "create", "A", "--client", acme)
+    assert "after 1 day." in faceward.succeeds("regions", "set-retention", "A", "1", "--client", acme).stdout
+    assert faceward.succeeds("regions", "--client", acme, "--json").json["regions"][0]["retention_days"] == 1
+    cleared = faceward.succeeds("regions", "set-retention", "A", "--clear", "--client", acme, "--json").json
+    assert cleared["retention_days"] is None
+    assert "give a number of days, or --clear" in faceward.misused("regions", "set-retention", "A", "--client", acme)

@@ -129,3 +129,29 @@ def test_regions_are_counted(faceward: CommandLine, three: list[int]) -> None:
         "",
         "This client has no region yet; enrolling a person makes one.",
     )
+
+
+def test_a_person_is_suspended_and_resumed(faceward: CommandLine, photos: dict[str, Path], three: list[int]) -> None:
+    def found() -> bool:
+        call = ("recognize", photos["obama2.jpg"], "--region", "A", "--client", "acme", "--json")
+        return faceward.succeeds(*call).json[0]["faces"][0]["match"] is not None
+
+    call = (three[0], "--client", "acme")
+    assert "is suspended: kept" in faceward.succeeds("people", "suspend", *call).stdout
+    assert not found()
+    assert "suspended" in faceward.succeeds("people", "list", "--client", "acme").stdout
+    assert "is suspended" in faceward.fails("verify", photos["obama2.jpg"], "--person", *call)
+    assert faceward.succeeds("people", "resume", *call, "--json").json["state"] == "active"
+    assert found()
+
+
+def test_a_person_expires(faceward: CommandLine, three: list[int]) -> None:
+    call = ("people", "expire", three[0], "--client", "acme")
+    assert "expires 2099-" in faceward.succeeds(*call, "--expires", "2099-06-01").stdout
+    assert (
+        faceward.succeeds(*call, "--expires", "2020-06-01", "--json").json["expires_at"].startswith("2020-06-01T00:00")
+    )
+    assert "expired 2020" in faceward.succeeds("people", "show", three[0], "--client", "acme").stdout
+    assert "kept for good" in faceward.succeeds(*call, "--never").stdout
+    assert "give --expires TIME, or --never" in faceward.misused(*call)
+    assert "is no time" in faceward.misused(*call, "--expires", "tomorrow")

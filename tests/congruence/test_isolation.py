@@ -1,4 +1,5 @@
-"""Whatever is enrolled, moved, merged and deleted, each search finds the people of its client and region: all, nobody else.
+"""Whatever is enrolled, moved, merged, suspended and deleted, each search finds the people of its client and region: all who
+may be matched, and nobody else.
 
 A state machine drives the gallery and a plain dictionary side by side, and compares every strategy's answer in every
 scope after each step.
@@ -6,6 +7,7 @@ scope after each step.
 
 from __future__ import annotations
 
+import datetime as dt
 import itertools
 from dataclasses import dataclass, field
 from typing import Any
@@ -43,6 +45,7 @@ EMBEDDINGS += [
     (v / np.linalg.norm(v)).astype(np.float32) for v in (EMBEDDINGS[0] + 0.3 * EMBEDDINGS[i] for i in (1, 2, 3))
 ]
 BOX = Box(1, 2, 3, 4)
+PAST, FUTURE = (dt.datetime(year, 1, 1, tzinfo=dt.UTC) for year in (2020, 2100))
 
 clients = st.sampled_from(CLIENTS)
 regions = st.sampled_from(REGIONS)
@@ -60,8 +63,14 @@ class Known:
     region: str
     name: str
     external_id: str | None
+    state: str = "active"
+    expired: bool = False
     faces: dict[int, int] = field(default_factory=dict)
     photos: dict[int, str] = field(default_factory=dict)
+
+    @property
+    def matchable(self) -> bool:
+        return self.state == "active" and not self.expired
 
 
 @dataclass(frozen=True)
@@ -127,7 +136,8 @@ class Galleries(RuleBasedStateMachine):
                 enroll()
         else:
             person, face_ids = enroll()
-            known = Known(client, region, "Somebody", external_id, dict(zip(face_ids, numbers, strict=True)))
+            known = Known(client, region, "Somebody", external_id)
+            known.faces = dict(zip(face_ids, numbers, strict=True))
             if photo and face_ids:
                 known.photos[face_ids[0]] = photo
             self.people[person.id] = known
@@ -218,6 +228,20 @@ class Galleries(RuleBasedStateMachine):
         known.name = name
 
     @precondition(lambda self: self.people)
+    @rule(number=anyone, state=st.sampled_from(["active", "suspended"]))
+    def suspend_or_resume(self, number: int, state: Any) -> None:
+        person_id, known = self.somebody(number)
+        assert self.store.gallery.update_person(known.client, person_id, state=state).state == state
+        known.state = state
+
+    @precondition(lambda self: self.people)
+    @rule(number=anyone, when=st.sampled_from([None, PAST, FUTURE]))
+    def expire_or_extend(self, number: int, when: dt.datetime | None) -> None:
+        person_id, known = self.somebody(number)
+        assert self.store.gallery.update_person(known.client, person_id, expires_at=when).expires_at == when
+        known.expired = when == PAST
+
+    @precondition(lambda self: self.people)
     @rule(number=anyone, name=clients)
     def reach_into_another_tenant(self, number: int, name: str) -> None:
         """With the right ids, but as another client: nobody is there."""
@@ -231,6 +255,7 @@ class Galleries(RuleBasedStateMachine):
             lambda: gallery.list_faces(client, person_id),
             lambda: gallery.add_faces(client, person_id, self.new_faces([0], None)),
             lambda: gallery.update_person(client, person_id, name="Mallory"),
+            lambda: gallery.update_person(client, person_id, state="suspended"),
             lambda: gallery.move_person(client, person_id, "A"),
             lambda: gallery.merge_persons(client, person_id, person_id + 1, across_regions=True),
             lambda: gallery.delete_person(client, person_id),
@@ -275,7 +300,7 @@ class Galleries(RuleBasedStateMachine):
         expected = {
             person_id: max(float(self.probe.astype(float) @ EMBEDDINGS[n]) for n in known.faces.values())
             for person_id, known in self.people.items()
-            if known.client == client and known.region in scope and known.faces
+            if known.client == client and known.region in scope and known.faces and known.matchable
         }
         assert {candidate.person_id for candidate in found} == set(expected)
         assert len(found) == len(expected)
@@ -297,8 +322,8 @@ class Galleries(RuleBasedStateMachine):
             client = self.client(name)
             own = {person_id: known for person_id, known in self.people.items() if known.client == client}
             listed = self.store.gallery.list_persons(client, limit=1000).persons
-            assert {person.id: (person.region, person.name, person.face_count) for person in listed} == {
-                person_id: (known.region, known.name, len(known.faces)) for person_id, known in own.items()
+            assert {person.id: (person.region, person.name, person.face_count, person.state) for person in listed} == {
+                person_id: (known.region, known.name, len(known.faces), known.state) for person_id, known in own.items()
             }
             for region in self.store.gallery.list_regions(client):
                 there = [known for known in own.values() if known.region == region.name]

@@ -43,6 +43,8 @@ def person(value: Person) -> answered.PersonOut:
         description=value.description,
         external_id=value.external_id,
         face_count=value.face_count,
+        state=value.state,
+        expires_at=value.expires_at,
         created_at=value.created_at,
         updated_at=value.updated_at,
     )
@@ -131,6 +133,7 @@ def region(value: RegionSummary) -> answered.RegionOut:
         persons=value.persons,
         faces=value.faces,
         threshold=value.threshold,
+        retention_days=value.retention_days,
         created_at=value.created_at,
     )
 
@@ -140,6 +143,7 @@ def client(value: Client) -> answered.ClientOut:
         client_id=value.client_id,
         name=value.name,
         threshold=value.threshold,
+        retention_days=value.retention_days,
         created_at=value.created_at,
         updated_at=value.updated_at,
     )

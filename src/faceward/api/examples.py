@@ -22,6 +22,8 @@ _PERSON = {
     "description": None,
     "external_id": "E-1042",
     "face_count": 2,
+    "state": "active",
+    "expires_at": "2030-01-31T17:00:00Z",
     "created_at": _AT,
     "updated_at": _AT,
 }
@@ -105,12 +107,19 @@ _DECISION = {
     "decision": "match",
     "candidates": [{"person_id": 1042, "face_id": 2077, "similarity": 0.71}],
 }
-_CLIENT = {"client_id": "client_123", "name": "Example Ltd", "threshold": None, "created_at": _AT, "updated_at": _AT}
-_REGION = {"name": "A", "persons": 98, "faces": 297, "threshold": None, "created_at": _AT}
+_CLIENT = {
+    "client_id": "client_123",
+    "name": "Example Ltd",
+    "threshold": None,
+    "retention_days": 365,
+    "created_at": _AT,
+    "updated_at": _AT,
+}
+_REGION = {"name": "A", "persons": 98, "faces": 297, "threshold": None, "retention_days": None, "created_at": _AT}
 
 EXAMPLES: Mapping[type[BaseModel], Any] = {
     sent.PersonCreate: {"name": "Alice", "region": "A", "images": [_PHOTO], "external_id": "E-1042"},
-    sent.PersonPatch: {"name": "Alice Smith", "description": None},
+    sent.PersonPatch: {"name": "Alice Smith", "description": None, "state": "suspended"},
     sent.PersonMove: {"region": "B"},
     sent.PersonMerge: {"into": 1042, "across_regions": False},
     sent.FacesCreate: {"images": [_PHOTO]},

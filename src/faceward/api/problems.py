@@ -32,6 +32,8 @@ STATUS: Mapping[type[FacewardError], int] = {
     errors.AccessError: 403,
     errors.RateLimitedError: 429,
     errors.CapacityError: 503,
+    # Its operator has to bring the key back; until then the photo is there and can't be given.
+    errors.ImageKeyError: 503,
     errors.ModelError: 500,
     errors.StoreError: 500,
     errors.DatabaseUnavailableError: 503,

@@ -8,16 +8,26 @@ import typer
 
 from faceward.cli import output
 from faceward.cli.invocation import invocation
-from faceward.cli.options import AsJson, ClearThreshold, NewThreshold, OwnThreshold, new_threshold
+from faceward.cli.options import (
+    AsJson,
+    ClearRetention,
+    ClearThreshold,
+    NewRetention,
+    NewThreshold,
+    OwnThreshold,
+    new_retention,
+    new_threshold,
+)
 
 ClientId = Annotated[str, typer.Argument(metavar="CLIENT", help="The client's id.")]
 
 
 def clients_app() -> typer.Typer:
-    app = typer.Typer(help="List and make clients, and set their thresholds.", no_args_is_help=True)
+    app = typer.Typer(help="List and make clients, and set their thresholds and retention.", no_args_is_help=True)
     app.command("list")(list_clients)
     app.command("create")(create)
     app.command("set-threshold")(set_threshold)
+    app.command("set-retention")(set_retention)
     return app
 
 
@@ -36,10 +46,12 @@ def list_clients(
     if not page.clients:
         output.tell("There is no client yet; `faceward clients create` makes one, and so does enrolling a person.")
         return
-    table = output.new_table("client", "name", "threshold", "made", right=("threshold",))
+    numbers = ("threshold", "retention")
+    table = output.new_table("client", "name", *numbers, "made", right=numbers)
     for client in page.clients:
         threshold = "" if client.threshold is None else f"{client.threshold:g}"
-        table.add_row(client.client_id, client.name, threshold, output.when(client.created_at))
+        retention = output.days(client.retention_days)
+        table.add_row(client.client_id, client.name, threshold, retention, output.when(client.created_at))
     output.print_table(table)
     if page.next_after is not None:
         output.tell(f"There are more: the next page with --after {page.next_after}")
@@ -80,3 +92,22 @@ def set_threshold(
         output.say(f"Client {client} has no threshold of its own now.")
     else:
         output.say(f"The threshold of client {client} is {value:g} now.")
+
+
+def set_retention(
+    ctx: typer.Context,
+    client: ClientId,
+    days: NewRetention = None,
+    clear: ClearRetention = False,
+    as_json: AsJson = False,
+) -> None:
+    """Let people whom a client enrolls from now on expire after some days; a region's own retention outranks it."""
+    value = new_retention(days, clear)
+    with invocation(ctx).open_records() as records:
+        changed = records.administration.update_client(client, retention_days=value)
+    if as_json:
+        output.print_json(changed)
+    elif value is None:
+        output.say(f"Client {client} has no retention now.")
+    else:
+        output.say(f"People whom client {client} enrolls from now on expire after {output.days(value)}.")

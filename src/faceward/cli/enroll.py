@@ -10,7 +10,7 @@ import typer
 
 from faceward.cli import output
 from faceward.cli.invocation import invocation
-from faceward.cli.options import AsJson, Client, Images, Largest, Region
+from faceward.cli.options import AsJson, Client, Expires, Images, Largest, Region, moment
 
 
 def enroll(
@@ -23,10 +23,14 @@ def enroll(
     external_id: Annotated[
         str | None, typer.Option("--external-id", help="Your own number of the person, once in each region.")
     ] = None,
+    expires: Expires = None,
     largest: Largest = False,
     as_json: AsJson = False,
 ) -> None:
-    """Enroll a person with one or more photos in a region: all of the photos, or none."""
+    """Enroll a person with one or more photos in a region: all of the photos, or none.
+
+    With --expires the person is matched until then; left out, the retention of the region or client decides.
+    """
     with invocation(ctx).open_service() as service:
         stored = service.enroll(
             list(images),
@@ -35,6 +39,7 @@ def enroll(
             client_id=client,
             description=description,
             external_id=external_id,
+            expires_at=None if expires is None else moment(expires, "--expires"),
             several_faces="largest" if largest else "error",
         )
     if as_json:

@@ -10,7 +10,7 @@ import typer
 
 from faceward.cli import output
 from faceward.cli.invocation import invocation
-from faceward.cli.options import AsJson, Client, moment
+from faceward.cli.options import AsJson, Client, Expires, moment
 
 if TYPE_CHECKING:
     from faceward.types import ApiKey, NewKey
@@ -52,10 +52,7 @@ def create(
         typer.Option("--region", help="A region that it may work in; may be given several times. Left out: all."),
     ] = None,
     name: Annotated[str | None, typer.Option("--name", help="What it is for, as Gate 3.")] = None,
-    expires: Annotated[
-        str | None,
-        typer.Option("--expires", metavar="TIME", help="When it ends, as 2030-01-31T12:00:00Z; in UTC without a zone."),
-    ] = None,
+    expires: Expires = None,
     rate_limit: Annotated[
         float | None, typer.Option("--rate-limit", help="Requests a second; left out: the service's setting.")
     ] = None,

@@ -28,6 +28,15 @@ NewThreshold: TypeAlias = Annotated[
     typer.Argument(metavar="[THRESHOLD]", help="The similarity from which on a face is a match, -1 to 1."),
 ]
 ClearThreshold: TypeAlias = Annotated[bool, typer.Option("--clear", help="Have no threshold of its own.")]
+NewRetention: TypeAlias = Annotated[
+    int | None,
+    typer.Argument(metavar="[DAYS]", help="Days after which people who are enrolled from now on expire.", min=1),
+]
+ClearRetention: TypeAlias = Annotated[bool, typer.Option("--clear", help="Have no retention of its own.")]
+Expires: TypeAlias = Annotated[
+    str | None,
+    typer.Option("--expires", metavar="TIME", help="When it ends, as 2030-01-31T12:00:00Z; in UTC without a zone."),
+]
 Threshold: TypeAlias = Annotated[
     float | None,
     typer.Option(
@@ -49,6 +58,13 @@ def moment(text: str, option: str) -> dt.datetime:
     except ValueError as exc:
         raise typer.BadParameter(f"{text!r} is no time; write it as 2030-01-31T12:00:00Z", param_hint=option) from exc
     return given if given.tzinfo else given.replace(tzinfo=dt.UTC)
+
+
+def new_retention(days: int | None, clear: bool) -> int | None:
+    """Of a command that sets a retention, or clears it."""
+    if (days is None) != clear:
+        raise typer.BadParameter("give a number of days, or --clear", param_hint="DAYS")
+    return days
 
 
 def new_threshold(value: float | None, clear: bool) -> float | None:

@@ -97,6 +97,10 @@ def when(moment: dt.datetime) -> str:
     return moment.astimezone().strftime("%Y-%m-%d %H:%M")
 
 
+def days(count: int | None) -> str:
+    return "" if count is None else f"{count} day{'' if count == 1 else 's'}"
+
+
 def counting_bar() -> Progress:
     """On stderr, and gone when it is done; nothing where stderr is no terminal."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn

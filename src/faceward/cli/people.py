@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 from contextlib import ExitStack
 from pathlib import Path
@@ -12,19 +13,22 @@ import typer
 from faceward.cli import output
 from faceward.cli.files import new_file
 from faceward.cli.invocation import invocation
-from faceward.cli.options import AsJson, Client, Images, Largest, PersonId
+from faceward.cli.options import AsJson, Client, Expires, Images, Largest, PersonId, moment
 
 if TYPE_CHECKING:
     from faceward.types import Person
 
 
 def people_app() -> typer.Typer:
-    app = typer.Typer(help="List, show, move, merge, delete and erase enrolled people.", no_args_is_help=True)
+    app = typer.Typer(help="List, show, move, merge, suspend, delete and erase enrolled people.", no_args_is_help=True)
     app.command("list")(list_people)
     app.command("show")(show)
     app.command("add-photo")(add_photo)
     app.command("move")(move)
     app.command("merge")(merge)
+    app.command("suspend")(suspend)
+    app.command("resume")(resume)
+    app.command("expire")(expire)
     app.command("delete")(delete)
     app.command("erase")(erase)
     return app
@@ -49,7 +53,7 @@ def list_people(
         output.tell("Nobody is enrolled here.")
         return
     table = output.new_table(
-        "person", "name", "region", "photos", "external id", "enrolled", right=("person", "photos")
+        "person", "name", "region", "photos", "external id", "enrolled", "state", right=("person", "photos")
     )
     for person in page.persons:
         table.add_row(
@@ -59,6 +63,7 @@ def list_people(
             str(person.face_count),
             person.external_id or "",
             output.when(person.created_at),
+            _state(person),
         )
     output.print_table(table)
     if page.next_after is not None:
@@ -154,6 +159,48 @@ def merge(
         )
 
 
+def suspend(ctx: typer.Context, person_id: PersonId, client: Client = None, as_json: AsJson = False) -> None:
+    """Stop matching a person, and keep the record with all photos."""
+    with invocation(ctx).open_records() as records:
+        person = records.people.update_person(person_id, state="suspended", client_id=client)
+    if as_json:
+        output.print_json(person)
+    else:
+        output.say(f"{person.name} (person {person.id}) is suspended: kept, and matched no more.")
+
+
+def resume(ctx: typer.Context, person_id: PersonId, client: Client = None, as_json: AsJson = False) -> None:
+    """Match a suspended person again."""
+    with invocation(ctx).open_records() as records:
+        person = records.people.update_person(person_id, state="active", client_id=client)
+    if as_json:
+        output.print_json(person)
+    else:
+        output.say(f"{person.name} (person {person.id}) is active again.")
+
+
+def expire(
+    ctx: typer.Context,
+    person_id: PersonId,
+    expires: Expires = None,
+    never: Annotated[bool, typer.Option("--never", help="Keep the person for good.")] = False,
+    client: Client = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say when a person expires: not matched from then on, and erased by the next `faceward purge`."""
+    if (expires is None) != never:
+        raise typer.BadParameter("give --expires TIME, or --never", param_hint="--expires")
+    expires_at = None if expires is None else moment(expires, "--expires")
+    with invocation(ctx).open_records() as records:
+        person = records.people.update_person(person_id, expires_at=expires_at, client_id=client)
+    if as_json:
+        output.print_json(person)
+    elif person.expires_at is None:
+        output.say(f"{person.name} (person {person.id}) is kept for good.")
+    else:
+        output.say(f"{person.name} (person {person.id}) expires {output.when(person.expires_at)}.")
+
+
 def delete(
     ctx: typer.Context,
     person_id: PersonId,
@@ -211,6 +258,13 @@ def erase(
         raise typer.Exit(1)
 
 
+def _state(person: Person) -> str:
+    if person.state == "suspended" or person.expires_at is None:
+        return person.state
+    over = person.expires_at <= dt.datetime.now(dt.UTC)
+    return f"{'expired' if over else 'expires'} {output.when(person.expires_at)}"
+
+
 def _print_person(person: Person) -> None:
     output.print_fields(
         {
@@ -220,6 +274,7 @@ def _print_person(person: Person) -> None:
             "region": person.region,
             "external id": person.external_id,
             "description": person.description,
+            "state": _state(person),
             "enrolled": output.when(person.created_at),
             "changed": output.when(person.updated_at),
         }

@@ -8,7 +8,17 @@ import typer
 
 from faceward.cli import output
 from faceward.cli.invocation import invocation
-from faceward.cli.options import AsJson, ClearThreshold, Client, NewThreshold, OwnThreshold, new_threshold
+from faceward.cli.options import (
+    AsJson,
+    ClearRetention,
+    ClearThreshold,
+    Client,
+    NewRetention,
+    NewThreshold,
+    OwnThreshold,
+    new_retention,
+    new_threshold,
+)
 
 Name = Annotated[str, typer.Argument(metavar="REGION", help="The name of the region.")]
 
@@ -19,6 +29,7 @@ def regions_app() -> typer.Typer:
     app.command("create")(create)
     app.command("rename")(rename)
     app.command("set-threshold")(set_threshold)
+    app.command("set-retention")(set_retention)
     app.command("delete")(delete)
     return app
 
@@ -43,10 +54,13 @@ def list_regions(
     if not page.regions:
         output.tell("This client has no region yet; enrolling a person makes one.")
         return
-    table = output.new_table("region", "people", "photos", "threshold", "made", right=("people", "photos", "threshold"))
+    numbers = ("people", "photos", "threshold", "retention")
+    table = output.new_table("region", *numbers, "made", right=numbers)
     for region in page.regions:
         threshold = "" if region.threshold is None else f"{region.threshold:g}"
-        table.add_row(region.name, str(region.persons), str(region.faces), threshold, output.when(region.created_at))
+        retention = output.days(region.retention_days)
+        counts = str(region.persons), str(region.faces)
+        table.add_row(region.name, *counts, threshold, retention, output.when(region.created_at))
     output.print_table(table)
     if page.next_after is not None:
         output.tell(f"There are more: the next page with --after {page.next_after}")
@@ -98,6 +112,26 @@ def set_threshold(
         output.say(f"Region {region} has no threshold of its own now.")
     else:
         output.say(f"The threshold of region {region} is {value:g} now.")
+
+
+def set_retention(
+    ctx: typer.Context,
+    region: Name,
+    days: NewRetention = None,
+    clear: ClearRetention = False,
+    client: Client = None,
+    as_json: AsJson = False,
+) -> None:
+    """Let people who are enrolled in a region from now on expire after some days, or take that back."""
+    value = new_retention(days, clear)
+    with invocation(ctx).open_records() as records:
+        changed = records.regions.update_region(region, retention_days=value, client_id=client)
+    if as_json:
+        output.print_json(changed)
+    elif value is None:
+        output.say(f"Region {region} has no retention of its own now.")
+    else:
+        output.say(f"People enrolled in region {region} from now on expire after {output.days(value)}.")
 
 
 def delete(ctx: typer.Context, region: Name, client: Client = None, as_json: AsJson = False) -> None:

@@ -18,9 +18,14 @@ class Administering(Requests):
         return self._send("GET", "/v1/me", answered.Me)
 
     def create_client(
-        self, client_id: str, *, name: str | None = None, threshold: float | None = None
+        self,
+        client_id: str,
+        *,
+        name: str | None = None,
+        threshold: float | None = None,
+        retention_days: int | None = None,
     ) -> answered.ClientOut:
-        body = {"client_id": client_id, "name": name, "threshold": threshold}
+        body = {"client_id": client_id, "name": name, "threshold": threshold, "retention_days": retention_days}
         return self._send("POST", "/v1/clients", answered.ClientOut, body=body)
 
     def list_clients(self, *, cursor: str | None = None, limit: int = 100) -> answered.ClientPage:
@@ -30,9 +35,14 @@ class Administering(Requests):
         return self._send("GET", path_of("/v1/clients", client_id), answered.ClientOut)
 
     def update_client(
-        self, client_id: str, *, name: str | Unchanged = UNCHANGED, threshold: float | Unchanged | None = UNCHANGED
+        self,
+        client_id: str,
+        *,
+        name: str | Unchanged = UNCHANGED,
+        threshold: float | Unchanged | None = UNCHANGED,
+        retention_days: int | Unchanged | None = UNCHANGED,
     ) -> answered.ClientOut:
-        body = given(name=name, threshold=threshold)
+        body = given(name=name, threshold=threshold, retention_days=retention_days)
         return self._send("PATCH", path_of("/v1/clients", client_id), answered.ClientOut, body=body)
 
     def create_key(self, role: fields.RoleName, **options: Any) -> answered.NewKeyOut:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 from faceward.client.requests import Image, Requests, files_of, given
 from faceward.http_types import answered
+from faceward.http_types.fields import PersonStateName
 from faceward.types import UNCHANGED, Unchanged
 
 
@@ -21,14 +23,19 @@ class People(Requests):
         region: str,
         description: str | None = None,
         external_id: str | None = None,
+        expires_at: dt.datetime | None = None,
         several_faces: Literal["error", "largest"] = "error",
     ) -> answered.EnrollmentOut:
-        """Store a person with one or more photos: all of them, or none."""
+        """Store a person with one or more photos: all of them, or none.
+
+        expires_at: with its time zone; left out, by the retention of the region, else of the client.
+        """
         fields = {
             "name": name,
             "region": region,
             "description": description,
             "external_id": external_id,
+            "expires_at": None if expires_at is None else expires_at.isoformat(),
             "several_faces": several_faces,
         }
         return self._send("POST", "/v1/persons", answered.EnrollmentOut, form=fields, files=files_of("images", images))
@@ -88,9 +95,12 @@ class People(Requests):
         name: str | Unchanged = UNCHANGED,
         description: str | Unchanged | None = UNCHANGED,
         external_id: str | Unchanged | None = UNCHANGED,
+        state: PersonStateName | Unchanged = UNCHANGED,
+        expires_at: dt.datetime | Unchanged | None = UNCHANGED,
     ) -> answered.PersonOut:
-        """Change what is given and leave the rest; None clears."""
-        body = given(name=name, description=description, external_id=external_id)
+        """Change what is given and leave the rest; None clears. state "suspended": kept, and not matched."""
+        expiry = expires_at.isoformat() if isinstance(expires_at, dt.datetime) else expires_at
+        body = given(name=name, description=description, external_id=external_id, state=state, expires_at=expiry)
         return self._send("PATCH", f"/v1/persons/{person_id}", answered.PersonOut, body=body)
 
     def move_region(self, person_id: int, region: str) -> answered.PersonOut:

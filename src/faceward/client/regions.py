@@ -26,23 +26,31 @@ class Regions(Requests):
             if cursor is None:
                 return
 
-    def create_region(self, name: str, *, threshold: float | None = None) -> answered.RegionOut:
-        return self._send("POST", "/v1/regions", answered.RegionOut, body={"name": name, "threshold": threshold})
+    def create_region(
+        self, name: str, *, threshold: float | None = None, retention_days: int | None = None
+    ) -> answered.RegionOut:
+        body = {"name": name, "threshold": threshold, "retention_days": retention_days}
+        return self._send("POST", "/v1/regions", answered.RegionOut, body=body)
 
     def get_region(self, name: str) -> answered.RegionOut:
         return self._send("GET", path_of("/v1/regions", name), answered.RegionOut)
 
     def update_region(
-        self, region: str, *, name: str | Unchanged = UNCHANGED, threshold: float | Unchanged | None = UNCHANGED
+        self,
+        region: str,
+        *,
+        name: str | Unchanged = UNCHANGED,
+        threshold: float | Unchanged | None = UNCHANGED,
+        retention_days: int | Unchanged | None = UNCHANGED,
     ) -> answered.RegionOut:
-        """Rename a region, or set its threshold; None clears it. A new name is not sent again where its answer is lost: the
-        region may have it already.
+        """Rename a region, or set its threshold or retention; None clears these. A new name is not sent again where its
+        answer is lost: the region may have it already.
         """
         return self._send(
             "PATCH",
             path_of("/v1/regions", region),
             answered.RegionOut,
-            body=given(name=name, threshold=threshold),
+            body=given(name=name, threshold=threshold, retention_days=retention_days),
             repeatable=isinstance(name, Unchanged),
         )
 

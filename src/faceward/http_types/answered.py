@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from faceward.http_types.fields import RoleName, Time
+from faceward.http_types.fields import PersonStateName, RoleName, Time
 
 
 class Answered(BaseModel):
@@ -32,12 +32,16 @@ class QualityOut(Answered):
 
 
 class PersonOut(Answered):
+    """state, expires_at: who is suspended, or whose time is over, is kept and not matched."""
+
     id: int
     region: str
     name: str
     description: str | None
     external_id: str | None
     face_count: int
+    state: PersonStateName
+    expires_at: Time | None
     created_at: Time
     updated_at: Time
 
@@ -163,6 +167,7 @@ class RegionOut(Answered):
     persons: int
     faces: int
     threshold: float | None
+    retention_days: int | None
     created_at: Time
 
 
@@ -175,6 +180,7 @@ class ClientOut(Answered):
     client_id: str
     name: str
     threshold: float | None
+    retention_days: int | None
     created_at: Time
     updated_at: Time
 

@@ -7,15 +7,25 @@ import binascii
 import datetime as dt
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
+from pydantic import AfterValidator, AwareDatetime, BeforeValidator, Field, WithJsonSchema
 
-from faceward.checks import MAX_CLIENT_ID, MAX_DESCRIPTION, MAX_EXTERNAL_ID, MAX_NAME, MAX_REGION
+from faceward.checks import (
+    EARLIEST,
+    LATEST,
+    MAX_CLIENT_ID,
+    MAX_DESCRIPTION,
+    MAX_EXTERNAL_ID,
+    MAX_NAME,
+    MAX_REGION,
+    MAX_RETENTION_DAYS,
+)
 
 MAX_IMAGES = 20
 MAX_REGIONS = 100
 MAX_DIMENSION = 4096
 
 RoleName = Literal["admin", "manager", "enroller", "recognizer"]
+PersonStateName = Literal["active", "suspended"]
 StrategyName = Literal["auto", "exact", "sketch", "hnsw"]
 
 
@@ -45,6 +55,15 @@ def _listed(value: Any) -> Any:
 
 
 def _utc(value: dt.datetime) -> dt.datetime:
+    try:
+        return value.astimezone(dt.UTC)
+    except OverflowError as exc:
+        raise ValueError("a time that no calendar has in UTC") from exc
+
+
+def _expiry(value: dt.datetime) -> dt.datetime:
+    if not EARLIEST <= value <= LATEST:
+        raise ValueError("it must be from the year 1970 to the year 9998")
     return value.astimezone(dt.UTC)
 
 
@@ -88,6 +107,9 @@ Regions = Annotated[
         }
     ),
 ]
+RetentionDays = Annotated[
+    int, Field(ge=1, le=MAX_RETENTION_DAYS, description="Days after which people enrolled from now on expire.")
+]
 Similarity = Annotated[float, Field(ge=-1, le=1, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Name = Annotated[str, Field(min_length=1, max_length=MAX_NAME, examples=["Alice"], json_schema_extra={"pattern": LINE})]
@@ -111,12 +133,32 @@ ExternalId = Annotated[
 RowId = Annotated[int, Field(ge=1, le=2**63 - 1)]
 Time = Annotated[dt.datetime, AfterValidator(_utc)]
 
+ExpiresAt = Annotated[
+    AwareDatetime,
+    AfterValidator(_expiry),
+    Field(
+        description="From then on the person is not matched, until it is erased; null: for good.",
+        examples=["2030-01-31T17:00:00Z"],
+    ),
+]
+
 # Of a change: left out, it stays; null is refused.
 NewName = Annotated[
     str | None,
     BeforeValidator(_not_null),
     Field(min_length=1, max_length=MAX_NAME),
     WithJsonSchema({"type": "string", "minLength": 1, "maxLength": MAX_NAME, "pattern": LINE}),
+]
+NewState = Annotated[
+    PersonStateName | None,
+    BeforeValidator(_not_null),
+    WithJsonSchema(
+        {
+            "type": "string",
+            "enum": ["active", "suspended"],
+            "description": "suspended: kept with all faces, and matched by no search.",
+        }
+    ),
 ]
 NewRegion = Annotated[
     str | None, BeforeValidator(_not_null), Field(min_length=1, max_length=MAX_REGION), WithJsonSchema(_REGION)

@@ -12,13 +12,16 @@ from faceward.http_types.fields import (
     MAX_REGIONS,
     ClientId,
     Description,
+    ExpiresAt,
     ExternalId,
     Image,
     Name,
     NewName,
     NewRegion,
+    NewState,
     Region,
     Regions,
+    RetentionDays,
     RoleName,
     RowId,
     Share,
@@ -35,22 +38,28 @@ class Sent(BaseModel):
 
 
 class PersonCreate(Sent):
-    """A person with one or more photos: all of them are stored, or none."""
+    """A person with one or more photos: all of them are stored, or none.
+
+    expires_at: left out, by the retention of the region, else of the client.
+    """
 
     name: Name
     region: Region
     images: Annotated[list[Image], Field(min_length=1, max_length=MAX_IMAGES)]
     description: Description | None = None
     external_id: ExternalId | None = None
+    expires_at: ExpiresAt | None = None
     several_faces: Literal["error", "largest"] = "error"
 
 
 class PersonPatch(Sent):
-    """What is given is changed; null clears a description or an external id."""
+    """What is given is changed; null clears a description, an external id or an expiry."""
 
     name: NewName = None
     description: Description | None = None
     external_id: ExternalId | None = None
+    state: NewState = None
+    expires_at: ExpiresAt | None = None
 
 
 class PersonMove(Sent):
@@ -74,13 +83,15 @@ class FacesCreate(Sent):
 class RegionCreate(Sent):
     name: Region
     threshold: Similarity | None = None
+    retention_days: RetentionDays | None = None
 
 
 class RegionPatch(Sent):
-    """name: its new name. threshold: null takes the client's again."""
+    """name: its new name. threshold, retention_days: null takes the client's again."""
 
     name: NewRegion = None
     threshold: Similarity | None = None
+    retention_days: RetentionDays | None = None
 
 
 class RecognizeRequest(Sent):
@@ -125,13 +136,15 @@ class ClientCreate(Sent):
     client_id: ClientId
     name: Name | None = None
     threshold: Similarity | None = None
+    retention_days: RetentionDays | None = None
 
 
 class ClientPatch(Sent):
-    """What is given is changed; a threshold of null takes the model pack's again."""
+    """What is given is changed; a threshold of null takes the model pack's again, a retention of null none."""
 
     name: NewName = None
     threshold: Similarity | None = None
+    retention_days: RetentionDays | None = None
 
 
 class KeyCreate(Sent):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import hashlib
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -12,6 +13,7 @@ from faceward.checks import (
     MAX_EXTERNAL_ID,
     check_client_id,
     check_description,
+    check_expires_at,
     check_id,
     check_name,
     check_optional_text,
@@ -47,14 +49,16 @@ class Enrolling(OfModel):
         client_id: str | None = None,
         description: str | None = None,
         external_id: str | None = None,
+        expires_at: dt.datetime | None = None,
         several_faces: Literal["error", "largest"] = "error",
         request: RequestToken | None = None,
     ) -> Enrollment:
         """Store a person with one or more photos, all of them or none.
 
         images: a path, encoded bytes, an open binary file or a BGR uint8 array, or a list of these. several_faces: what a
-        photo with more than one face gets: an error, or its largest face. The region is made on first use. request: names
-        this call, so that the same call again gets the same answer and stores nothing.
+        photo with more than one face gets: an error, or its largest face. The region is made on first use.
+        expires_at: as in `update_person`; left out, by the retention of the region, else of the client. request: names this
+        call, so that the same call again gets the same answer and stores nothing.
 
         Raises ImageError, NoFaceError, SeveralFacesError, LowQualityError, DuplicateFaceError (the photo is enrolled in
         this region), DuplicatePersonError (the external id is), InvalidValueError, StoreError; with a request also
@@ -63,6 +67,7 @@ class Enrolling(OfModel):
         client_id, region, name = check_client_id(client_id), check_region(region), check_name(name)
         description = check_description(description)
         external_id = check_optional_text("external_id", external_id, MAX_EXTERNAL_ID)
+        expires_at = check_expires_at(expires_at)
         if before := self._before(client_id, request, ENROLL):
             return before
         faces, quality = self._gate.admit(images, several_faces)
@@ -73,6 +78,7 @@ class Enrolling(OfModel):
             faces,
             description=description,
             external_id=external_id,
+            expires_at=expires_at,
             request=request,
             quality=quality,
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Sequence
 
 from faceward.checks import (
@@ -10,16 +11,18 @@ from faceward.checks import (
     check_client_id,
     check_count,
     check_description,
+    check_expires_at,
     check_id,
     check_name,
     check_optional_text,
     check_region,
     check_regions,
     check_request_token,
+    check_state,
 )
 from faceward.errors import InvalidValueError, NotFoundError
 from faceward.store.gallery import Gallery, PersonPage
-from faceward.types import UNCHANGED, Merge, Person, RequestToken, StoredFace, Unchanged
+from faceward.types import UNCHANGED, Merge, Person, PersonState, RequestToken, StoredFace, Unchanged
 from faceward.vision.image_headers import ImageFormat, read_header
 
 _MEDIA_TYPES: dict[ImageFormat, str] = {
@@ -77,9 +80,16 @@ class People:
         name: str | Unchanged = UNCHANGED,
         description: str | Unchanged | None = UNCHANGED,
         external_id: str | Unchanged | None = UNCHANGED,
+        state: PersonState | Unchanged = UNCHANGED,
+        expires_at: dt.datetime | Unchanged | None = UNCHANGED,
         client_id: str | None = None,
     ) -> Person:
-        """Change what is given and leave the rest; None clears a description or an external id."""
+        """Change what is given and leave the rest; None clears a description, an external id or an expiry.
+
+        state: "suspended" keeps the person and all faces, and matches nobody with them; "active" takes that back.
+        expires_at: with its time zone; from then on as if suspended, until `faceward purge` erases the person. The next
+        search sees either. Raises UnknownPersonError, DuplicatePersonError, InvalidValueError.
+        """
         return self._gallery.update_person(
             check_client_id(client_id),
             check_id("person_id", person_id),
@@ -88,6 +98,8 @@ class People:
             external_id=external_id
             if isinstance(external_id, Unchanged)
             else check_optional_text("external_id", external_id, MAX_EXTERNAL_ID),
+            state=state if isinstance(state, Unchanged) else check_state(state),
+            expires_at=expires_at if isinstance(expires_at, Unchanged) else check_expires_at(expires_at),
         )
 
     def move_region(self, person_id: int, region: str, *, client_id: str | None = None) -> Person:

@@ -16,7 +16,7 @@ from faceward.checks import (
     unit_embedding,
 )
 from faceward.enrolment import named
-from faceward.errors import InvalidValueError, NoFaceError, NotFoundError
+from faceward.errors import InvalidValueError, NoFaceError, NotFoundError, PersonSuspendedError
 from faceward.retrieval import Retriever
 from faceward.service.decisions import decide
 from faceward.service.following import OfModel, by_model
@@ -146,7 +146,7 @@ class Recognising(OfModel):
         """Whether a photo shows the same person as another photo, or as the enrolled person `person_id`.
 
         The largest face of each photo counts. threshold: left out, that of the person's region, else of the client, else
-        of the model pack. Raises NoFaceError, UnknownPersonError, ImageError, InvalidValueError.
+        of the model pack. Raises NoFaceError, UnknownPersonError, PersonSuspendedError, ImageError, InvalidValueError.
         """
         client_id = check_client_id(client_id)
         if threshold is not None:
@@ -159,16 +159,19 @@ class Recognising(OfModel):
             similarity = min(1.0, max(-1.0, float(probe.embedding @ second.embedding)))
             return self._kept(client_id, _verified(similarity, self._thresholds.of_client(client_id, threshold)))
         person_id = check_id("person_id", person_id)
-        region = self._gallery.get_person(client_id, person_id).region
+        person = self._gallery.get_person(client_id, person_id)
         stored = self._search.similarities_of_person(
             client_id, person_id, probe.embedding, model_id=self._analyzer.model_id
         )
         if not stored:
             self._search.require_model(self._analyzer.model_id)
+            suspended = person.state == "suspended"
+            if person.face_count and (suspended or person.expires_at):  # the database's clock has told which, as ever
+                raise PersonSuspendedError(person_id, expired=not suspended)
             raise NotFoundError(f"Person {person_id} has no stored face to compare with. Add a photo first.")
         face_id, similarity = stored[0]
-        limit = self._thresholds.of_regions(client_id, [region], threshold)[region]
-        return self._kept(client_id, _verified(similarity, limit, face_id), region, person_id)
+        limit = self._thresholds.of_regions(client_id, [person.region], threshold)[person.region]
+        return self._kept(client_id, _verified(similarity, limit, face_id), person.region, person_id)
 
     @by_model
     def detect(self, image: ImageSource, *, max_faces: int = 100) -> tuple[Face, ...]:

@@ -11,6 +11,7 @@ from faceward.checks import (
     check_region,
     check_regions,
     check_request_token,
+    check_retention,
     check_text,
     check_threshold,
 )
@@ -49,13 +50,14 @@ class Regions:
         name: str,
         *,
         threshold: float | None = None,
+        retention_days: int | None = None,
         client_id: str | None = None,
         request: RequestToken | None = None,
     ) -> RegionSummary:
         """Make a region before its first person does.
 
-        threshold: its own similarity from which on a face is a match; None takes the client's. request: names this call,
-        so that the same call again gets the same region.
+        threshold: its own similarity from which on a face is a match; retention_days: days after which its people
+        expire; None takes the client's. request: names this call, so that the same call again gets the same region.
 
         Raises DuplicateRegionError, TooManyRegionsError, InvalidValueError; with a request also RequestReusedError, and
         UnknownRegionError where what it made is deleted or has another name.
@@ -66,6 +68,7 @@ class Regions:
             name,
             None if threshold is None else check_threshold(threshold),
             None if request is None else check_request_token(request),
+            retention_days=check_retention(retention_days),
         )
         self._thresholds.forget(client_id)
         return made
@@ -80,10 +83,12 @@ class Regions:
         *,
         name: str | Unchanged = UNCHANGED,
         threshold: float | Unchanged | None = UNCHANGED,
+        retention_days: int | Unchanged | None = UNCHANGED,
         client_id: str | None = None,
     ) -> RegionSummary:
-        """Change what is given and leave the rest; a threshold of None takes the client's again.
+        """Change what is given and leave the rest; a threshold or retention of None takes the client's again.
 
+        retention_days: of people enrolled from now on; who is there keeps the expiry they have.
         name: its new one, which takes along its persons, their faces and the keys that may work in it. Other processes
         use a new threshold within a few seconds. Raises UnknownRegionError, DuplicateRegionError, InvalidValueError,
         DeadlineExceededError.
@@ -96,6 +101,7 @@ class Regions:
             threshold=threshold
             if threshold is None or isinstance(threshold, Unchanged)
             else check_threshold(threshold),
+            retention_days=retention_days if isinstance(retention_days, Unchanged) else check_retention(retention_days),
         )
         self._thresholds.forget(client_id)
         return changed

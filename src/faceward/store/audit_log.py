@@ -20,6 +20,8 @@ from faceward.store.database import Database
 Action: TypeAlias = Literal[
     "person.enroll",
     "person.change",
+    "person.suspend",
+    "person.resume",
     "person.move",
     "person.merge",
     "person.delete",

@@ -24,19 +24,27 @@ _REGIONS = """
 INSERT INTO regions (client_id, name) SELECT DISTINCT %(client_id)s, region FROM import_staging ORDER BY region
 ON CONFLICT DO NOTHING RETURNING name
 """
+# When the new people of each region expire: as EXPIRY_OF_NEW, for all regions of a batch at once.
+_TERMS = """
+terms AS MATERIALIZED (
+    SELECT r.name AS region, now() + make_interval(days => coalesce(r.retention_days, c.retention_days)) AS expires_at
+    FROM regions r LEFT JOIN clients c ON c.client_id = %(client_id)s::varchar WHERE r.client_id = %(client_id)s::varchar
+)
+"""
 # ON CONFLICT skips a person that is there already, with all faces: an interrupted import goes on where it stopped.
-_ROWS = """
-WITH new AS (
-    INSERT INTO persons (client_id, region, external_id, name, description)
-    SELECT DISTINCT ON (region, external_id) %(client_id)s, region, external_id, name, description
-    FROM import_staging ORDER BY region, external_id, position
+_ROWS = f"""
+WITH {_TERMS}, new AS (
+    INSERT INTO persons (client_id, region, external_id, name, description, expires_at)
+    SELECT DISTINCT ON (s.region, s.external_id) %(client_id)s::varchar, s.region, s.external_id, s.name, s.description,
+           t.expires_at
+    FROM import_staging s LEFT JOIN terms t ON t.region = s.region ORDER BY s.region, s.external_id, s.position
     ON CONFLICT ON CONSTRAINT uq_person_external_id DO NOTHING
-    RETURNING id, region, external_id
+    RETURNING id, region, external_id, matchable_until
 ), faces AS (
     INSERT INTO face_encodings (client_id, person_id, region, model_id, embedding, image_path, image_data, image_sha256,
-                                face_bbox, confidence, quality_score)
-    SELECT %(client_id)s, new.id, new.region, %(model_id)s, s.embedding, s.image_path, s.image_data, s.image_sha256,
-           s.face_bbox, s.confidence, s.quality_score
+                                face_bbox, confidence, quality_score, matchable_until)
+    SELECT %(client_id)s::varchar, new.id, new.region, %(model_id)s::varchar, s.embedding, s.image_path, s.image_data,
+           s.image_sha256, s.face_bbox, s.confidence, s.quality_score, new.matchable_until
     FROM import_staging s JOIN new USING (region, external_id) ORDER BY s.position
     RETURNING 1
 )
@@ -49,17 +57,19 @@ NOT EXISTS (SELECT 1 FROM face_encodings f
             WHERE f.client_id = %(client_id)s::varchar AND f.region = s.region AND f.image_sha256 = s.image_sha256)
 """
 _PEOPLE_OF_PHOTOS = f"""
-INSERT INTO persons (client_id, region, external_id, name, description)
-SELECT DISTINCT ON (s.region, s.external_id) %(client_id)s::varchar, s.region, s.external_id, s.name, s.description
-FROM import_staging s WHERE {_STRANGE} ORDER BY s.region, s.external_id, s.position
+WITH {_TERMS}
+INSERT INTO persons (client_id, region, external_id, name, description, expires_at)
+SELECT DISTINCT ON (s.region, s.external_id) %(client_id)s::varchar, s.region, s.external_id, s.name, s.description,
+       t.expires_at
+FROM import_staging s LEFT JOIN terms t ON t.region = s.region WHERE {_STRANGE} ORDER BY s.region, s.external_id, s.position
 ON CONFLICT ON CONSTRAINT uq_person_external_id DO NOTHING
 RETURNING id
 """
 _PHOTOS = f"""
 INSERT INTO face_encodings (client_id, person_id, region, model_id, embedding, image_path, image_data, image_sha256,
-                            face_bbox, confidence, quality_score)
+                            face_bbox, confidence, quality_score, matchable_until)
 SELECT %(client_id)s::varchar, p.id, s.region, %(model_id)s::varchar, s.embedding, s.image_path, s.image_data, s.image_sha256,
-       s.face_bbox, s.confidence, s.quality_score
+       s.face_bbox, s.confidence, s.quality_score, p.matchable_until
 FROM import_staging s
 JOIN persons p ON p.client_id = %(client_id)s::varchar AND p.region = s.region AND p.external_id = s.external_id
 WHERE {_STRANGE} ORDER BY s.position

@@ -16,7 +16,7 @@ ENSURE_CLIENT = "INSERT INTO clients (client_id, name) VALUES (%(client_id)s, %(
 """A client comes with its first region, named as its id."""
 
 _CREATE = "create_client"
-_COLUMNS = "client_id, name, threshold, created_at, updated_at"
+_COLUMNS = "client_id, name, threshold, retention_days, created_at, updated_at"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,13 @@ class ClientStore:
         self._database = database
 
     def create(
-        self, client_id: str, name: str, threshold: float | None = None, request: RequestToken | None = None
+        self,
+        client_id: str,
+        name: str,
+        threshold: float | None = None,
+        request: RequestToken | None = None,
+        *,
+        retention_days: int | None = None,
     ) -> Client:
         """request: where it made the client before, that client as it is now. It is known within this client only.
 
@@ -45,9 +51,9 @@ class ClientStore:
                 return _get(tx, client_id)
             row = (
                 tx.exec_driver_sql(
-                    f"INSERT INTO clients (client_id, name, threshold) VALUES (%s, %s, %s) "
+                    f"INSERT INTO clients (client_id, name, threshold, retention_days) VALUES (%s, %s, %s, %s) "
                     f"ON CONFLICT DO NOTHING RETURNING {_COLUMNS}",
-                    (client_id, name, threshold),
+                    (client_id, name, threshold, retention_days),
                 )
                 .mappings()
                 .first()
@@ -80,10 +86,15 @@ class ClientStore:
             return _get(tx, client_id)
 
     def update(
-        self, client_id: str, *, name: str | Unchanged = UNCHANGED, threshold: float | Unchanged | None = UNCHANGED
+        self,
+        client_id: str,
+        *,
+        name: str | Unchanged = UNCHANGED,
+        threshold: float | Unchanged | None = UNCHANGED,
+        retention_days: int | Unchanged | None = UNCHANGED,
     ) -> Client:
-        """Change what is given; None clears the threshold. Raises UnknownClientError."""
-        given = {"name": name, "threshold": threshold}
+        """Change what is given; None clears the threshold or the retention. Raises UnknownClientError."""
+        given = {"name": name, "threshold": threshold, "retention_days": retention_days}
         changes = {column: value for column, value in given.items() if not isinstance(value, Unchanged)}
         if not changes:
             return self.get(client_id)

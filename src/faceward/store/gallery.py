@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime as dt
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,10 +19,11 @@ from faceward.errors import (
     NotFoundError,
     UnknownPersonError,
 )
-from faceward.store.audit_log import record
+from faceward.store.audit_log import Action, record
 from faceward.store.database import Database
 from faceward.store.embedding_models import ensure_model
 from faceward.store.merging import merge
+from faceward.store.person_states import EXPIRY_OF_NEW, change_state
 from faceward.store.regions import MOST_REGIONS, ensure_region, list_regions, region_names, require_regions
 from faceward.store.request_tokens import (
     ADD_FACE,
@@ -40,6 +42,7 @@ from faceward.types import (
     Merge,
     NewFace,
     Person,
+    PersonState,
     Quality,
     RegionSummary,
     RequestToken,
@@ -49,9 +52,12 @@ from faceward.types import (
 
 _PERSON = """
 SELECT p.id, p.client_id, p.region, p.name, p.description, p.external_id, p.created_at, p.updated_at,
+       p.state, p.expires_at,
        (SELECT count(*) FROM face_encodings f WHERE f.client_id = %(client_id)s AND f.person_id = p.id) AS face_count
 FROM persons p
 """
+
+_ACTIONS: dict[object, Action] = {"suspended": "person.suspend", "active": "person.resume"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,12 +85,14 @@ class Gallery:
         *,
         description: str | None = None,
         external_id: str | None = None,
+        expires_at: dt.datetime | None = None,
         request: RequestToken | None = None,
         quality: Sequence[Quality] = (),
     ) -> tuple[Person, tuple[int, ...]]:
         """Store a person with faces; the region is made on first use.
 
-        request: where it was answered before, that answer again and nothing stored. quality: of the faces, kept with it.
+        expires_at: None takes the retention of the region, else of the client. request: where it was answered before, that
+        answer again and nothing stored. quality: of the faces, kept with it.
 
         Raises DuplicateFaceError (a photo is in this region already), DuplicatePersonError (its external id is),
         TooManyRegionsError; RequestReusedError, and UnknownPersonError where what the request made before is deleted.
@@ -96,11 +104,19 @@ class Gallery:
             ensure_model(tx, client_id, self._model_id)
             ensure_region(tx, client_id, region, self._max_regions)
             person_id = tx.exec_driver_sql(
-                "INSERT INTO persons (client_id, region, name, description, external_id) "
-                "VALUES (%s, %s, %s, %s, %s) RETURNING id",
-                (client_id, region, name, description, external_id),
+                "INSERT INTO persons (client_id, region, name, description, external_id, expires_at) "
+                "VALUES (%(client_id)s::varchar, %(region)s::varchar, %(name)s, %(description)s, %(external_id)s, "
+                f"coalesce(%(expires_at)s::timestamptz, {EXPIRY_OF_NEW})) RETURNING id",
+                {
+                    "client_id": client_id,
+                    "region": region,
+                    "name": name,
+                    "description": description,
+                    "external_id": external_id,
+                    "expires_at": expires_at,
+                },
             ).scalar_one()
-            face_ids = self._insert_faces(tx, client_id, region, person_id, faces)
+            face_ids = self._insert_faces(tx, client_id, person_id, faces)
             record(tx, client_id, "person.enroll", person_id=person_id, region=region, faces=len(face_ids))
             if request is not None:
                 _answer(tx, client_id, request, person_id, face_ids, quality)
@@ -127,12 +143,12 @@ class Gallery:
                 done = _answered(tx, client_id, before)
                 return done.person, done.face_ids
             ensure_model(tx, client_id, self._model_id)
-            region = tx.exec_driver_sql(
-                "SELECT region FROM persons WHERE client_id = %s AND id = %s FOR SHARE", (client_id, person_id)
+            held = tx.exec_driver_sql(
+                "SELECT 1 FROM persons WHERE client_id = %s AND id = %s FOR SHARE", (client_id, person_id)
             ).scalar()
-            if region is None:
+            if held is None:
                 raise UnknownPersonError(person_id)
-            face_ids = self._insert_faces(tx, client_id, region, person_id, faces)
+            face_ids = self._insert_faces(tx, client_id, person_id, faces)
             record(tx, client_id, "face.add", person_id=person_id, faces=list(face_ids))
             if request is not None:
                 _answer(tx, client_id, request, person_id, face_ids, quality)
@@ -199,23 +215,35 @@ class Gallery:
         name: str | Unchanged = UNCHANGED,
         description: str | Unchanged | None = UNCHANGED,
         external_id: str | Unchanged | None = UNCHANGED,
+        state: PersonState | Unchanged = UNCHANGED,
+        expires_at: dt.datetime | Unchanged | None = UNCHANGED,
     ) -> Person:
-        given = {"name": name, "description": description, "external_id": external_id}
+        """Change what is given; None clears. The next search sees a new state or expiry."""
+        given = {
+            "name": name,
+            "description": description,
+            "external_id": external_id,
+            "state": state,
+            "expires_at": expires_at,
+        }
         changes = {column: value for column, value in given.items() if not isinstance(value, Unchanged)}
         with (
             self._conflicts(client_id, None, (), changes.get("external_id")),
             self._database.transaction(client_id) as tx,
         ):
-            if changes:
+            if changes.keys() & {"state", "expires_at"}:
+                change_state(tx, client_id, person_id, changes)
+            elif changes:
                 assignments = ", ".join(f"{column} = %({column})s" for column in changes)
-                changed = tx.exec_driver_sql(
+                tx.exec_driver_sql(
                     f"UPDATE persons SET {assignments}, updated_at = now() "
                     "WHERE client_id = %(client_id)s AND id = %(person_id)s",
                     {**changes, "client_id": client_id, "person_id": person_id},
-                ).rowcount
-                if changed:
-                    record(tx, client_id, "person.change", person_id=person_id, fields=sorted(changes))
-            return _get_person(tx, client_id, person_id)
+                )
+            person = _get_person(tx, client_id, person_id)
+            if changes:
+                record(tx, client_id, _ACTIONS.get(state, "person.change"), person_id=person_id, fields=sorted(changes))
+            return person
 
     def move_person(self, client_id: str, person_id: int, region: str) -> Person:
         """Move a person with all faces to another region, which is made on first use."""
@@ -348,17 +376,16 @@ class Gallery:
             return _person_of_photo(tx, client_id, region, image_sha256)
 
     def _insert_faces(
-        self, tx: sa.Connection, client_id: str, region: str, person_id: int, faces: Sequence[NewFace]
+        self, tx: sa.Connection, client_id: str, person_id: int, faces: Sequence[NewFace]
     ) -> tuple[int, ...]:
+        """For a person whom the transaction holds: the faces take region and expiry from there."""
         return tuple(
             tx.exec_driver_sql(
                 "INSERT INTO face_encodings (client_id, person_id, region, model_id, embedding, image_path, image_data, "
-                "image_sha256, face_bbox, confidence, quality_score) "
-                "VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s) RETURNING id",
+                "image_sha256, face_bbox, confidence, quality_score, matchable_until) "
+                "SELECT client_id, id, region, %s, %s, %s, %s, %s, %s, %s, %s, matchable_until FROM persons "
+                "WHERE client_id = %s AND id = %s RETURNING id",
                 (
-                    client_id,
-                    person_id,
-                    region,
                     self._model_id,
                     Vector(face.embedding),
                     face.image_path,
@@ -367,6 +394,8 @@ class Gallery:
                     box_text(face.box),
                     face.confidence,
                     face.quality,
+                    client_id,
+                    person_id,
                 ),
             ).scalar_one()
             for face in faces

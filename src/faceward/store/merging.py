@@ -29,7 +29,8 @@ ORDER BY k.id LIMIT 1
 """
 # The ids stay, so that sketches go on proposing these faces; the new version shows them to sketches of another region.
 _FACES = """
-UPDATE face_encodings SET person_id = %(into_id)s, region = %(region)s, row_version = pg_current_xact_id()
+UPDATE face_encodings SET person_id = %(into_id)s, region = %(region)s, row_version = pg_current_xact_id(), matchable_until = (
+    SELECT p.matchable_until FROM persons p WHERE p.client_id = %(client_id)s AND p.id = %(into_id)s)
 WHERE client_id = %(client_id)s AND person_id = %(person_id)s
 """
 _SURVIVOR = """
@@ -50,7 +51,8 @@ def merge(
 ) -> tuple[int, int, bool]:
     """Give all faces of a person to another and delete the first; returns what Merge tells beside the person.
 
-    Both are held first, in the order of their ids: whoever adds a face meanwhile waits, and then finds the person gone.
+    The faces take the state and expiry of the one that stays. Both are held first, in the order of their ids: whoever adds a
+    face meanwhile waits, and then finds the person gone.
     """
     ids = {"client_id": client_id, "person_id": person_id, "into_id": into_id}
     held = {row.id: row for row in tx.exec_driver_sql(_HELD, {"client_id": client_id, "ids": [person_id, into_id]})}

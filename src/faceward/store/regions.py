@@ -1,4 +1,4 @@
-"""The regions of a client: made, renamed, deleted, and the thresholds of their own. Each call is one transaction."""
+"""The regions of a client: made, renamed, deleted, with settings of their own. Each call is one transaction."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _MOVED_AT_ONCE = 1_000
 """Persons of a region that one statement of a rename takes along: none may take longer than its timeout."""
 
 _SUMMARY = """
-SELECT r.name, r.created_at, r.threshold,
+SELECT r.name, r.created_at, r.threshold, r.retention_days,
        (SELECT count(*) FROM persons p WHERE p.client_id = %(client_id)s AND p.region = r.name) AS persons,
        (SELECT count(*) FROM face_encodings f WHERE f.client_id = %(client_id)s AND f.region = r.name) AS faces
 FROM regions r WHERE r.client_id = %(client_id)s
@@ -69,7 +69,13 @@ class RegionStore:
         self._max_regions = max_regions
 
     def create(
-        self, client_id: str, name: str, threshold: float | None = None, request: RequestToken | None = None
+        self,
+        client_id: str,
+        name: str,
+        threshold: float | None = None,
+        request: RequestToken | None = None,
+        *,
+        retention_days: int | None = None,
     ) -> RegionSummary:
         """request: where it made the region before, that region as it is now.
 
@@ -81,7 +87,7 @@ class RegionStore:
                 return _get(tx, client_id, name)
             if not ensure_region(tx, client_id, name, self._max_regions):
                 raise DuplicateRegionError(f"Region {name!r} exists already. Use another name, or change that region.")
-            _set_threshold(tx, client_id, name, threshold)
+            _set(tx, client_id, name, {"threshold": threshold, "retention_days": retention_days})
             return _get(tx, client_id, name)
 
     def get(self, client_id: str, name: str) -> RegionSummary:
@@ -113,6 +119,7 @@ class RegionStore:
         *,
         new_name: str | Unchanged = UNCHANGED,
         threshold: float | Unchanged | None = UNCHANGED,
+        retention_days: int | Unchanged | None = UNCHANGED,
     ) -> RegionSummary:
         """Change what is given. A new name takes along all persons and faces, and the keys that name the region.
 
@@ -120,9 +127,11 @@ class RegionStore:
         """
         with self._database.transaction(client_id) as tx:
             _hold(tx, client_id, name)
-            if not isinstance(threshold, Unchanged):
-                _set_threshold(tx, client_id, name, threshold)
-                record(tx, client_id, "region.change", region=name, fields=["threshold"])
+            given = {"threshold": threshold, "retention_days": retention_days}
+            changes = {column: value for column, value in given.items() if not isinstance(value, Unchanged)}
+            if changes:
+                _set(tx, client_id, name, changes)
+                record(tx, client_id, "region.change", region=name, fields=sorted(changes))
             if not isinstance(new_name, Unchanged) and new_name != name:
                 self._rename(tx, client_id, name, new_name)
                 name = new_name
@@ -144,8 +153,8 @@ class RegionStore:
 
     def _rename(self, tx: sa.Connection, client_id: str, old: str, new: str) -> None:
         made = tx.exec_driver_sql(
-            "INSERT INTO regions (client_id, name, threshold, created_at) "
-            "SELECT client_id, %s, threshold, created_at FROM regions WHERE client_id = %s AND name = %s "
+            "INSERT INTO regions (client_id, name, threshold, retention_days, created_at) "
+            "SELECT client_id, %s, threshold, retention_days, created_at FROM regions WHERE client_id = %s AND name = %s "
             "ON CONFLICT DO NOTHING",
             (new, client_id, old),
         ).rowcount
@@ -266,8 +275,9 @@ def _hold(tx: sa.Connection, client_id: str, name: str) -> None:
         raise _unknown(tx, client_id, name)
 
 
-def _set_threshold(tx: sa.Connection, client_id: str, name: str, threshold: float | None) -> None:
+def _set(tx: sa.Connection, client_id: str, name: str, changes: Mapping[str, float | None]) -> None:
+    assignments = ", ".join(f"{column} = %({column})s" for column in changes)
     tx.exec_driver_sql(
-        "UPDATE regions SET threshold = %s, updated_at = now() WHERE client_id = %s AND name = %s",
-        (threshold, client_id, name),
+        f"UPDATE regions SET {assignments}, updated_at = now() WHERE client_id = %(client_id)s AND name = %(name)s",
+        {**changes, "client_id": client_id, "name": name},
     )

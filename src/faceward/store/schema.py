@@ -24,7 +24,7 @@ from faceward.store.driver_errors import translate, without_values
 from faceward.store.graph_index import GraphIndex, GraphSettings
 from faceward.store.shadow import LIVE, NEXT, PREVIOUS, build_indexes
 
-HEAD = "0006"
+HEAD = "0007"
 """The newest migration. Kept here so that a start on a current database needs no Alembic; a test holds the two equal."""
 
 MIN_PGVECTOR = (0, 7)

@@ -1,5 +1,7 @@
 """Reads whole scopes (a region of a client) in a stream: codes for the sketches, full vectors for an audit.
 
+Who is suspended or has expired is left out; who comes back has a new row version, and so is unseen.
+
 Every reading is one snapshot together with its watermark (`faceward.store.watermarks`).
 """
 
@@ -15,6 +17,7 @@ import psycopg
 from numpy.typing import NDArray
 
 from faceward.store.database import EVERY_CLIENT, SET_TENANT, Database
+from faceward.store.person_states import MATCHABLE
 from faceward.store.watermarks import LINEAGE, Watermark
 
 _COPY_HEADER = 19  # signature, flags, and an empty extension area
@@ -102,9 +105,9 @@ class ScopeReader:
 
     @contextlib.contextmanager
     def open(self, client_id: str, region: str, *, since: Watermark | None = None) -> Iterator[ScopeSnapshot]:
-        """A reading of the rows that a reading of the watermark `since` can lack; None reads all."""
+        """A reading of the rows that a reading of the watermark `since` can lack; None reads all that may be matched."""
         scope = {"client_id": client_id, "region": region, "model_id": self._model_id}
-        condition = f"{_SCOPE} AND {_MODEL}"
+        condition = f"{_SCOPE} AND {_MODEL} AND {MATCHABLE}"
         if since is not None:
             condition += " AND (" + " OR ".join(f"({part})" for part in since.unseen("")) + ")"
             scope.update(since.parameters(""))

@@ -1,8 +1,9 @@
 """One statement answers every search: a candidate source proposes face ids, PostgreSQL decides.
 
-Whatever the source, its ids are re-ranked by the cosine of the full vectors, filtered again by tenant, region and
-model, and joined to the person, in the same statement and snapshot: a deleted or moved person can't be returned, and a
-source can be wrong only by leaving somebody out. A new strategy is a new CandidateSource and nothing else.
+Whatever the source, its ids are re-ranked by the cosine of the full vectors, filtered again by tenant, region, model and
+whether they may be matched, and joined to the person, in the same statement and snapshot: a deleted, moved or suspended
+person can't be returned, and a source can be wrong only by leaving somebody out. A new strategy is a new CandidateSource
+and nothing else.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from pgvector import Vector
 from faceward.errors import IndexMissingError, ModelMismatchError
 from faceward.store.database import Database
 from faceward.store.embedding_models import models_in_use
+from faceward.store.person_states import MATCHABLE
 from faceward.store.watermarks import Watermark
 from faceward.types import Candidate, Embedding
 
@@ -29,7 +31,7 @@ TAIL_LIMIT = 1_000
 # A search is a few hundred look-ups by key; the planner, unsure of the counts, must not read the scope for a hash join.
 _PLAN = {"enable_hashjoin": "off", "enable_mergejoin": "off"}
 
-SCOPE = "f.client_id = %(client_id)s AND f.region = ANY(%(regions)s::varchar[])"
+SCOPE = f"f.client_id = %(client_id)s AND f.region = ANY(%(regions)s::varchar[]) AND {MATCHABLE}"
 
 
 class CandidateSource(Protocol):
@@ -147,7 +149,7 @@ class Proposed:
         # and tells the planner that the tail is short, which it could not know of a bound parameter.
         tails = " UNION ALL ".join(
             f"(SELECT f.id, true FROM face_encodings f WHERE f.client_id = %(client_id)s AND f.region = %(tail{i})s "
-            f"AND {unseen} ORDER BY f.row_version LIMIT {TAIL_LIMIT + 1})"
+            f"AND {MATCHABLE} AND {unseen} ORDER BY f.row_version LIMIT {TAIL_LIMIT + 1})"
             for i, watermark in enumerate(self.watermarks.values())
             for unseen in watermark.unseen(str(i))
         )
@@ -206,10 +208,10 @@ WITH candidates AS MATERIALIZED ({source}),
 ranked AS MATERIALIZED (
     SELECT f.id, f.person_id, f.region, c.fresh, (f.embedding <=> %(probe)s) + 0 AS distance
     FROM candidates c CROSS JOIN LATERAL (
-        SELECT s.id, s.person_id, s.region, s.model_id, s.embedding FROM face_encodings s
+        SELECT s.id, s.person_id, s.region, s.model_id, s.matchable_until, s.embedding FROM face_encodings s
         WHERE s.client_id = %(client_id)s AND s.id = c.id OFFSET 0
     ) f
-    WHERE f.region = ANY(%(regions)s::varchar[]) AND f.model_id = %(model_id)s
+    WHERE f.region = ANY(%(regions)s::varchar[]) AND f.model_id = %(model_id)s AND {matchable}
 ),
 best AS (
     SELECT DISTINCT ON (person_id) id, person_id, region, distance FROM ranked ORDER BY person_id, distance, id
@@ -278,7 +280,7 @@ class FaceSearch:
                         **source.parameters,
                     }
                     result = connection.cursor(binary=True)
-                    result.execute(_STATEMENT.format(source=source.sql), parameters, prepare=True)
+                    result.execute(_STATEMENT.format(source=source.sql, matchable=MATCHABLE), parameters, prepare=True)
                     cursors.append(result)
             for result in cursors:
                 rows = result.fetchall()
@@ -295,12 +297,15 @@ class FaceSearch:
     def similarities_of_person(
         self, client_id: str, person_id: int, probe: Embedding, *, model_id: str
     ) -> list[tuple[int, float]]:
-        """Each stored face of a person with its similarity to the probe, best first: (face id, cosine)."""
+        """Each stored face of a person with its similarity to the probe, best first: (face id, cosine).
+
+        None of a person who is suspended or has expired.
+        """
         with self._database.transaction(client_id) as connection:
             rows = connection.exec_driver_sql(
-                "SELECT id, 1 - ((embedding <=> %(probe)s) + 0) FROM face_encodings "
-                "WHERE client_id = %(client_id)s AND person_id = %(person_id)s AND model_id = %(model_id)s "
-                "ORDER BY 2 DESC, 1",
+                "SELECT f.id, 1 - ((f.embedding <=> %(probe)s) + 0) FROM face_encodings f "
+                "WHERE f.client_id = %(client_id)s AND f.person_id = %(person_id)s AND f.model_id = %(model_id)s "
+                f"AND {MATCHABLE} ORDER BY 2 DESC, 1",
                 {"client_id": client_id, "person_id": person_id, "probe": Vector(probe), "model_id": model_id},
             ).all()
         return [(row[0], _clip(row[1])) for row in rows]

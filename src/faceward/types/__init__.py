@@ -5,7 +5,17 @@ right and y runs down. Similarity is the cosine of two unit embeddings, -1..1. E
 """
 
 from faceward.types.access import ROLES, ApiKey, Client, NewKey, RequestToken, Role
-from faceward.types.gallery import UNCHANGED, Enrollment, Merge, NewFace, Person, RegionSummary, StoredFace, Unchanged
+from faceward.types.gallery import (
+    UNCHANGED,
+    Enrollment,
+    Merge,
+    NewFace,
+    Person,
+    PersonState,
+    RegionSummary,
+    StoredFace,
+    Unchanged,
+)
 from faceward.types.images import BGRImage, Box, Embedding, Face, ImageSource, Quality
 from faceward.types.jobs import FINISHED, Job, JobKind, JobRefusal, JobState
 from faceward.types.recognition import (
@@ -42,6 +52,7 @@ __all__ = [
     "NewFace",
     "NewKey",
     "Person",
+    "PersonState",
     "Quality",
     "Recognition",
     "RegionSummary",

@@ -15,11 +15,15 @@ ROLES: tuple[Role, ...] = ("admin", "manager", "enroller", "recognizer")
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """A tenant. threshold: its own similarity from which on a face is a match; None takes the next in line."""
+    """A tenant. threshold: its own similarity from which on a face is a match; None takes the next in line.
+
+    retention_days: after which new people expire, where their region has none of its own; None: never.
+    """
 
     client_id: str
     name: str
     threshold: float | None
+    retention_days: int | None
     created_at: dt.datetime
     updated_at: dt.datetime
 

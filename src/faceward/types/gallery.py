@@ -5,9 +5,12 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 from faceward.types.images import Box, Embedding, Quality
+
+PersonState: TypeAlias = Literal["active", "suspended"]
+"""suspended: kept, and not matched."""
 
 
 class Unchanged:
@@ -19,7 +22,10 @@ UNCHANGED = Unchanged()
 
 @dataclass(frozen=True, slots=True)
 class Person:
-    """A person of one region of one client."""
+    """A person of one region of one client.
+
+    state, expires_at: who is suspended, or whose time is over, is kept and not matched; None: for good.
+    """
 
     id: int
     client_id: str
@@ -30,6 +36,8 @@ class Person:
     face_count: int
     created_at: dt.datetime
     updated_at: dt.datetime
+    state: PersonState
+    expires_at: dt.datetime | None
 
     @classmethod
     def from_row(cls, row: Mapping[Any, Any]) -> Person:
@@ -102,10 +110,11 @@ class Merge:
 
 @dataclass(frozen=True, slots=True)
 class RegionSummary:
-    """A region of a client with its counts."""
+    """A region of a client with its counts. retention_days: after which its new people expire; None takes the client's."""
 
     name: str
     persons: int
     faces: int
     created_at: dt.datetime
     threshold: float | None = None
+    retention_days: int | None = None

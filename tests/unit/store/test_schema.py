@@ -44,6 +44,9 @@ COLUMNS = {
         "created_at": "timestamp with time zone",
         "updated_at": "timestamp with time zone",
         "external_id": "character varying(255)",
+        "state": "character varying(20)",
+        "expires_at": "timestamp with time zone",
+        "matchable_until": "timestamp with time zone",
     },
     "face_encodings": {
         "id": "bigint",
@@ -61,6 +64,9 @@ COLUMNS = {
         "row_version": "xid8",
         "code": "bit(512)",
         "image_sha256": "bytea",
+        "matchable_until": "timestamp with time zone",
+        "image_key_id": "character varying(100)",
+        "image_box": "character varying(100)",
     },
 }
 
@@ -145,7 +151,7 @@ def test_indexes_are_those_of_the_contract(database_url: str) -> None:
         assert part in str(graph)
     assert str(found["idx_person_region_client"]).endswith("(client_id, region, id)")
     assert "ON public.persons " in str(found["idx_person_region_client"])
-    assert str(found["idx_face_scope_code"]).endswith("(client_id, region, id) INCLUDE (code)")
+    assert str(found["idx_face_scope_code"]).endswith("(client_id, region, id) INCLUDE (code, matchable_until)")
 
 
 def test_vectors_and_codes_stay_in_the_row(database_url: str) -> None:

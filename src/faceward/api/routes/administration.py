@@ -84,7 +84,11 @@ async def create_client(
     return answers.client(
         await work.ask(
             lambda: work.parts.administration.create_client(
-                body.client_id, name=body.name, threshold=body.threshold, request=token
+                body.client_id,
+                name=body.name,
+                threshold=body.threshold,
+                retention_days=body.retention_days,
+                request=token,
             )
         )
     )

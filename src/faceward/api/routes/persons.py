@@ -34,7 +34,7 @@ async def create_person(
 ) -> answered.EnrollmentOut:
     """Enroll a person with one or more photos: all of them are stored, or none. The region is made on first use."""
     work.caller.enter([body.region])
-    token = work.token(body.model_dump(exclude={"images"}), images=body.images)
+    token = work.token(body.model_dump(mode="json", exclude={"images"}), images=body.images)
     stored = await work.compute(
         lambda: work.service.enroll(
             body.images,
@@ -43,6 +43,7 @@ async def create_person(
             client_id=work.caller.client_id,
             description=body.description,
             external_id=body.external_id,
+            expires_at=body.expires_at,
             several_faces=body.several_faces,
             request=token,
         )

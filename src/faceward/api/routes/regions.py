@@ -54,7 +54,11 @@ async def create_region(
     return answers.region(
         await work.ask(
             lambda: work.service.create_region(
-                body.name, threshold=body.threshold, client_id=work.caller.client_id, request=token
+                body.name,
+                threshold=body.threshold,
+                retention_days=body.retention_days,
+                client_id=work.caller.client_id,
+                request=token,
             )
         )
     )

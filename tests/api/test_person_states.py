@@ -1,0 +1,81 @@
+"""States, expiry and retention over HTTP."""
+
+from __future__ import annotations
+
+import datetime as dt
+
+import pytest
+from companies import Company
+
+from faceward import Client
+from faceward.errors import InvalidValueError, PersonSuspendedError
+
+PAST = "2020-01-01T00:00:00Z"
+
+
+def found(company: Company) -> bool:
+    with Client(company.url, company.keys["recognizer"]) as client:
+        (face,) = client.recognize(company.photo("obama2.jpg"), region="A").faces
+        return face.match is not None
+
+
+def test_who_is_suspended_is_kept_and_not_matched(company: Company) -> None:
+    with Client(company.url, company.keys["enroller"]) as client:
+        person = client.enroll(company.photo("obama.jpg"), name="Barack", region="A").person
+        assert (person.state, person.expires_at) == ("active", None)
+        assert found(company)
+        assert client.update_person(person.id, state="suspended").state == "suspended"
+        assert not found(company)
+        assert [each.state for each in client.list_persons(region="A").items] == ["suspended"]
+        with pytest.raises(PersonSuspendedError, match="is suspended"):
+            client.verify(company.photo("obama2.jpg"), person_id=person.id)
+        assert client.update_person(person.id, state="active").state == "active"
+        assert found(company)
+        with pytest.raises(InvalidValueError):
+            client.update_person(person.id, state="asleep")  # type: ignore[arg-type]
+
+
+def test_who_has_expired_is_not_matched(company: Company) -> None:
+    soon = dt.datetime.now(dt.UTC).replace(microsecond=0) + dt.timedelta(days=1)
+    with Client(company.url, company.keys["enroller"]) as client:
+        person = client.enroll(company.photo("obama.jpg"), name="Barack", region="A", expires_at=soon).person
+        assert person.expires_at == soon
+        assert found(company)
+        client.update_person(person.id, expires_at=dt.datetime.fromisoformat(PAST))
+        assert not found(company)
+        with pytest.raises(PersonSuspendedError, match="has expired"):
+            client.verify(company.photo("obama2.jpg"), person_id=person.id)
+        assert client.update_person(person.id, expires_at=None).expires_at is None
+        assert found(company)
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["tomorrow", "2030-01-31T12:00:00", "9999-12-31T23:59:59-12:00", "0001-01-01T00:00:00+12:00", 1e300, [], True],
+)
+def test_a_time_that_is_none_is_refused(company: Company, value: object) -> None:
+    company.enroll_once()
+    http = company.http("enroller")
+    (person,) = http.get("/v1/persons").json()["items"]
+    answer = http.patch(f"/v1/persons/{person['id']}", json={"expires_at": value})
+    assert (answer.status_code, answer.json()["code"]) == (422, "invalid_value")
+    assert answer.json()["problems"][0]["field"] == "expires_at"
+    key = company.http("manager").post("/v1/keys", json={"role": "recognizer", "expires_at": value})
+    assert key.status_code in (201, 422), key.text
+
+
+def test_a_retention_decides_when_new_people_expire(company: Company) -> None:
+    with Client(company.url, company.keys["manager"]) as client:
+        assert client.create_region("A", retention_days=30).retention_days == 30
+        person = client.enroll(company.photo("obama.jpg"), name="Barack", region="A").person
+        assert person.expires_at == person.created_at + dt.timedelta(days=30)
+        assert client.update_region("A", retention_days=None).retention_days is None
+        later = client.enroll(company.photo("biden.jpg"), name="Joe", region="A").person
+        assert later.expires_at is None
+        assert client.get_person(person.id).expires_at == person.expires_at
+        with pytest.raises(InvalidValueError):
+            client.update_region("A", retention_days=0)
+    with Client(company.url, company.keys["admin"]) as admin:
+        made = admin.create_client(f"{company.client_id}-short", retention_days=7)
+        assert made.retention_days == 7
+        assert admin.update_client(made.client_id, retention_days=None).retention_days is None
