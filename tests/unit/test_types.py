@@ -33,6 +33,8 @@ def test_rows_become_values() -> None:
         "face_count": 2,
         "created_at": NOW,
         "updated_at": NOW,
+        "state": "active",
+        "expires_at": None,
     }
     person = Person.from_row({**row, "a column of a later version": 1})
     assert dataclasses.asdict(person) == row
