@@ -432,7 +432,7 @@ def open_records(settings: Settings, manifest: PackManifest) -> Iterator[Records
             yield Records(
                 _administration(database),
                 Regions(regions, thresholds),
-                People(Gallery(database, model_id)),
+                People(Gallery(database, manifest.model_id)),
                 Privacy(Eraser(database), receipt_signer(settings)),
                 _journal(settings, database),
             )
