@@ -15,11 +15,14 @@ depends_on = None
 
 TENANT_TABLES = ("audit_log", "decisions", "decision_candidates")
 
-# What people are called, and the signs of their embeddings, must not stay behind in the planner's statistics: those hold
-# samples of a column's values until the next ANALYZE. No plan needs them.
+# What people are called, their photos' digests and the signs of their embeddings must not stay behind in the planner's
+# statistics: those hold samples of a column's values until the next ANALYZE. No plan needs them.
 PERSONAL = {
     "persons": ("name varchar(255)", "description text", "external_id varchar(255)"),
-    "face_encodings": ("image_path varchar(500)",),
+    "face_encodings": ("image_path varchar(500)", "image_sha256 bytea"),
+    "request_tokens": ("token varchar(255)", "detail jsonb"),
+    "jobs": ("error_message text",),
+    "job_refusals": ("item text", "reason text"),
 }
 
 
@@ -99,6 +102,9 @@ def upgrade() -> None:
             op.execute(f"ALTER TABLE {table} ALTER COLUMN {name} TYPE {kind}")  # the same: forgets what was sampled
             op.execute(f"ALTER TABLE {table} ALTER COLUMN {name} SET STATISTICS 0")
     op.execute("ALTER TABLE face_encodings ALTER COLUMN code SET STATISTICS 0")
+    # What the change of a type has set back: see migration 0001.
+    op.execute("ALTER TABLE face_encodings ALTER COLUMN image_path SET STORAGE MAIN")
+    op.execute("ALTER TABLE face_encodings ALTER COLUMN image_sha256 SET STORAGE PLAIN")
 
 
 def _create_functions() -> None:
