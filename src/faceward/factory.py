@@ -42,6 +42,7 @@ from faceward.store.gallery import Gallery
 from faceward.store.graph_index import GraphSettings
 from faceward.store.job_queue import JobQueue
 from faceward.store.jobs import JobStore
+from faceward.store.personal_data import PersonalDataStore
 from faceward.store.presence import Presence
 from faceward.store.reembeddings import models_known
 from faceward.store.regions import RegionStore
@@ -280,6 +281,7 @@ def open_parts(settings: Settings, *, notify: Callable[[str], None] | None = Non
             thresholds,
             Eraser(database),
             receipt_signer(settings),
+            PersonalDataStore(database),
             on_close=on_close,
         )
         imports, runner = _imports(settings, database, service)
@@ -433,7 +435,7 @@ def open_records(settings: Settings, manifest: PackManifest) -> Iterator[Records
                 _administration(database),
                 Regions(regions, thresholds),
                 People(Gallery(database, manifest.model_id)),
-                Privacy(Eraser(database), receipt_signer(settings)),
+                Privacy(Eraser(database), receipt_signer(settings), PersonalDataStore(database)),
                 _journal(settings, database),
             )
 

@@ -149,6 +149,13 @@ TABLE = [
         region=lambda http, world: http.delete(f"/v1/persons/{world.elsewhere}"),
     ),
     Row(
+        "GET",
+        "/v1/persons/{person_id}/export",
+        "manager",
+        lambda http, world: http.get(f"/v1/persons/{world.person}/export"),
+        region=lambda http, world: http.get(f"/v1/persons/{world.elsewhere}/export"),
+    ),
+    Row(
         "POST",
         "/v1/persons/{person_id}/erase",
         "manager",

@@ -14,7 +14,6 @@ import psycopg
 import pytest
 from psycopg import sql
 
-import faceward
 from faceward import FaceService
 from faceward.errors import NotFoundError
 from faceward.factory import open_parts
@@ -170,13 +169,13 @@ def test_the_codes_leave_the_memory_of_this_process_and_of_others(
     settings: Settings, parts: Any, photos: dict[str, Path]
 ) -> None:
     quick = settings.model_copy(update={"search": settings.search.model_copy(update={"refresh_seconds": 0.2})})
-    with faceward.open_service(quick) as other:
+    with open_parts(quick) as other:
         service = parts.service
         person = service.enroll(photos["obama.jpg"], name=NAME, region="A").person
         service.enroll(photos["biden.jpg"], name="Joe", region="A")
         assert service.warm("A")
-        other.recognize(photos["obama2.jpg"], region="A")
-        cached = other._retriever._keeper.cache
+        other.service.recognize(photos["obama2.jpg"], region="A")
+        cached = other.sketches.cache
         at_last(lambda: cached.peek(("default", "A")) is not None)
         assert len(cached.peek(("default", "A")).sketch) == 2
         service.erase_person(person.id)

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 
 
 def people_app() -> typer.Typer:
-    app = typer.Typer(help="List, show, move, merge, suspend, delete and erase enrolled people.", no_args_is_help=True)
+    app = typer.Typer(
+        help="List, show, move, merge, suspend, export, delete and erase enrolled people.", no_args_is_help=True
+    )
     app.command("list")(list_people)
     app.command("show")(show)
     app.command("add-photo")(add_photo)
@@ -30,6 +32,7 @@ def people_app() -> typer.Typer:
     app.command("resume")(resume)
     app.command("expire")(expire)
     app.command("delete")(delete)
+    app.command("export")(export)
     app.command("erase")(erase)
     return app
 
@@ -221,6 +224,23 @@ def delete(
         output.print_json({"person_id": person_id, "faces_deleted": faces})
     else:
         output.say(f"Deleted person {person_id} and {faces} photos.")
+
+
+def export(
+    ctx: typer.Context,
+    person_id: PersonId,
+    out: Annotated[Path, typer.Option("--out", metavar="FILE.zip", help="Where to write it, for your eyes only.")],
+    client: Client = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write all that is held of a person into a zip: JSON and photos. The audit log tells of it."""
+    with invocation(ctx).open_records() as records, new_file(out) as file:
+        records.privacy.export_person(person_id, file, client_id=client)
+        size = file.tell()
+    if as_json:
+        output.print_json({"person_id": person_id, "file": out, "bytes": size})
+    else:
+        output.say(f"All that is held of person {person_id} is in {out} ({size:,} bytes).")
 
 
 def erase(

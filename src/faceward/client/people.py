@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal
+from typing import IO, Any, Literal
 
 from faceward.client.requests import Image, Requests, files_of, given
 from faceward.http_types import answered
@@ -114,6 +114,10 @@ class People(Requests):
 
     def delete_person(self, person_id: int) -> None:
         self._delete(f"/v1/persons/{person_id}")
+
+    def export_person(self, person_id: int, file: IO[bytes]) -> None:
+        """Write all that is held of a person into a file, as a zip."""
+        file.write(self._transport.ask("GET", f"/v1/persons/{person_id}/export").content)
 
     def erase_person(self, person_id: int) -> answered.ReceiptOut:
         """Erase a person with every trace, for good; the answer is a signed receipt."""

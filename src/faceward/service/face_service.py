@@ -21,6 +21,7 @@ from faceward.service.thresholds import Thresholds
 from faceward.store.decision_writer import DecisionWriter
 from faceward.store.erasure import Eraser
 from faceward.store.gallery import Gallery
+from faceward.store.personal_data import PersonalDataStore
 from faceward.store.regions import RegionStore
 from faceward.store.search import FaceSearch
 from faceward.vision import FaceAnalyzer
@@ -55,7 +56,7 @@ class FaceService(Enrolling, Recognising, People, Regions, Privacy):
 
     A client is a tenant: each method works inside one, `default` where `client_id` is left out, and can't reach another.
     follower: has the ModelService of the model in use, which `@by_model` methods run on. gallery, regions, thresholds,
-    eraser, signer: the parts that no model concerns. on_close: called by close(), the last acquired first.
+    eraser, signer, data: the parts that no model concerns. on_close: called by close(), the last acquired first.
     """
 
     def __init__(
@@ -66,13 +67,14 @@ class FaceService(Enrolling, Recognising, People, Regions, Privacy):
         thresholds: Thresholds,
         eraser: Eraser,
         signer: ReceiptSigner,
+        data: PersonalDataStore,
         *,
         on_close: Sequence[Callable[[], None]] = (),
     ) -> None:
         self._follower = self._models = follower
         People.__init__(self, gallery)
         Regions.__init__(self, regions, thresholds)
-        Privacy.__init__(self, eraser, signer, self._drop_from_memory)
+        Privacy.__init__(self, eraser, signer, data, self._drop_from_memory)
         self._on_close = list(on_close)
 
     def __enter__(self) -> Self:

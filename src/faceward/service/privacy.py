@@ -1,15 +1,18 @@
-"""What the law asks of those who keep faces: to erase a person for good, with proof."""
+"""What the law asks of those who keep faces: to tell a person what is held, and to erase it for good, with proof."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
+from typing import IO
 
 from faceward.actors import current_actor
 from faceward.checks import check_client_id, check_id, check_request_token
 from faceward.errors import UnknownPersonError
 from faceward.receipts import Receipt, ReceiptSigner
+from faceward.service.exporting import write_export
 from faceward.store.erasure import Erased, Eraser
+from faceward.store.personal_data import PersonalDataStore
 from faceward.types import RequestToken
 
 
@@ -23,11 +26,21 @@ class Privacy:
         self,
         eraser: Eraser,
         signer: ReceiptSigner,
+        data: PersonalDataStore,
         forget: Callable[[str, Sequence[int]], None] | None = None,
     ) -> None:
         self._eraser = eraser
         self._signer = signer
+        self._data = data
         self._forget = forget
+
+    def export_person(self, person_id: int, file: IO[bytes], *, client_id: str | None = None) -> None:
+        """Write all that is held of a person into a file, as a zip: record, faces with embeddings, photos, entries of the
+        audit log, decisions. The audit log tells of it. Raises UnknownPersonError, StoreError, OSError.
+        """
+        client_id, person_id = check_client_id(client_id), check_id("person_id", person_id)
+        with self._data.open(client_id, person_id) as held:
+            write_export(held, file)
 
     def erase_person(
         self, person_id: int, *, client_id: str | None = None, request: RequestToken | None = None

@@ -36,7 +36,7 @@ _UPLOADS = """
 DELETE FROM job_chunks c USING jobs j WHERE c.client_id = %(client_id)s AND j.client_id = %(client_id)s AND j.id = c.job_id
 AND j.state = ANY(%(finished)s)
 """
-_PERSON_COLUMNS = """
+PERSON_COLUMNS = """
 SELECT table_name::text, column_name::text FROM information_schema.columns
 WHERE table_schema = current_schema() AND column_name IN ('person_id', 'other_person_id') ORDER BY 1, 2
 """
@@ -124,7 +124,7 @@ class Eraser:
         entries, decisions = tx.exec_driver_sql(
             "SELECT audit_entries, named_in FROM faceward_forget_person(%(person_id)s)", of
         ).one()
-        named = _naming(person_id, *(person or ()))
+        named = naming(person_id, *(person or ()))
         refusals = _unname_jobs(tx, client_id, named)
         removed = Removed(persons, len(faces), photos, tokens, refusals, entries, decisions)
         if not (persons or faces or tokens or entries or decisions):
@@ -148,7 +148,7 @@ class Eraser:
         client_id = erased.client_id
         counts: dict[str, int] = {}
         with self._database.transaction(client_id) as tx:
-            columns = [("persons", "id"), *map(tuple, tx.exec_driver_sql(_PERSON_COLUMNS).all())]
+            columns = [("persons", "id"), *map(tuple, tx.exec_driver_sql(PERSON_COLUMNS).all())]
             for table, column in columns:
                 quoted = [tx.dialect.identifier_preparer.quote_identifier(name) for name in (table, column)]
                 counts[f"{table}.{column}"] = tx.exec_driver_sql(
@@ -171,7 +171,7 @@ class Eraser:
         return {where: count for where, count in counts.items() if count}
 
 
-def _naming(person_id: int, name: str | None = None, external_id: str | None = None) -> str:
+def naming(person_id: int, name: str | None = None, external_id: str | None = None) -> str:
     """A pattern of PostgreSQL's: where a report of an import names the person."""
     words = [f"person {person_id}", *([] if name is None else [_literal(name)])]
     pattern = rf"(^|[^[:alnum:]])({'|'.join(words)})([^[:alnum:]]|$)"
