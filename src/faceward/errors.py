@@ -11,6 +11,7 @@ FacewardError
 │   │   └── ImageTooLargeError     more bytes or pixels than the limit
 │   ├── ImportSourceError      a file to import can't be read, or its layout is unknown
 │   ├── InvalidReceiptError    a receipt of an erasure that is none, or was changed
+│   ├── BackupFileError        a file to restore is no backup of faceward, or a damaged one
 │   ├── RequestFormatError     a request's body or parameters are not what its route takes
 │   │   ├── UnsupportedMediaTypeError  a body of another type than the route reads
 │   │   ├── RequestTooLargeError       a body or header beyond the limit
@@ -36,6 +37,7 @@ FacewardError
 │   ├── RequestReusedError     an idempotency key was used for another request
 │   ├── SecretShownError       a request made its key before, and a secret is shown once
 │   ├── JobLostError           an import was cancelled, or another worker took it over
+│   ├── DatabaseNotEmptyError  a backup would replace what is in the database
 │   └── BusyError              another process is doing the same work
 ├── AccessError
 │   ├── UnauthenticatedError   no valid key; says nothing about why
@@ -63,6 +65,9 @@ FacewardError
 │   ├── AccessDeniedError      the role may not do this
 │   ├── ConstraintViolatedError  a rule of the tables was violated (names the constraint)
 │   ├── EmbeddedServerError    the PostgreSQL that ships in a wheel did not start
+│   ├── ProgramMissingError    pg_dump, pg_restore or psql is absent, or older than the server
+│   ├── BackupFailedError      a backup could not be made, or does not hold what the database holds
+│   ├── RestoreFailedError     a backup could not be brought into the database
 │   └── UnexpectedDatabaseError  anything else that the driver raised
 ├── ImageKeyError              a stored photo or upload is encrypted with a key that is absent or another (names its id)
 ├── SketchTooLargeError        a gallery's sketch needs more memory than it may take
@@ -151,6 +156,12 @@ class InvalidReceiptError(InputError):
     """A receipt of an erasure that is none, or was changed after it was signed."""
 
     code = "invalid_receipt"
+
+
+class BackupFileError(InputError):
+    """A file to restore is no backup of faceward, or a damaged one."""
+
+    code = "backup_file"
 
 
 class RequestFormatError(InputError):
@@ -360,6 +371,12 @@ class JobLostError(ConflictError):
         self.job_id = job_id
 
 
+class DatabaseNotEmptyError(ConflictError):
+    """A backup would replace what is in the database."""
+
+    code = "database_not_empty"
+
+
 class BusyError(ConflictError):
     """Another process is doing the same work."""
 
@@ -531,6 +548,24 @@ class EmbeddedServerError(StoreError):
     """The embedded PostgreSQL did not start."""
 
     code = "embedded_server"
+
+
+class ProgramMissingError(StoreError):
+    """A program of PostgreSQL is absent, or older than the server."""
+
+    code = "program_missing"
+
+
+class BackupFailedError(StoreError):
+    """A backup could not be made, or does not hold what the database holds."""
+
+    code = "backup_failed"
+
+
+class RestoreFailedError(StoreError):
+    """A backup could not be brought into the database."""
+
+    code = "restore_failed"
 
 
 class UnexpectedDatabaseError(StoreError):

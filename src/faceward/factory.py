@@ -30,12 +30,13 @@ from faceward.settings import EMBEDDED, Settings, load_settings
 from faceward.sketches import SketchCache
 from faceward.store.api_keys import KeyStore
 from faceward.store.audit_log import AuditLog
+from faceward.store.backup import Backups
 from faceward.store.bulk import BulkWriter
 from faceward.store.clients import ClientStore
 from faceward.store.database import Database, PoolSettings
 from faceward.store.decision_log import DecisionStore
 from faceward.store.decision_writer import DecisionWriter
-from faceward.store.embedded import EmbeddedServer
+from faceward.store.embedded import BUNDLED_PROGRAMS, EmbeddedServer
 from faceward.store.embedding_models import models_in_use
 from faceward.store.erasure import Eraser
 from faceward.store.gallery import Gallery
@@ -46,6 +47,7 @@ from faceward.store.personal_data import PersonalDataStore
 from faceward.store.presence import Presence
 from faceward.store.reembeddings import models_known
 from faceward.store.regions import RegionStore
+from faceward.store.restore import Restoration
 from faceward.store.schema import Schema, check_database, pgvector_version
 from faceward.store.scopes import ScopeReader
 from faceward.store.search import FaceSearch
@@ -97,6 +99,24 @@ class Deployment:
             connect_timeout=given.connect_timeout,
             statement_timeout=given.statement_timeout,
         )
+
+    def backups(self) -> Backups:
+        given = self.settings
+        return Backups(
+            given.database.backup_url or self.migration_url,
+            self._programs,
+            given.home,
+            connect_timeout=given.database.connect_timeout,
+        )
+
+    def restoration(self) -> Restoration:
+        given = self.settings.database
+        return Restoration(self.migration_url, self._programs, connect_timeout=given.connect_timeout)
+
+    @property
+    def _programs(self) -> tuple[Path | None, ...]:
+        """Where PostgreSQL's programs are looked for: those of the server, else of the PATH, else faceward's own."""
+        return (None, BUNDLED_PROGRAMS) if self._server is None else (self._server.bin_path,)
 
     def close(self) -> None:
         if self._server is not None:

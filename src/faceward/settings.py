@@ -39,6 +39,11 @@ class DatabaseSettings(_Section):
     migration_url: str | None = Field(
         None, description="The login that owns the tables and migrates them, where it isn't that of `url`."
     )
+    backup_url: str | None = Field(
+        None,
+        description="The login that backs up, where that of `migration_url` is bound by row-level security: a superuser, or "
+        "one with BYPASSRLS.",
+    )
     search_url: str | None = Field(
         None,
         description="A hot standby that answers the searches, where that isn't `url`; it answers as of its own moment.",

@@ -14,6 +14,7 @@ from faceward.actors import acting_as
 from faceward.cli import output
 from faceward.cli.audit import audit_recall
 from faceward.cli.audit_log import audit_app
+from faceward.cli.backup import backup, restore
 from faceward.cli.clients import clients_app
 from faceward.cli.database import database_app
 from faceward.cli.demo import demo
@@ -74,6 +75,8 @@ def build_app() -> typer.Typer:
     app.add_typer(keys_app(), name="keys")
     app.add_typer(models_app(), name="models")
     app.add_typer(database_app(), name="db")
+    app.command("backup")(backup)
+    app.command("restore")(restore)
     app.command("serve")(serve)
     app.add_typer(audit_app(), name="audit")
     app.add_typer(receipt_app(), name="receipt")

@@ -112,9 +112,12 @@ def counting_bar() -> Progress:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Download:
-    """Shows how far a download is. progress: receives the bytes done and in all. tell: prints a line above the bar."""
+    """Shows how far a download is. progress: receives the bytes done and in all. stage: what is being done now, and the
+    bytes done of nobody knows how many. tell: prints a line above the bar.
+    """
 
     progress: Callable[[int, int], None]
+    stage: Callable[[str, int], None]
     tell: Callable[[str], None]
 
 
@@ -129,5 +132,6 @@ def download_bar(description: str) -> Iterator[Download]:
         task = bar.add_task(description, total=None, visible=False)
         yield Download(
             progress=lambda done, total: bar.update(task, completed=done, total=total, visible=True),
+            stage=lambda text, done: bar.update(task, description=text, completed=done, visible=True),
             tell=lambda line: console.print(line, soft_wrap=True),
         )

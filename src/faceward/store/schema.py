@@ -103,7 +103,7 @@ class Schema:
             revision = _revision(connection)
             if revision == HEAD:
                 return False
-            if revision is not None and revision not in _known_revisions():
+            if revision is not None and revision not in known_revisions():
                 raise SchemaMissingError(
                     f"The database holds the tables of version {revision}, which this faceward (version {HEAD}) does not "
                     "know: a newer faceward made them. Install that one here too."
@@ -123,6 +123,14 @@ class Schema:
         """As `faceward.store.shadow.build_indexes`."""
         with self._translated():
             build_indexes(self._engine)
+
+    def prepare(self) -> None:
+        """The extension and the role that the tables need, where they are absent. Raises ExtensionMissingError,
+        AccessDeniedError.
+        """
+        with self._connection() as connection:
+            _ensure_extension(connection)
+            _ensure_app_role(connection)
 
     def apply_graph(self, settings: GraphSettings, table: str = LIVE) -> bool:
         """Build, drop or rebuild the HNSW index so that it is as the settings say; True if anything was done."""
@@ -200,7 +208,8 @@ def newest_revision() -> str | None:
     return ScriptDirectory.from_config(_alembic_config()).get_current_head()
 
 
-def _known_revisions() -> frozenset[str]:
+def known_revisions() -> frozenset[str]:
+    """The migrations that the package carries."""
     scripts = ScriptDirectory.from_config(_alembic_config())
     return frozenset(script.revision for script in scripts.walk_revisions())
 

@@ -1,0 +1,97 @@
+"""`faceward backup` and `faceward restore`."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Annotated
+
+import typer
+
+from faceward.cli import output
+from faceward.cli.invocation import invocation, manifest_in_use
+from faceward.cli.options import AsJson
+
+
+def backup(
+    ctx: typer.Context,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Where to; its owner's alone (mode 600).")],
+    check: Annotated[
+        bool, typer.Option("--check/--no-check", help="Restore it into a server made for that, and compare.")
+    ] = True,
+    replace: Annotated[bool, typer.Option("--replace", help="Replace an older file of that name.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Back up the database of all clients into one file, while the services go on. It is pg_dump's custom format."""
+    from faceward.factory import Deployment
+
+    settings = invocation(ctx).settings()
+    with (
+        _ended_cleanly(),
+        contextlib.closing(Deployment(settings)) as deployment,
+        output.download_bar("Backing up") as bar,
+    ):
+        report = deployment.backups().write(file, check=check, replace=replace, progress=bar.stage)
+    if as_json:
+        output.print_json(report)
+        return
+    output.print_fields(
+        {
+            "backup": report.file,
+            "size": f"{report.bytes / 1e6:,.1f} MB in {report.seconds:.1f} s",
+            "SHA-256": report.sha256,
+            "tables": f"version {report.version}",
+            "checked": f"restored: {_rows(report.rows)}, {report.searches} searches, all alike"
+            if report.checked
+            else "no (--no-check)",
+        }
+    )
+
+
+def restore(
+    ctx: typer.Context,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A file that `faceward backup` made.")],
+    replace: Annotated[bool, typer.Option("--replace", help="Replace all that the database holds.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Bring a backup into the database: all of it, or nothing. Services that run wait meanwhile, then go on with it."""
+    from faceward.factory import Deployment
+
+    settings = invocation(ctx).settings()
+    dimension = manifest_in_use(settings).embedding.dimension
+    with (
+        _ended_cleanly(),
+        contextlib.closing(Deployment(settings)) as deployment,
+        output.download_bar("Restoring") as bar,
+    ):
+        bar.stage("Restoring the backup", 0)
+        report = deployment.restoration().run(file, replace=replace, dimension=dimension)
+        bar.stage("Building the HNSW index", 0)
+        deployment.schema.apply_graph(deployment.graph)
+    if as_json:
+        output.print_json(report)
+        return
+    output.print_fields({"restored": report.file, "rows": _rows(report.rows), "tables": f"version {report.version}"})
+
+
+def _rows(rows: object) -> str:
+    assert isinstance(rows, dict)
+    counted = {name.partition(".")[2]: count for name, count in rows.items()}
+    return f"{counted.get('persons', 0):,} persons, {counted.get('face_encodings', 0):,} faces"
+
+
+@contextlib.contextmanager
+def _ended_cleanly() -> Iterator[None]:
+    """A SIGTERM ends it as Ctrl-C does: what it started is ended too, and no half file stays."""
+
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
