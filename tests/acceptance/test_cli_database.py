@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import psycopg
 import pytest
 from command_line import CommandLine
 
+from faceward.cli import server_points
 from faceward.cli.doctor import DATABASE_POINTS
 from faceward.store.embedded import EmbeddedServer
 from faceward.store.schema import HEAD
@@ -197,3 +199,54 @@ def test_row_security_that_is_not_forced_is_told(faceward: CommandLine, sql: Any
     mend = failed(faceward)["row-level security"]
     sql(mend.removeprefix("as the owner: "))
     assert not failed(faceward)
+
+
+def test_more_connections_than_the_server_has_are_told(faceward: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FACEWARD_API__WORKERS", "3")
+    assert "connections" not in failed(faceward)
+    monkeypatch.setenv("FACEWARD_DATABASE__MAX_OVERFLOW", "80")
+    assert "max_connections" in failed(faceward)["connections"]
+
+
+def test_a_clock_that_is_wrong_is_told(faceward: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = time.time
+    monkeypatch.setattr(time, "time", lambda: now() + 60)
+    answer = faceward("doctor", "--json")
+    (clock,) = [point for point in answer.json if point["name"] == "clock"]
+    assert (clock["state"], clock["detail"]) == ("failed", "the server's is -60.0 s from this machine's")
+    assert "set-ntp" in clock["mend"]
+
+
+def test_faces_that_no_vacuum_has_seen_are_told(
+    faceward: CommandLine, sql: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server_points, "_FEW_PAGES", 0)
+    rows = "INSERT INTO regions (name) VALUES ('A'); INSERT INTO persons (id, region, name) VALUES (1, 'A', 'Joe');"
+    face = "INSERT INTO face_encodings (person_id, region, model_id, embedding) SELECT 1, 'A', 'm', "
+    sql(f"{rows} {face} array_prepend(1.0, array_fill(0.0, ARRAY[511]))::vector FROM generate_series(1, 3)")
+    assert "VACUUM (ANALYZE) face_encodings;" in failed(faceward)["vacuum of the faces"]
+    sql("VACUUM face_encodings")
+    assert not failed(faceward)
+
+
+def test_logs_that_have_grown_large_are_told(faceward: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server_points, "_MOST_LOG_BYTES", 1000)
+    assert "audit.decision_days" in failed(faceward)["logs in the database"]
+
+
+def test_a_change_of_model_that_was_forgotten_is_told(faceward: CommandLine, sql: Any) -> None:
+    row = "INSERT INTO reembeddings (model_from, model_to, state, started_at) VALUES ('a', 'b', 'filling', now())"
+    sql(row)
+    assert not failed(faceward)
+    sql("UPDATE reembeddings SET started_at = now() - interval '3 days'")
+    assert failed(faceward) == {
+        "change of model": "faceward reembed goes on with it; faceward reembed abandon gives it up"
+    }
+
+
+def test_a_spool_that_cant_be_written_is_told(
+    faceward: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("FACEWARD_IMPORTS__SPOOL", str(tmp_path / "file"))
+    assert "imports.spool" in failed(faceward)["spool of imports"]

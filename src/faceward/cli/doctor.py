@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import typer
 
 from faceward.cli import output
 from faceward.cli.invocation import Invocation, invocation, manifest_in_use, shown_url
 from faceward.cli.options import AsJson
+from faceward.cli.points import Point
+from faceward.cli.server_points import SERVER_POINTS, room, server_points, spool
 from faceward.errors import (
     AccessDeniedError,
     DatabaseFullError,
@@ -40,24 +39,14 @@ DATABASE_POINTS = (
     "row-level security",
     "work as faceward_app",
     "gallery's model",
+    *SERVER_POINTS,
 )
 """The points that need a database, each of them reached only where those before it let it be."""
 
-_MIN_FREE_BYTES = 1 << 30
 _MAKE_PERSON_INDEX = (
     "as the owner, in psql: DROP INDEX IF EXISTS idx_person_region_client; "
     "CREATE INDEX idx_person_region_client ON persons (client_id, region, id);"
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Point:
-    """mend: what to do where it fails."""
-
-    name: str
-    state: Literal["ok", "failed", "not reached"]
-    detail: str = ""
-    mend: str = ""
 
 
 def doctor(ctx: typer.Context, as_json: AsJson = False) -> None:
@@ -77,15 +66,16 @@ def _examine(given: Invocation) -> Iterator[Point]:
         url = shown_url(settings.database.url)
     except SettingsError as exc:
         yield Point("settings", "failed", str(exc), "mend that file, or name another with --config PATH")
-        for name in ("runtime", "model pack", *DATABASE_POINTS):
+        for name in ("runtime", "model pack", "spool of imports", *DATABASE_POINTS):
             yield _not_reached(name)
         return
     yield Point("settings", "ok", f"database.url is {url}")
     yield _runtime(settings)
     yield _model_pack(settings)
+    yield spool(settings)
     embedded = settings.database.url == "embedded"
     if embedded:
-        directory = _embedded_directory(settings)
+        directory = room("data directory", settings.database_directory, "FACEWARD_DATA")
         yield directory
         if directory.state != "ok":
             yield from map(_not_reached, DATABASE_POINTS)
@@ -118,21 +108,6 @@ def _model_pack(settings: Settings) -> Point:
     except ModelError as exc:
         return Point("model pack", "failed", str(exc), f"faceward models pull {name}")
     return Point("model pack", "ok", f"{name}: {len(files)} files, all verified")
-
-
-def _embedded_directory(settings: Settings) -> Point:
-    """Whether the embedded server's data can be written, with some room to grow."""
-    name, directory = "data directory", settings.database_directory
-    standing = directory
-    while not standing.exists() and standing != standing.parent:
-        standing = standing.parent
-    elsewhere = "set FACEWARD_DATA to a directory that can be written"
-    if not standing.is_dir() or not os.access(standing, os.W_OK | os.X_OK):
-        return Point(name, "failed", f"{directory}: {standing} can't be written.", elsewhere)
-    free = shutil.disk_usage(standing).free
-    if free < _MIN_FREE_BYTES:
-        return Point(name, "failed", f"{directory}: {free / 1e6:.0f} MB are free.", f"free 1 GB there, or {elsewhere}")
-    return Point(name, "ok", f"{directory}, {free / 1e9:.0f} GB free")
 
 
 def _database(settings: Settings, open_things: ExitStack, *, embedded: bool) -> Iterator[Point]:
@@ -231,17 +206,17 @@ def _as_service(settings: Settings, deployment: Deployment) -> Iterator[Point]:
     except ModelError:
         return  # the point "model pack" says it
     with closing(deployment.connect()) as database:
+        model = Point("gallery's model", "ok", manifest.model_id)
         try:
             check_database(database, manifest.model_id, manifest.embedding.dimension)
         except ModelMismatchError as exc:
-            yield Point("work as faceward_app", "ok", "the login may")
-            yield Point("gallery's model", "failed", str(exc), "set model.pack, or database.url, in config.json")
-            return
+            model = Point("gallery's model", "failed", str(exc), "set model.pack, or database.url, in config.json")
         except StoreError as exc:
             yield Point("work as faceward_app", "failed", str(exc), "./setup_postgres.sh")
             return
-    yield Point("work as faceward_app", "ok", "the login may")
-    yield Point("gallery's model", "ok", manifest.model_id)
+        yield Point("work as faceward_app", "ok", "the login may")
+        yield model
+        yield from server_points(settings, database)
 
 
 def _not_reached(name: str) -> Point:
