@@ -1,4 +1,4 @@
-"""Write the tables of README.md and docs/search.md from the figures that the benchmarks left in docs/benchmarks.
+"""Write the tables of README.md, docs/search.md and docs/operations.md from what the benchmarks left in docs/benchmarks.
 
 `python benchmarks/tables.py` rewrites what stands between the markers; a test fails where a document and the figures part
 ways.
@@ -15,18 +15,21 @@ ROOT = Path(__file__).resolve().parents[1]
 FIGURES = ROOT / "docs" / "benchmarks"
 SHORT = ("auto", "HNSW ef_search 40", "HNSW ef_search 200", "HNSW ef_search 800")
 SIMILARITY = 0.58
+SKETCH_BYTES = 72
 
 
 def tables() -> dict[str, str]:
     """Each table by the name of its marker."""
     searches = json.loads((FIGURES / "search.json").read_text(encoding="utf-8"))
     recognition = json.loads((FIGURES / "recognize.json").read_text(encoding="utf-8"))
+    sizing = json.loads((FIGURES / "sizing.json").read_text(encoding="utf-8"))
     return {
         "search": short_table(searches),
         "search figures": long_table(searches),
         "threads": thread_table(searches),
         "sizes": size_table(searches),
         "recognition": recognition_table(recognition),
+        "sizing": sizing_table(sizing),
     }
 
 
@@ -34,7 +37,7 @@ def documents() -> dict[Path, str]:
     """The documents as they must read."""
     made = tables()
     texts = {}
-    for path in (ROOT / "README.md", ROOT / "docs" / "search.md"):
+    for path in (ROOT / "README.md", ROOT / "docs" / "search.md", ROOT / "docs" / "operations.md"):
         text = path.read_text(encoding="utf-8")
         for name, table in made.items():
             pattern = rf"(<!-- {re.escape(name)} -->\n).*?(<!-- end -->)"
@@ -104,6 +107,41 @@ def recognition_table(figures: dict[str, Any]) -> str:
         f"{figures['other_region']} found in another region, {figures['other_client']} by another client. "
         f"{figures['photos_per_s']:.0f} photos/s from file to answer on one core of a {machine['processor']} "
         f"({stages}), {figures['ratio']:.2f} times the bare models.\n"
+    )
+
+
+def sizing_table(figures: dict[str, Any]) -> str:
+    weights = dict(figures["bytes_per_face"])
+    graph = weights.pop("idx_embedding_hnsw")
+    table = weights.pop("face_encodings")
+    rows = {
+        "table of faces, without photos": table,
+        "table of persons, and all indexes but HNSW": sum(weights.values()),
+        "HNSW index, where it is wanted": graph,
+        "a backup's file": figures["backup_bytes_per_face"],
+        "sketch in memory, in each process": SKETCH_BYTES,
+    }
+    lines = ["| | bytes a face | a million faces |", "|---|--:|--:|"]
+    lines += [f"| {name} | {weight:,.0f} | {weight / 1000:,.2f} GB |" for name, weight in rows.items()]
+    faces, machine = figures["faces"], figures["machine"]
+    times = ", ".join(
+        f"{name} {figures[key]:,.0f} s"
+        for name, key in (
+            ("import", "import_seconds"),
+            ("backup", "backup_seconds"),
+            ("backup with its check", "checked_backup_seconds"),
+            ("restore", "restore_seconds"),
+            ("HNSW index", "hnsw_build_seconds"),
+        )
+    )
+    return "\n".join(
+        [
+            *lines,
+            "",
+            f"Of a region of {faces:,} faces, one for each person, after a VACUUM ({machine['processor']}, {machine['cores']} "
+            f"cores): {times}.",
+            "",
+        ]
     )
 
 
