@@ -84,16 +84,16 @@ def counts(account: dict[str, Any], kind: str) -> tuple[int, int, int]:
 def test_each_layout_and_encoding_is_imported_and_found(
     layout: str, encoding: str, tmp_path: Path, config: Path, service: FaceService
 ) -> None:
-    from faceward.importers import RegionAssignment, SqliteImport, SqliteSource, parse_mappings
+    from faceward.importers import RegionAssignment, SourceImport, SqliteSource, parse_mappings, plan_import, run_import
 
     old = tmp_path / "old.db"
     mappings = write_layout(old, layout, encoding)
     before = old.read_bytes(), sorted(tmp_path.iterdir())
     with SqliteSource(old, parse_mappings(mappings)) as source:
-        wanted = SqliteImport(RegionAssignment("A", by_name={"Person 2": "B"}), client_id="acme", same_model=True)
-        plan = wanted.plan(source, service.dimension)
-        account = wanted.run(source, service)
-        again = wanted.run(source, service)
+        wanted = SourceImport(RegionAssignment("A", by_name={"Person 2": "B"}), client_id="acme", same_model=True)
+        plan = plan_import(wanted, source, service.dimension)
+        account = run_import(wanted, source, service)
+        again = run_import(wanted, source, service)
     assert (plan.persons, plan.faces) == (account.persons, account.faces)
     assert (account.persons.read, account.persons.imported) == (3, 3)
     assert (account.faces.read, account.faces.imported) == (4, 4)

@@ -20,7 +20,7 @@ from faceward.cli.database import database_app
 from faceward.cli.demo import demo
 from faceward.cli.doctor import doctor
 from faceward.cli.enroll import enroll, enroll_dir
-from faceward.cli.import_sqlite import import_sqlite
+from faceward.cli.imports import import_compreface, import_csv, import_deepface, import_sqlite
 from faceward.cli.invocation import Invocation
 from faceward.cli.keys import keys_app
 from faceward.cli.models import models_app
@@ -67,6 +67,9 @@ def build_app() -> typer.Typer:
     app.command("enroll")(enroll)
     app.command("enroll-dir")(enroll_dir)
     app.command("import-sqlite")(import_sqlite)
+    app.command("import-csv")(import_csv)
+    app.command("import-compreface")(import_compreface)
+    app.command("import-deepface")(import_deepface)
     app.command("recognize")(recognize)
     app.command("verify")(verify)
     app.add_typer(people_app(), name="people")

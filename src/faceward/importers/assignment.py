@@ -26,8 +26,15 @@ class RegionAssignment:
         return self.by_id.get(person_id) or self.by_name.get(name) or self.default
 
     @classmethod
-    def build(cls, region: str | None, regions: Path | None, default_region: str | None) -> RegionAssignment:
-        """From --region, or --regions with --default-region. Raises InvalidValueError, ImportSourceError."""
+    def build(
+        cls, region: str | None, regions: Path | None, default_region: str | None, *, told: bool = False
+    ) -> RegionAssignment:
+        """From --region, or --regions with --default-region; neither is needed where the source has regions (told).
+
+        Raises InvalidValueError, ImportSourceError.
+        """
+        if told and region is None and regions is None:
+            return cls(None if default_region is None else check_region(default_region))
         if (region is None) == (regions is None):
             raise ImportSourceError(
                 "Say where the people belong: --region A for everybody, or --regions FILE.csv, one of the two."

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import base64
 import binascii
 import io
 import json
-from typing import Any
+from array import array
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import numpy as np
+import orjson
 from numpy.typing import NDArray
 
 from faceward.errors import InvalidEmbeddingError
@@ -19,6 +22,57 @@ MAX_ENCODED = 1_000_000
 
 _NPY_MAGIC = b"\x93NUMPY"
 _LARGEST, _SMALLEST = 1e4, 1e-4
+_AROUND = "base64 of "
+_MOST_FORMS = 32
+
+
+@dataclass(frozen=True, slots=True)
+class _Form:
+    """What encoded embeddings have in common: all but the numbers between `before` and `after`, which are of type `kind`.
+
+    Squares: what the sum of the numbers' may be, so that they are finite and no other reading of the bytes is likelier.
+    """
+
+    length: int
+    encoding: str
+    kind: str
+    before: bytes = field(default=b"", repr=False)
+    after: bytes = field(default=b"", repr=False)
+    squares: tuple[float, float] = (1e-30, 1e30)
+    raw: bool = False
+
+    def read(self, values: Sequence[bytes]) -> list[NDArray[Any] | None]:
+        """The numbers of each; None where it needs a closer look."""
+        block = np.frombuffer(b"".join(values), np.uint8).reshape(len(values), self.length)
+        start, end = len(self.before), self.length - len(self.after)
+        good = (block[:, :start] == np.frombuffer(self.before, np.uint8)).all(axis=1)
+        good &= (block[:, end:] == np.frombuffer(self.after, np.uint8)).all(axis=1)
+        numbers = np.ascontiguousarray(block[:, start:end]).view(self.kind)
+        squares = _squares(numbers)
+        good &= (squares >= self.squares[0]) & (squares <= self.squares[1])
+        if self.raw and self.kind == "<f8":  # the same bytes as float32 count first
+            narrow = block.view("<f4")
+            good &= ~(_squares(narrow) <= narrow.shape[1] * _LARGEST**2)
+        return [row if plain else None for row, plain in zip(numbers, good.tolist(), strict=True)]
+
+
+def _raw_form(kind: str, dimension: int) -> _Form:
+    width = np.dtype(kind).itemsize
+    squares = dimension * _SMALLEST**2, _LARGEST**2
+    return _Form(width * dimension, f"float{8 * width}", kind, squares=squares, raw=True)
+
+
+def _squares(rows: NDArray[Any]) -> NDArray[Any]:
+    """The sum of the squares of each row."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return np.asarray(np.einsum("ij,ij->i", rows, rows))
+
+
+class Decoded(NamedTuple):
+    """encoding: its name. numbers: shape (n,), float16 to float64, finite, not all zero."""
+
+    encoding: str
+    numbers: NDArray[Any]
 
 
 class EmbeddingDecoder:
@@ -26,19 +80,17 @@ class EmbeddingDecoder:
 
     def __init__(self, dimension: int) -> None:
         self._raw_lengths = (4 * dimension, 8 * dimension)
+        self._forms = {form.length: form for form in (_raw_form("<f4", dimension), _raw_form("<f8", dimension))}
         self._headers: dict[bytes, tuple[str, int]] = {}
 
-    def decode(self, value: object) -> tuple[str, NDArray[Any]]:
-        """The name of the encoding and the numbers, shape (n,), float16 to float64, finite, of whatever length.
-
-        Raises InvalidEmbeddingError with the reason.
-        """
+    def decode(self, value: object) -> Decoded:
+        """The embedding, of whatever length. Raises InvalidEmbeddingError with the reason."""
         if isinstance(value, bytes):
-            if len(value) == self._raw_lengths[0] and (plain := _plain_floats(value)) is not None:
-                return "float32", plain
             encoding, numbers = self._bytes(value)
         elif isinstance(value, str):
             encoding, numbers = self._text(value.strip())
+        elif isinstance(value, np.ndarray):
+            encoding, numbers = "array", value
         elif value is None:
             raise InvalidEmbeddingError("There is no embedding.")
         else:
@@ -50,7 +102,48 @@ class EmbeddingDecoder:
             raise InvalidEmbeddingError("The embedding holds NaN or infinity.")
         if largest == 0.0:
             raise InvalidEmbeddingError("The embedding is all zeros.")
-        return encoding, numbers
+        return Decoded(encoding, numbers)
+
+    def decode_many(self, values: Sequence[object]) -> list[Decoded | InvalidEmbeddingError]:
+        """Each as `decode` returns it, or what it raises. Those that differ in their numbers only are read all at once."""
+        results: list[Decoded | InvalidEmbeddingError | None] = [None] * len(values)
+        alike: dict[tuple[str, int], tuple[list[int], list[bytes]]] = {}
+        for place, value in enumerate(values):
+            around, data = ("", value) if isinstance(value, bytes) else _from_base64(value)
+            if isinstance(data, bytes) and len(data) in self._forms:
+                places, several = alike.setdefault((around, len(data)), ([], []))
+                places.append(place)
+                several.append(data)
+        for (around, length), (places, several) in alike.items():
+            form = self._forms[length]
+            encoding = around + form.encoding
+            for place, numbers in zip(places, form.read(several), strict=True):
+                if numbers is not None:
+                    results[place] = Decoded(encoding, numbers)
+        return [self._one(values[place]) if result is None else result for place, result in enumerate(results)]
+
+    def _one(self, value: object) -> Decoded | InvalidEmbeddingError:
+        try:
+            return self.decode(value)
+        except InvalidEmbeddingError as exc:
+            return exc
+
+    def _learn(self, encoding: str, data: bytes, numbers: NDArray[Any]) -> None:
+        """Keep the form of what was read, so that what is like it is read faster: a column holds values of few forms."""
+        kind, content = numbers.dtype.str, numbers.tobytes()
+        start = data.find(content)
+        # What could stand in two places, or be the same in another spelling (as in pickles of protocol 2), is no form.
+        if (
+            kind not in ("<f4", "<f8")
+            or len(content) < 64
+            or content.isascii()
+            or start < 0
+            or data.rfind(content) != start
+        ):
+            return
+        if len(data) not in self._raw_lengths and (len(data) in self._forms or len(self._forms) < _MOST_FORMS):
+            end = start + len(content)
+            self._forms[len(data)] = _Form(len(data), encoding, kind, data[:start], data[end:])
 
     def _bytes(self, value: bytes) -> tuple[str, NDArray[Any]]:
         if not value:
@@ -60,9 +153,15 @@ class EmbeddingDecoder:
         if len(value) in self._raw_lengths and (raw := _raw(value)) is not None:
             return raw
         if value.startswith(_NPY_MAGIC):
-            return "npy", self._npy(value)
+            numbers = self._npy(value)
+            self._learn("npy", value, numbers)
+            return "npy", numbers
         if value[0] == 0x80 and len(value) > 2 and value[1] <= 5 and value[-1:] == b".":
-            return "pickle", read_array_pickle(value)
+            numbers = read_array_pickle(value)
+            self._learn("pickle", value, numbers)
+            return "pickle", numbers
+        if value.startswith(b"["):
+            return "json", _json(value)
         if value.isascii() and (text := value.decode("ascii").strip()) and text.isprintable():
             return self._text(text)
         if (raw := _raw(value)) is not None:
@@ -82,13 +181,13 @@ class EmbeddingDecoder:
         if value.startswith("["):
             return "json", _json(value)
         try:
-            inner = base64.b64decode(value.replace("\n", ""), validate=True)
+            inner = binascii.a2b_base64(value.replace("\n", ""), strict_mode=True)
         except (binascii.Error, ValueError) as exc:
             raise InvalidEmbeddingError("The text is neither a JSON list of numbers nor base64.") from exc
         if inner.isascii():  # no text within a text
             raise InvalidEmbeddingError("The text is base64 of something that is no embedding.")
         encoding, numbers = self._bytes(inner)
-        return f"base64 of {encoding}", numbers
+        return f"{_AROUND}{encoding}", numbers
 
     def _npy(self, value: bytes) -> NDArray[Any]:
         wide = value[6:7] != b"\x01"
@@ -122,27 +221,32 @@ def _npy_header(header: bytes) -> tuple[str, int]:
     return kind.str, count
 
 
-def _json(text: str) -> NDArray[Any]:
+def _from_base64(value: object) -> tuple[str, bytes | None]:
+    """What a text in base64 holds; None where it is none, or one that `decode` has more to say about."""
+    if not isinstance(value, str) or value.startswith("[") or len(value) > MAX_ENCODED:
+        return "", None
     try:
-        values = json.loads(text)
+        return _AROUND, binascii.a2b_base64(value, strict_mode=True)
+    except (binascii.Error, ValueError):
+        return "", None
+
+
+def _json(text: str | bytes) -> NDArray[np.float64]:
+    try:
+        try:
+            values = orjson.loads(text)
+            if (b"t" in text or b"f" in text) if isinstance(text, bytes) else ("t" in text or "f" in text):
+                values = None  # true and false, which Python takes for 1 and 0
+        except orjson.JSONDecodeError:  # NaN and infinity, which json reads, and what neither does
+            values = json.loads(text)
         if isinstance(values, list) and len(values) == 1 and isinstance(values[0], list):
             values = values[0]
-        numbers = np.array(values)
-    except (ValueError, RecursionError, OverflowError) as exc:
+    except (ValueError, RecursionError) as exc:
         raise InvalidEmbeddingError("The text begins like a JSON list and is none, or not one of numbers.") from exc
-    if numbers.ndim != 1 or numbers.dtype.kind not in "if":
-        raise InvalidEmbeddingError("The JSON is no plain list of numbers.")
-    return numbers.astype(np.float64)
-
-
-def _plain_floats(value: bytes) -> NDArray[np.float32] | None:
-    """The bytes as float32 where their squares' sum alone shows that they are an embedding's: the usual case, at a third
-    of the time.
-    """
-    numbers: NDArray[np.float32] = np.frombuffer(value, "<f4")
-    with np.errstate(over="ignore", invalid="ignore"):
-        squares = float(numbers.dot(numbers))
-    return numbers if numbers.size * _SMALLEST**2 <= squares <= _LARGEST**2 else None
+    try:
+        return np.frombuffer(array("d", values if isinstance(values, list) else "none"), np.float64)
+    except (TypeError, OverflowError) as exc:
+        raise InvalidEmbeddingError("The JSON is no plain list of numbers.") from exc
 
 
 def _raw(value: bytes) -> tuple[str, NDArray[Any]] | None:

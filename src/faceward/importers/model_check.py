@@ -7,7 +7,7 @@ from pathlib import Path
 from faceward.checks import unit_embedding
 from faceward.errors import InputError, ModelMismatchError
 from faceward.importers.decoding import EmbeddingDecoder
-from faceward.importers.sqlite_source import FaceRow, SqliteSource
+from faceward.importers.rows import FaceRow, Source
 from faceward.service import FaceService
 
 _SAMPLE = 12
@@ -17,26 +17,27 @@ _ENOUGH = 0.7  # of the compared: an old photo may have been replaced since
 
 
 class Photos:
-    """Finds the images of faces. folder: where relative paths begin; None: beside the file."""
+    """Finds the images of faces. folder: where relative paths begin; None: where the source says, if it does."""
 
-    def __init__(self, source: SqliteSource, folder: Path | None) -> None:
+    def __init__(self, source: Source, folder: Path | None) -> None:
         self._source = source
-        self._folder = folder or source.path.parent
+        self._folder = folder or source.folder
 
     def of(self, face: FaceRow) -> bytes | Path | None:
         """The image's bytes, or the path to it."""
         data = self._source.image(face)
         if data is not None:
             return data
-        if not isinstance(face.image_path, str) or not face.image_path or "\x00" in face.image_path:
+        path = face.image_path
+        if self._folder is None or not isinstance(path, str) or not path or "\x00" in path:
             return None
-        return self._folder / face.image_path
+        return self._folder / path
 
 
 class SampleCheck:
     """compared, agreed: how many stored embeddings were held against their image, and how many of them agree."""
 
-    def __init__(self, source: SqliteSource, service: FaceService, photos: Photos) -> None:
+    def __init__(self, source: Source, service: FaceService, photos: Photos) -> None:
         self._source = source
         self._service = service
         self._photos = photos

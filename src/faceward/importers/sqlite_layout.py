@@ -15,6 +15,7 @@ ROLES: Mapping[str, tuple[str, ...]] = {
         "username", "label",
     ),
     "persons.description": ("description", "notes", "note", "comment", "remark"),
+    "persons.region": (),  # the old systems have none: only a mapping says so
     "faces.id": ("id", "face_id", "encoding_id"),
     "faces.person_id": (
         "person_id", "user_id", "employee_id", "student_id", "member_id", "subject_id", "people_id", "personid", "userid",

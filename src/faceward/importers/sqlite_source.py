@@ -7,47 +7,30 @@ import fcntl
 import os
 import sqlite3
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 from urllib.parse import quote
 
 from faceward.errors import ImportSourceError
 from faceward.importers.decoding import MAX_ENCODED
-from faceward.importers.sqlite_layout import Layout, Table, recognise
+from faceward.importers.rows import FaceRow, PersonRow
+from faceward.importers.sqlite_layout import Table, recognise
 
 _MAGIC = b"SQLite format 3\x00"
 _PENDING_BYTE = 0x40000000  # where SQLite's own processes lock a file: pending, reserved, then 510 shared bytes
 _LOCK_BYTES = 512
 
 
-class PersonRow(NamedTuple):
-    """row: its id in the table. key: the person's id as text, None where it is null."""
-
-    row: object
-    key: str | None
-    name: object
-    description: object
-
-
-class FaceRow(NamedTuple):
-    """row: its id in the table. key: the id of its person as text. has_image: there is a path or an image."""
-
-    row: object
-    key: str | None
-    embedding: object
-    image_path: object
-    has_image: bool
-
-    def __repr__(self) -> str:
-        return f"FaceRow({self.row!r})"
-
-
 class SqliteSource:
-    """A file that no process writes while it is read. Raises ImportSourceError.
+    """An SQLite file that no process writes while it is read; see Source. Raises ImportSourceError.
 
     mappings: of roles to (table, column), as parse_mappings gives them; what they leave out is recognised.
     """
+
+    prefix = "sqlite:"
+    has_embeddings = True
 
     def __init__(self, path: Path, mappings: Mapping[str, tuple[str, str]] | None = None) -> None:
         self.path = path
@@ -58,7 +41,7 @@ class SqliteSource:
             self._connection = sqlite3.connect(uri, uri=True, isolation_level=None)
             opened.callback(self._connection.close)
             # A text that is not UTF-8 must not end the reading: what it is for refuses it by its row.
-            self._connection.text_factory = lambda text: text.decode("utf-8", "surrogateescape")
+            self._connection.text_factory = partial(str, encoding="utf-8", errors="surrogateescape")
             with self._readable():
                 # The file may be hostile: its views and triggers may call nothing that acts.
                 self._connection.execute("PRAGMA trusted_schema = OFF")
@@ -67,7 +50,7 @@ class SqliteSource:
                 tables = list(self._tables())
             if not tables:
                 raise ImportSourceError(f"{path} is an SQLite database without tables: there is nothing to import.")
-            self.layout: Layout = recognise(tables, mappings or {})
+            self._layout = recognise(tables, mappings or {})
             self._rowid = {table.name: table.rowid for table in tables}
             self._opened = opened.pop_all()
 
@@ -78,6 +61,26 @@ class SqliteSource:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._opened.close()
+
+    @property
+    def persons_table(self) -> str:
+        return self._layout.persons
+
+    @property
+    def faces_table(self) -> str:
+        return self._layout.faces
+
+    @property
+    def layout(self) -> Mapping[str, str]:
+        return self._layout.described()
+
+    @property
+    def folder(self) -> Path:
+        return self.path.parent
+
+    @property
+    def has_regions(self) -> bool:
+        return self._layout.columns["persons.region"] is not None
 
     def check_unchanged(self) -> None:
         """Raises ImportSourceError where another process wrote the file since it was opened."""
@@ -90,25 +93,33 @@ class SqliteSource:
     def count(self) -> int:
         """How many rows the faces' table has."""
         with self._readable():
-            (rows,) = self._connection.execute(f"SELECT count(*) FROM {_quoted(self.layout.faces)}").fetchone()
+            (rows,) = self._connection.execute(f"SELECT count(*) FROM {_quoted(self._layout.faces)}").fetchone()
         return int(rows)
 
     def persons(self) -> Iterator[PersonRow]:
         """By ascending key (in the order of its UTF-8 bytes); those of one table with the faces once for each key."""
-        layout, table = self.layout, self.layout.persons
+        table = self._layout.persons
         key, row = self._key("persons.id"), self._row_id(table, "persons.id")
-        wanted = [row, key, self._column("persons.name"), self._column("persons.description")]
-        if layout.single:
+        name = self._column("persons.name")
+        region = f"nullif(trim(CAST({self._column('persons.region')} AS TEXT)), '')"
+        wanted = [row, key, name, self._column("persons.description"), region]
+        if self._layout.single:
             columns = ", ".join(f"min({each})" for each in wanted)
-            statement = f"SELECT {columns} FROM {_quoted(table)} GROUP BY {key} ORDER BY {key}"
+            statement = (
+                f"SELECT {columns}, count(DISTINCT {name}) > 1 FROM {_quoted(table)} GROUP BY {key} ORDER BY {key}"
+            )
         else:
-            statement = f"SELECT {', '.join(wanted)} FROM {_quoted(table)} ORDER BY {key}, 1"
-        return map(PersonRow._make, self._rows(statement))
+            statement = f"SELECT {', '.join(wanted)}, 0 FROM {_quoted(table)} ORDER BY {key}, 1"
+        return (PersonRow(row, key, key, *rest) for row, key, *rest in self._rows(statement))
 
     def faces(self) -> Iterator[FaceRow]:
         """By ascending key, as the persons."""
-        key = self._key("faces.person_id")
-        return self._face_rows(f"ORDER BY {key}, 1")
+        table, key = _quoted(self._layout.faces), self._key("faces.person_id")
+        if not self._rowid[self._layout.faces]:
+            return self._face_rows(f"{table} AS f ORDER BY {key}, 1")
+        # Sorted are keys and row ids only: with the embeddings SQLite would write the whole table to a file, and read it back.
+        order = f"SELECT rowid AS faceward_row FROM {table} ORDER BY {key}, rowid LIMIT -1"
+        return self._face_rows(f"({order}) CROSS JOIN {table} AS f ON f.rowid = faceward_row")
 
     def sample_with_images(self, most: int) -> Iterator[FaceRow]:
         """Up to `most` faces that have an image, spread over the table, the same ones each time."""
@@ -116,35 +127,35 @@ class SqliteSource:
         if path == image == "NULL":
             return
         step = max(1, self.count() // most)
-        row = self._row_id(self.layout.faces, "faces.id")
-        spread = f"AND {row} % {step} = 0" if self._rowid[self.layout.faces] else ""
-        yield from self._face_rows(f"WHERE coalesce(length({image}), length({path}), 0) > 0 {spread} LIMIT {most}")
+        spread = f"AND f.rowid % {step} = 0" if self._rowid[self._layout.faces] else ""
+        has_image = f"coalesce(length({image}), length({path}), 0) > 0"
+        yield from self._face_rows(f"{_quoted(self._layout.faces)} AS f WHERE {has_image} {spread} LIMIT {most}")
 
     def _face_rows(self, which: str) -> Iterator[FaceRow]:
-        table = self.layout.faces
-        key, row = self._key("faces.person_id"), self._row_id(table, "faces.id")
+        """which: what stands after FROM; the table is called f there."""
+        key, row = self._key("faces.person_id"), self._row_id(self._layout.faces, "faces.id", "f.rowid")
         path, image, embedding = (self._column(f"faces.{name}") for name in ("image_path", "image", "embedding"))
         statement = (
             f"SELECT {row}, {key}, CASE WHEN length({embedding}) > {2 * MAX_ENCODED} THEN zeroblob({MAX_ENCODED + 1}) "
             f"ELSE {embedding} END, CASE WHEN typeof({path}) = 'text' AND {path} <> '' THEN {path} WHEN typeof({image}) = "
-            f"'text' THEN {image} END, coalesce(length({image}), length({path}), 0) > 0 FROM {_quoted(table)} {which}"
+            f"'text' THEN {image} END, coalesce(length({image}), length({path}), 0) > 0, NULL FROM {which}"
         )
         return map(FaceRow._make, self._rows(statement))
 
     def image(self, face: FaceRow) -> bytes | None:
         """The image in the face's row; None where there is none (the row may name a path)."""
         column = self._column("faces.image")
-        row = self._row_id(self.layout.faces, "faces.id")
-        statement = f"SELECT {column} FROM {_quoted(self.layout.faces)} WHERE {row} = ? LIMIT 1"
+        row = self._row_id(self._layout.faces, "faces.id")
+        statement = f"SELECT {column} FROM {_quoted(self._layout.faces)} WHERE {row} = ? LIMIT 1"
         with self._readable():
             found = self._connection.execute(statement, (face.row,)).fetchone()
         return found[0] if found and isinstance(found[0], bytes) and found[0] else None
 
     def same_names(self, most: int = 100) -> dict[str, int]:
         """Names that several rows of the persons' table have, and how many."""
-        if self.layout.single:
+        if self._layout.single:
             return {}
-        name, table = self._column("persons.name"), _quoted(self.layout.persons)
+        name, table = self._column("persons.name"), _quoted(self._layout.persons)
         statement = (
             f"SELECT {name}, count(*) FROM {table} GROUP BY 1 HAVING count(*) > 1 ORDER BY 2 DESC, 1 LIMIT {most}"
         )
@@ -161,19 +172,19 @@ class SqliteSource:
             tail = (definition or "").upper().rpartition(")")[2]
             yield Table(name, columns, keys, kind == "table" and "WITHOUT ROWID" not in " ".join(tail.split()))
 
-    def _row_id(self, table: str, role: str) -> str:
+    def _row_id(self, table: str, role: str, rowid: str = "rowid") -> str:
         """What names a row in messages and finds it again."""
         if self._rowid[table]:
-            return "rowid"
+            return rowid
         return self._column(role)
 
     def _key(self, role: str) -> str:
         """As text, so that 7 and '7' are one person, whatever the columns' types."""
-        column = self._column(role) if self.layout.columns[role] else "rowid"
+        column = self._column(role) if self._layout.columns[role] else "rowid"
         return f"CAST({column} AS TEXT) COLLATE BINARY"
 
     def _column(self, role: str) -> str:
-        column = self.layout.columns[role]
+        column = self._layout.columns[role]
         return "NULL" if column is None else _quoted(column)
 
     def _rows(self, statement: str) -> Iterator[tuple[Any, ...]]:

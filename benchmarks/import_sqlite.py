@@ -1,0 +1,149 @@
+"""How many embeddings a second does import-sqlite bring in, for each way in which old systems store them?
+
+The whole import, against what bounds it in the same run: a bare COPY of the same rows as binary into a table of the same
+columns without indexes, checks or row-level security, by two connections. Beside it what reading and checking alone take.
+Everything on this machine: the importer, PostgreSQL and the file. Without the HNSW index, which a large import sets aside.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import pickle
+import sqlite3
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import psycopg
+from numpy.typing import NDArray
+
+import faceward
+from faceward.importers import RegionAssignment, SourceImport, SqliteSource, plan_import, run_import
+from faceward.service import FaceService
+from faceward.settings import load_settings
+from faceward.store.bulk import NewPerson
+from faceward.store.copy_rows import COPY, STAGING, copy_blocks
+from faceward.store.schema import Schema
+from galleries import Gallery
+from plots import plot_bars
+from report import options, scratch_server, show, wide_console, write_json
+
+
+def npy(vector: NDArray[np.float32]) -> bytes:
+    stream = io.BytesIO()
+    np.save(stream, vector)
+    return stream.getvalue()
+
+
+ENCODINGS: dict[str, Callable[[NDArray[np.float32]], object]] = {
+    "raw float32": lambda v: v.tobytes(),
+    ".npy": npy,
+    "base64": lambda v: base64.b64encode(v.tobytes()).decode(),
+    "raw float64": lambda v: v.astype("<f8").tobytes(),
+    "pickled": pickle.dumps,
+    "JSON of float32": lambda v: json.dumps([float(str(x)) for x in v]),
+    "JSON of float64": lambda v: json.dumps(v.tolist()),
+}
+
+
+def write_file(path: Path, faces: int, encode: Callable[[NDArray[np.float32]], object]) -> None:
+    with closing(sqlite3.connect(path)) as old, old:
+        old.execute("CREATE TABLE persons (id INTEGER PRIMARY KEY, name TEXT)")
+        old.execute("CREATE TABLE face_encodings (id INTEGER PRIMARY KEY, person_id INTEGER, embedding)")
+        old.executemany("INSERT INTO persons VALUES (?, ?)", ((n, f"Person {n}") for n in range(faces)))
+        rows = ((n, encode(vector)) for n, vector in enumerate(embeddings(faces)))
+        old.executemany("INSERT INTO face_encodings (person_id, embedding) VALUES (?, ?)", rows)
+
+
+def embeddings(faces: int) -> Iterator[NDArray[np.float32]]:
+    for block in Gallery(faces).enrolled():
+        yield from block[:faces]
+
+
+def bare_copy(url: str, faces: int) -> float:
+    """Rows a second."""
+    halves: list[list[bytes]] = []
+    for half in (0, 1):
+        rows = (
+            (NewPerson(str(n), "A", f"Person {n}", ()), v) for n, v in enumerate(embeddings(faces)) if n % 2 == half
+        )
+        halves.append(list(copy_blocks(rows)))
+    table = STAGING.replace("TEMPORARY ", "").replace("ON COMMIT DROP", "")
+
+    def copy(blocks: list[bytes]) -> None:
+        with psycopg.connect(url) as connection, connection.cursor() as cursor, cursor.copy(COPY) as copying:
+            for block in blocks:
+                copying.write(block)
+
+    with psycopg.connect(url, autocommit=True) as owner:
+        owner.execute(table)
+    start = time.perf_counter()
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(copy, halves))
+    return faces / (time.perf_counter() - start)
+
+
+def measure(service: FaceService, path: Path, client: str) -> dict[str, float]:
+    wanted = SourceImport(RegionAssignment("A"), client_id=client, same_model=True)
+    seconds = {}
+    for name in ("reading", "import", "again"):
+        with SqliteSource(path) as source:
+            start = time.perf_counter()
+            account = plan_import(wanted, source, 512) if name == "reading" else run_import(wanted, source, service)
+            seconds[name] = time.perf_counter() - start
+    assert account.faces.present == account.faces.read
+    return {f"{name}_per_s": round(account.faces.read / taken) for name, taken in seconds.items()}
+
+
+def main() -> None:
+    parser = options((__doc__ or "").partition("\n")[0])
+    parser.add_argument("--faces", type=int, default=50_000)
+    parser.add_argument("--encoding", choices=ENCODINGS, action="append", help="may be repeated; left out: all")
+    arguments = parser.parse_args()
+    faces = 5_000 if arguments.quick else arguments.faces
+    rows: list[dict[str, Any]] = []
+    with scratch_server() as server, tempfile.TemporaryDirectory(prefix="faceward-bench-") as place:
+        for name in arguments.encoding or ENCODINGS:
+            database = f"import_{len(rows)}"  # each into an empty one
+            server.ensure_database(database)
+            Schema(server.url_of(database)).upgrade()
+            bound = bare_copy(server.url_of(database), faces)
+            path = Path(place) / "old.db"
+            write_file(path, faces, ENCODINGS[name])
+            settings = load_settings(database={"url": server.url_of(database)}, search={"hnsw_index": False})
+            with faceward.open_service(settings) as service:
+                figures = measure(service, path, "bench")
+            peak = psutil.Process().memory_info().rss / 2**20
+            ratio = round(figures["import_per_s"] / bound, 3)
+            rows.append(
+                {
+                    "encoding": name,
+                    **figures,
+                    "bare_copy_per_s": round(bound),
+                    "of_bare_copy": ratio,
+                    "rss_mib": round(peak),
+                }
+            )
+            path.unlink()
+    columns = list(rows[0])
+    show(
+        wide_console(),
+        f"{faces:,} persons with one embedding",
+        columns,
+        [[row[name] for name in columns] for row in rows],
+    )
+    write_json(arguments.json, {"faces": faces, "encodings": rows})
+    bars = {row["encoding"]: row["import_per_s"] for row in rows}
+    plot_bars(arguments.plot, "import-sqlite: embeddings a second", bars, "a second")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,145 @@
+"""What all imports take, and how one is run and told."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TypeAlias
+
+import typer
+
+from faceward.cli import output
+from faceward.cli.invocation import invocation, manifest_in_use
+
+if TYPE_CHECKING:
+    from faceward.importers import Account, ImportAccount, Source
+
+_SHOWN = 40
+
+RegionOfAll: TypeAlias = Annotated[str | None, typer.Option("--region", help="The region of everybody.")]
+RegionsFile: TypeAlias = Annotated[
+    Path | None,
+    typer.Option("--regions", metavar="FILE.csv", help="Columns: region, and id or name of the person."),
+]
+DefaultRegion: TypeAlias = Annotated[
+    str | None, typer.Option("--default-region", help="Of those whom --regions leaves out; else they are refused.")
+]
+SameModel: TypeAlias = Annotated[
+    bool, typer.Option("--same-model", help="The embeddings were made by the model pack in use.")
+]
+ReEmbed: TypeAlias = Annotated[bool, typer.Option("--re-embed", help="Make the embeddings anew, from the images.")]
+ImagesFolder: TypeAlias = Annotated[
+    Path | None, typer.Option("--images", metavar="DIR", help="Where paths of images begin; else beside the file.")
+]
+Workers: TypeAlias = Annotated[
+    int | None, typer.Option("--workers", min=1, max=256, help="Images worked on at once; left out: up to 4.")
+]
+DryRun: TypeAlias = Annotated[bool, typer.Option("--dry-run", help="Say what would happen, and import nothing.")]
+OfModel: TypeAlias = Annotated[
+    str | None,
+    typer.Option("--model", help="Of embeddings by several models, those that are meant; the others are refused."),
+]
+
+
+@dataclass(frozen=True, slots=True)
+class ImportOptions:
+    """As the options of these names."""
+
+    region: str | None
+    regions: Path | None
+    default_region: str | None
+    client: str | None
+    same_model: bool
+    reembed: bool
+    images: Path | None
+    largest: bool
+    workers: int | None
+    dry_run: bool
+    as_json: bool
+
+    def __post_init__(self) -> None:
+        if self.same_model and self.reembed:
+            raise typer.BadParameter("--same-model keeps the embeddings, --re-embed makes them anew: one of the two.")
+
+
+def photo_workers(given: int | None) -> int:
+    return given or min(4, os.cpu_count() or 1)
+
+
+def run(ctx: typer.Context, options: ImportOptions, opened: Callable[[], AbstractContextManager[Source]]) -> None:
+    """Import what `opened` opens, tell what became of it, and exit with status 1 where a row was refused."""
+    from faceward.importers import RegionAssignment, SourceImport, plan_import, run_import
+
+    given, workers = invocation(ctx), photo_workers(options.workers)
+    settings = given.settings(model={"threads": workers})
+    with opened() as source, output.counting_bar() as bar:
+        wanted = SourceImport(
+            RegionAssignment.build(options.region, options.regions, options.default_region, told=source.has_regions),
+            client_id=options.client,
+            images=options.images,
+            same_model=options.same_model,
+            reembed=options.reembed or not source.has_embeddings,
+            several_faces="largest" if options.largest else "error",
+            store_images=settings.images.store == "original",
+            workers=workers,
+        )
+        task = bar.add_task("Reading" if options.dry_run else "Importing", total=source.count())
+
+        def advance(read: int) -> None:
+            bar.update(task, completed=read)
+
+        if options.dry_run:
+            account = plan_import(wanted, source, manifest_in_use(settings).embedding.dimension, advance)
+        else:
+            with given.open_service(model={"threads": workers}) as service:
+                try:
+                    account = run_import(wanted, source, service, advance)
+                except KeyboardInterrupt:
+                    output.tell("What is imported is kept; the same command goes on from there.")
+                    raise
+    if options.as_json:
+        output.print_json(account)
+    else:
+        print_account(account)
+    if account.persons.left_out or account.faces.left_out:
+        raise typer.Exit(1)
+
+
+def print_account(account: ImportAccount) -> None:
+    output.print_fields(dict(account.layout))
+    done = "would be imported" if account.dry_run else "imported"
+    table = output.new_table(
+        "rows", "read", done, "there before", "refused", right=("read", done, "there before", "refused")
+    )
+    for name, each in (("persons", account.persons), ("faces", account.faces)):
+        table.add_row(name, str(each.read), str(each.imported), str(each.present), _refused(each))
+    output.print_table(table)
+    output.print_fields(
+        {
+            "dimensions": _counts(account.dimensions),
+            "encodings": _counts(account.encodings),
+            "regions": _counts(account.regions),
+            "faces with an image": account.images,
+            "one name, several persons": _counts(account.same_name),
+            "without a region": ", ".join(account.unmapped[:_SHOWN]) + (" …" if len(account.unmapped) > _SHOWN else ""),
+            "compared with their image": f"{account.compared}, {account.agreed} agree" if account.compared else "",
+        }
+    )
+    if account.problems:
+        problems = output.new_table("table", "row", "why not", right=("row",))
+        for problem in account.problems[:_SHOWN]:
+            problems.add_row(problem.table, str(problem.row), f"{problem.code}: {problem.reason}")
+        output.print_table(problems)
+        if len(account.problems) > _SHOWN:
+            output.tell(f"The first {_SHOWN} of the refused rows; --json has up to 1000.")
+
+
+def _refused(account: Account) -> str:
+    return f"{account.left_out} ({_counts(account.refused)})" if account.left_out else "0"
+
+
+def _counts(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{name}: {count}" for name, count in sorted(counts.items()))

@@ -1,0 +1,284 @@
+"""Joins the persons and the faces of a source as they stream by, and accounts for every row."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from faceward.bulk_import import ImportReport, PersonRecord
+from faceward.checks import MAX_EXTERNAL_ID, check_description, check_name, check_region, check_text
+from faceward.errors import InputError, InvalidEmbeddingError
+from faceward.importers.accounts import Account, ImportAccount, RowProblem, Tally
+from faceward.importers.assignment import RegionAssignment
+from faceward.importers.decoding import Decoded, EmbeddingDecoder
+from faceward.importers.rows import FaceRow, PersonRow, Source
+from faceward.types import NewFace
+
+MOST_FACES = 1_000
+MAX_IMAGE_PATH = 500
+_MOST_LISTED = 1_000
+_BLOCK_FACES = 250  # decoded at once: their numbers fit a processor's cache
+
+GivenFace: TypeAlias = "NewFace | NDArray[Any]"
+"""An embedding, of any length above 0, with what else is known of the face."""
+
+
+@dataclass(frozen=True, slots=True)
+class SourceImport:
+    """What an import is to do.
+
+    regions: who goes where, but for those of whom the source says it. images: the folder that relative paths of images begin
+    at. same_model: the caller's word that the embeddings are of the model in use. reembed: make them anew from the images.
+    several_faces: what an image with several gets. store_images: keep the images that lie in the source. workers: images
+    worked on at once.
+    """
+
+    regions: RegionAssignment
+    client_id: str | None = None
+    images: Path | None = None
+    same_model: bool = False
+    reembed: bool = False
+    several_faces: Literal["error", "largest"] = "error"
+    store_images: bool = False
+    workers: int = 1
+
+
+class Candidate(NamedTuple):
+    """A person who may be imported, with the rows of faces."""
+
+    row: PersonRow
+    external_id: str
+    region: str
+    name: str
+    description: str | None
+    faces: list[FaceRow]
+
+    def record(self, embeddings: object) -> PersonRecord:
+        return PersonRecord(self.external_id, self.region, self.name, embeddings, self.description)
+
+
+class Join:
+    """One pass over the persons and the faces, both by ascending key of the person.
+
+    dimension: of the model in use. progress: told how many rows of faces were read.
+    """
+
+    def __init__(
+        self, given: SourceImport, source: Source, dimension: int, progress: Callable[[int], None] | None = None
+    ) -> None:
+        self._given = given
+        self._source = source
+        self._dimension = dimension
+        self._progress = progress
+        self._decoder = EmbeddingDecoder(dimension)
+        self._tally = Tally()
+        self._same_names: Mapping[str, int] = source.same_names()
+        self._offered = array("L")  # faces of each person handed on, by position
+        self._present = self._present_faces = 0
+
+    def records(self) -> Iterator[PersonRecord]:
+        """The persons with their embeddings as they are stored; in a plan of re-embedding, those whose faces have an image."""
+        for block in self._blocks():
+            rows = [face for candidate in block for face in candidate.faces]
+            decoded = iter(self._decoder.decode_many([row.embedding for row in rows]))
+            for candidate in block:
+                faces = self._usable(candidate.faces, [next(decoded) for _ in candidate.faces])
+                if not faces:
+                    self.refuse_person(candidate.row, "no_face", "No face of this person can be used.", [])
+                    continue
+                yield self.offered(candidate, faces)
+
+    def offered(self, candidate: Candidate, faces: list[Any]) -> PersonRecord:
+        """The person with these faces, about to be imported."""
+        self._tally.regions[candidate.region] += 1
+        self._offered.append(len(faces))
+        return candidate.record(faces)
+
+    def present(self, candidate: Candidate) -> None:
+        """Nothing is done with the person, who was imported before."""
+        self._present += 1
+        self._present_faces += len(candidate.faces)
+        self._tally.regions[candidate.region] += 1
+
+    def account(self, report: ImportReport, *, dry_run: bool, compared: int = 0, agreed: int = 0) -> ImportAccount:
+        tally = self._tally
+        for refusal in report.refusals:  # everything was checked before: only what an importer of its own rules refuses
+            tally.persons_refused["refused"] += 1
+            tally.faces_refused["person_refused"] += self._offered[refusal.position]
+        refused_faces = sum(self._offered[refusal.position] for refusal in report.refusals)
+        present_faces = 0 if dry_run else sum(self._offered) - report.faces - refused_faces
+        persons, faces = dict(tally.persons_refused), dict(tally.faces_refused)
+        return ImportAccount(
+            layout=dict(self._source.layout),
+            dry_run=dry_run,
+            persons=Account(tally.persons_read, report.persons, report.present + self._present, persons),
+            faces=Account(tally.faces_read, report.faces, present_faces + self._present_faces, faces),
+            dimensions=dict(tally.dimensions),
+            encodings=dict(tally.encodings),
+            regions=dict(tally.regions),
+            unmapped=tuple(tally.unmapped),
+            same_name=dict(self._same_names),
+            images=tally.images,
+            compared=compared,
+            agreed=agreed,
+            problems=tuple(tally.problems),
+        )
+
+    def candidates(self) -> Iterator[Candidate]:
+        """Every person who may be imported; all other rows are refused."""
+        faces = self._faces()
+        face = next(faces, None)
+        last: str | None = None
+        for row in self._source.persons():
+            self._tally.persons_read += 1
+            key = row.key
+            while face is not None and face.key != key and (face.key is None or _before(face.key, key)):
+                self._orphan(face)
+                face = next(faces, None)
+            own: list[FaceRow] = []
+            while face is not None and key is not None and face.key == key:
+                if len(own) < MOST_FACES:
+                    own.append(face)
+                else:
+                    self.refuse_face(face, "too_many", f"A person has at most {MOST_FACES} faces.")
+                face = next(faces, None)
+            if key is not None and key == last:
+                self.refuse_person(row, "duplicate_id", f"The id {row.id} is another person's too.", own)
+                continue
+            last = key
+            candidate = self._candidate(row, own)
+            if candidate is not None:
+                yield candidate
+        while face is not None:
+            self._orphan(face)
+            face = next(faces, None)
+
+    def _blocks(self) -> Iterator[list[Candidate]]:
+        block: list[Candidate] = []
+        faces = 0
+        for candidate in self.candidates():
+            block.append(candidate)
+            faces += len(candidate.faces)
+            if faces >= _BLOCK_FACES or len(block) >= _BLOCK_FACES:
+                yield block
+                block, faces = [], 0
+        yield block
+
+    def _candidate(self, row: PersonRow, own: list[FaceRow]) -> Candidate | None:
+        if row.id is None:
+            self.refuse_person(row, "no_id", "The person has no id.", own)
+            return None
+        if row.differing:
+            self.refuse_person(row, "names_differ", f"The id {row.id} has several names: one person has one.", own)
+            return None
+        try:
+            name = check_name(row.name.strip() if isinstance(row.name, str) else row.name)
+            external_id = check_text("external_id", self._source.prefix + row.id, MAX_EXTERNAL_ID)
+            description = check_description(row.description)
+            region = self._given.regions.region_of(row.id, name) if row.region is None else check_region(row.region)
+        except InputError as exc:
+            self.refuse_person(row, "invalid", str(exc), own)
+            return None
+        if region is None:
+            if len(self._tally.unmapped) < _MOST_LISTED:
+                self._tally.unmapped.append(f"{row.id}: {name}")
+            self.refuse_person(row, "no_region", f"{name} (id {row.id}) has no region.", own)
+            return None
+        return Candidate(row, external_id, region, name, description, own)
+
+    def _faces(self) -> Iterator[FaceRow]:
+        tally, progress = self._tally, self._progress
+        for face in self._source.faces():
+            tally.faces_read += 1
+            tally.images += face.has_image
+            if progress is not None and tally.faces_read % 1000 == 0:
+                progress(tally.faces_read)
+            yield face
+        if progress is not None:
+            progress(tally.faces_read)
+
+    def _usable(self, rows: list[FaceRow], decoded: list[Decoded | InvalidEmbeddingError]) -> list[GivenFace]:
+        faces: list[GivenFace] = []
+        seen: set[bytes] = set()
+        for row, found in zip(rows, decoded, strict=True):
+            if len(rows) > 1 and row.embedding is not None and not self._given.reembed:
+                same = _bytes_of(row.embedding)
+                if same in seen:
+                    self.refuse_face(row, "duplicate", "The person has this embedding already.")
+                    continue
+            face = self._face(row, found)
+            if face is not None:
+                faces.append(face)
+                if len(rows) > 1:
+                    seen.add(_bytes_of(row.embedding))
+        return faces
+
+    def _face(self, row: FaceRow, found: Decoded | InvalidEmbeddingError) -> GivenFace | None:
+        reembed = self._given.reembed
+        if row.problem is not None and not reembed:
+            self.refuse_face(row, *row.problem)
+            return None
+        if isinstance(found, Decoded):
+            self._tally.encodings[found.encoding] += 1
+            self._tally.dimensions[str(found.numbers.size)] += 1
+        if reembed:
+            if row.has_image:
+                return NewFace(np.ones(1, np.float32))  # stands for the one that will be made
+            self.refuse_face(row, "no_image", "There is no image to make an embedding of.")
+            return None
+        if not isinstance(found, Decoded):
+            self.refuse_face(row, "unreadable", str(found))
+            return None
+        numbers = found.numbers
+        if numbers.size != self._dimension:
+            self.refuse_face(
+                row,
+                "other_length",
+                f"The embedding has {numbers.size} numbers, the model in use makes {self._dimension}. Use --re-embed.",
+            )
+            return None
+        if not row.has_image:
+            return numbers
+        data = self._source.image(row) if self._given.store_images else None
+        return NewFace(numbers, image_path=stored_path(row), image_data=data)  # of unit length once it is imported
+
+    def _orphan(self, face: FaceRow) -> None:
+        if face.problem is not None and face.key is None:
+            self.refuse_face(face, *face.problem)
+            return
+        whose = "names no person" if face.key is None else f"belongs to the person {face.key}, who does not exist"
+        self.refuse_face(face, "orphan", f"The face {whose}.")
+
+    def refuse_face(self, face: FaceRow, code: str, reason: str) -> None:
+        self._tally.refuse_face(RowProblem(self._source.faces_table, face.row, code, reason))
+
+    def refuse_person(self, row: PersonRow, code: str, reason: str, faces: list[FaceRow]) -> None:
+        self._tally.refuse_person(RowProblem(self._source.persons_table, row.row, code, reason))
+        for face in faces:
+            self.refuse_face(face, "person_refused", f"The person is refused: {reason}")
+
+
+def stored_path(face: FaceRow) -> str | None:
+    """The path of the face's image as the gallery keeps it."""
+    path = face.image_path
+    if not isinstance(path, str) or not path.strip() or "\x00" in path:
+        return None
+    text = path.encode("utf-8", "replace").decode("utf-8")
+    return text if len(text) <= MAX_IMAGE_PATH else Path(text).name[:MAX_IMAGE_PATH]
+
+
+def _before(key: str, other: str | None) -> bool:
+    """Sources order texts by their UTF-8 bytes, those without a key first."""
+    return other is not None and key.encode("utf-8", "surrogateescape") < other.encode("utf-8", "surrogateescape")
+
+
+def _bytes_of(value: object) -> bytes:
+    if isinstance(value, np.ndarray):
+        return value.tobytes()
+    return value if isinstance(value, bytes) else str(value).encode("utf-8", "surrogateescape")

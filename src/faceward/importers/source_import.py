@@ -1,0 +1,149 @@
+"""Imports the gallery of an older system: as its embeddings are, or made anew from its images."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+from faceward.bulk_import import ImportReport, PersonRecord
+from faceward.checks import check_client_id
+from faceward.errors import InputError, ModelMismatchError
+from faceward.importers.accounts import ImportAccount
+from faceward.importers.join import Candidate, Join, SourceImport, stored_path
+from faceward.importers.model_check import Photos, SampleCheck
+from faceward.importers.rows import FaceRow, Source
+from faceward.service import FaceService
+from faceward.types import NewFace
+
+Progress = Callable[[int], None]
+_UNDER_WAY = 10_000  # photos: more than the importer has in its batches
+
+
+def plan_import(given: SourceImport, source: Source, dimension: int, progress: Progress | None = None) -> ImportAccount:
+    """What `run_import` would do, with no database: every row is read, no image is. dimension: of the model in use.
+
+    progress: told how many rows of faces were read.
+    """
+    check_client_id(given.client_id)
+    join = Join(given, source, dimension, progress)
+    faces = persons = 0
+    for record in join.records():
+        persons += 1
+        faces += len(record.embeddings)
+    source.check_unchanged()
+    return join.account(ImportReport(read=persons, persons=persons, faces=faces), dry_run=True)
+
+
+def run_import(
+    given: SourceImport, source: Source, service: FaceService, progress: Progress | None = None
+) -> ImportAccount:
+    """Import. progress: as of plan_import.
+
+    Persons that an earlier run imported are left as they are. Raises ModelMismatchError, ImportSourceError, StoreError;
+    what was stored until then stays, and the next run goes on from there.
+    """
+    check_client_id(given.client_id)
+    photos = Photos(source, given.images)
+    join = Join(given, source, service.dimension, progress)
+    if given.reembed:
+        report = service.import_embeddings(_Anew(given, join, photos, service).records(), client_id=given.client_id)
+        source.check_unchanged()
+        return join.account(report, dry_run=False)
+    if not given.same_model:
+        raise ModelMismatchError(
+            "Which model made the embeddings can't be seen from their numbers, and those of two models can't be "
+            f"compared, even where both are {service.dimension} long: everybody would be a stranger. If they were "
+            f"made by {service.model_id}, say --same-model; if the photos are there, --re-embed makes them anew."
+        )
+    sample = SampleCheck(source, service, photos)
+    sample.require()
+    report = service.import_embeddings(join.records(), client_id=given.client_id)
+    source.check_unchanged()
+    return join.account(report, dry_run=False, compared=sample.compared, agreed=sample.agreed)
+
+
+@dataclass(frozen=True, slots=True)
+class _Pending:
+    candidate: Candidate
+    faces: list[tuple[FaceRow, Future[NewFace]]]
+
+
+class _Anew:
+    """The persons of a source with embeddings that are made of their images."""
+
+    def __init__(self, given: SourceImport, join: Join, photos: Photos, service: FaceService) -> None:
+        self._given = given
+        self._join = join
+        self._photos = photos
+        self._service = service
+        self._seen: deque[tuple[str, bytes]] = deque(
+            maxlen=_UNDER_WAY
+        )  # those before are stored: the gallery knows them
+
+    def records(self) -> Iterator[PersonRecord]:
+        with ThreadPoolExecutor(self._given.workers, thread_name_prefix="faceward-import") as pool:
+            waiting: deque[_Pending] = deque()
+            try:
+                for pending in self._begun(pool):
+                    waiting.append(pending)
+                    while sum(len(each.faces) for each in waiting) > 4 * self._given.workers:
+                        yield from self._finished(waiting.popleft())
+                while waiting:
+                    yield from self._finished(waiting.popleft())
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+
+    def _begun(self, pool: ThreadPoolExecutor) -> Iterator[_Pending]:
+        """The persons who are not there yet, their images being worked on."""
+        most = 4 * self._given.workers
+        for candidate in self._join.candidates():
+            page = self._service.list_persons(
+                region=candidate.region, external_id=candidate.external_id, client_id=self._given.client_id, limit=1
+            )
+            if page.persons:
+                self._join.present(candidate)
+                continue
+            begun: list[tuple[FaceRow, Future[NewFace]]] = []
+            for face in candidate.faces:
+                image = self._photos.of(face) if face.has_image else None
+                if image is None:
+                    self._join.refuse_face(face, "no_image", "There is no image to make an embedding of.")
+                    continue
+                if len(begun) >= most:
+                    wait([begun[-most][1]])  # a person with many photos has only some of them in memory
+                begun.append((face, pool.submit(partial(self._embed, image, stored_path(face)))))
+            yield _Pending(candidate, begun)
+
+    def _embed(self, image: bytes | Path, path: str | None) -> NewFace:
+        (face,) = self._service.faces_to_store(image, several_faces=self._given.several_faces)
+        return replace(face, image_path=path)
+
+    def _finished(self, pending: _Pending) -> Iterator[PersonRecord]:
+        candidate = pending.candidate
+        faces: list[NewFace] = []
+        for row, future in pending.faces:
+            try:
+                face = future.result()
+            except InputError as exc:
+                self._join.refuse_face(row, exc.code, str(exc))
+                continue
+            photo = (candidate.region, face.image_sha256 or b"")
+            if photo in self._seen or self._stored(photo):
+                self._join.refuse_face(row, "duplicate", "The same photo is enrolled in this region already.")
+                continue
+            self._seen.append(photo)
+            faces.append(face)
+        if not faces:
+            self._join.refuse_person(candidate.row, "no_face", "No face of this person can be used.", [])
+            return
+        yield self._join.offered(candidate, faces)
+
+    def _stored(self, photo: tuple[str, bytes]) -> bool:
+        region, digest = photo
+        owner = self._service.person_of_photo_digest(digest, region=region, client_id=self._given.client_id)
+        return owner is not None
