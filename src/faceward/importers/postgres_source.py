@@ -28,7 +28,7 @@ MAX_NUMBERS = MAX_ENCODED // 8
 
 _ROWS_AT_ONCE = 500
 _SESSION = (
-    "SET LOCAL lock_timeout = '5s'; SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = 0; "
+    "SET LOCAL lock_timeout = '2s'; SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = 0; "
     "SET LOCAL jit = off"
 )
 _LOCKED, _NOT_ALLOWED = "55P03", "42501"
@@ -134,7 +134,7 @@ class PostgresSource:
         return int(rows)
 
     def persons(self) -> Iterator[PersonRow]:
-        return map(PersonRow._make, self._stream(self._statements.persons))
+        return (PersonRow(*row) for row in self._stream(self._statements.persons))
 
     def faces(self) -> Iterator[FaceRow]:
         return map(self._face, self._stream(self._statements.faces))
@@ -180,11 +180,12 @@ class PostgresSource:
     def _stream(self, statement: str) -> Iterator[tuple[Any, ...]]:
         with self._readable():
             cursor = self._connection.cursor(name=f"faceward_{next(self._numbers)}", binary=True)
+            self._opened.callback(cursor.close)  # of a reader that is dropped before the end, or after the connection
             cursor.itersize = _ROWS_AT_ONCE
             rows = iter(cursor.execute(statement, dict(self._statements.parameters)))
-            # No `yield from`: it would close the cursor of a reader that is dropped late, after the connection.
             while (row := next(rows, None)) is not None:
                 yield row
+            cursor.close()
 
     def _fetch(self, statement: str, **more: object) -> list[tuple[Any, ...]]:
         with self._readable(), self._connection.cursor(binary=True) as cursor:

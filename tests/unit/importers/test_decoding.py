@@ -109,3 +109,49 @@ def test_noise_is_read_or_refused(value: bytes | str) -> None:
     except InvalidEmbeddingError:
         return
     assert np.isfinite(numbers).all()
+
+
+def decoded(decoder: EmbeddingDecoder, value: object) -> tuple[str, bytes] | str:
+    try:
+        encoding, numbers = decoder.decode(value)
+    except InvalidEmbeddingError as exc:
+        return str(exc)
+    return encoding, numbers.tobytes()
+
+
+def many(decoder: EmbeddingDecoder, values: list[object]) -> list[tuple[str, bytes] | str]:
+    found = decoder.decode_many(values)
+    return [str(each) if isinstance(each, InvalidEmbeddingError) else (each[0], each[1].tobytes()) for each in found]
+
+
+@pytest.mark.parametrize("kind", ["f4", "f8"])
+@pytest.mark.parametrize("encoding", ENCODERS)
+def test_many_at_once_are_read_as_each_by_itself(encoding: str, kind: str) -> None:
+    vectors = np.random.default_rng(5).standard_normal((12, 512)).astype(kind)
+    values: list[object] = [ENCODERS[encoding](vector) for vector in vectors]
+    values[3:3] = [None, b"", "no base64!", bytes(2048), np.full(512, np.nan, "f4").tobytes(), b"\x01" * 4096, 7]
+    values += [ENCODERS[encoding](np.zeros(512, kind)), ENCODERS[encoding](np.full(512, np.inf, kind))]
+    values += [value[:-1] for value in values if isinstance(value, (bytes, str))]
+    decoder = EmbeddingDecoder(512)
+    for _ in range(2):  # the second time it knows the column's form
+        assert many(decoder, values) == [decoded(EmbeddingDecoder(512), value) for value in values]
+
+
+@given(st.sampled_from(["npy", "pickle"]), st.integers(0, 2500), st.integers(0, 255))
+def test_a_known_form_lets_nothing_through_that_was_refused_before(encoding: str, place: int, byte: int) -> None:
+    encode = {"npy": npy, "pickle": pickle.dumps}[encoding]
+    vectors = np.random.default_rng(7).standard_normal((3, 512)).astype("f4")
+    decoder = EmbeddingDecoder(512)
+    many(decoder, [encode(vectors[0])])
+    damaged = bytearray(encode(vectors[1]))
+    damaged[place % len(damaged)] = byte
+    assert many(decoder, [bytes(damaged)]) == [decoded(EmbeddingDecoder(512), bytes(damaged))]
+
+
+def test_numbers_that_look_like_what_stands_around_them_teach_no_form() -> None:
+    """Zeros follow the length of the pickle's bytes, which ends with zeros: where the numbers begin can't be told."""
+    decoder = EmbeddingDecoder(512)
+    zeros = pickle.dumps(np.zeros(512, "f4"))
+    vector = np.random.default_rng(1).standard_normal(512).astype("f4")
+    assert many(decoder, [zeros]) == ["The embedding is all zeros."]
+    assert many(decoder, [pickle.dumps(vector)]) == [("pickle", vector.tobytes())]

@@ -1,0 +1,142 @@
+"""CSV files as people export them, with their faults, into a real gallery."""
+
+from __future__ import annotations
+
+import base64
+import json
+import resource
+from pathlib import Path
+
+import pytest
+from importing import Importing, faces, persons
+
+from faceward.errors import ImportSourceError
+from faceward.importers import CsvSource, RegionAssignment
+from faceward.service import FaceService
+from synthetic import unit
+
+
+def encoded(seed: int) -> str:
+    return base64.b64encode(unit(seed).tobytes()).decode()
+
+
+@pytest.fixture
+def importing(service: FaceService, client: str) -> Importing:
+    return Importing(service, client)
+
+
+def test_lines_are_brought_together_by_person_and_found_in_their_region(tmp_path: Path, importing: Importing) -> None:
+    file = tmp_path / "people.csv"
+    lines = [
+        "Number of staff;Full name;Site;Notes;Encoding",
+        f'7;"Lovelace; Ada";A;"first\nsecond";{encoded(1)}',
+        f"8;Grace Hopper;B;;{json.dumps(unit(2).tolist())}",
+        f'7;"Lovelace; Ada";A;;{encoded(3)}',
+        "",
+        f"7;Ada Lovelace;B;;{encoded(4)}",  # the same number at another site
+        f" 9 ; Alan Turing ;;;{encoded(5)}",
+    ]
+    file.write_text("\n".join(lines), encoding="utf-8-sig")
+    elsewhere = RegionAssignment("C")
+    with CsvSource(file, {"external_id": "Number of staff"}) as source:
+        for account in (importing.plan(source, elsewhere), importing.run(source, elsewhere)):
+            assert (persons(account), faces(account)) == ((4, 4, 0), (5, 5, 0))
+            assert account.regions == {"A": 1, "B": 2, "C": 1}
+            assert account.encodings == {"base64 of float32": 4, "json": 1}
+        again = importing.run(source, elsewhere)
+        assert (persons(again), faces(again)) == ((4, 0, 4), (5, 0, 5))
+    for seed, region, external_id in ((1, "A", "7"), (3, "A", "7"), (4, "B", "7"), (2, "B", "8"), (5, "C", "9")):
+        assert importing.found(unit(seed), region) == external_id
+    page = importing.service.list_persons(region="A", client_id=importing.client)
+    assert [(each.name, each.description, each.face_count) for each in page.persons] == [
+        ("Lovelace; Ada", "first\nsecond", 2)
+    ]
+
+
+def test_every_line_that_cant_be_used_is_told_by_its_number(tmp_path: Path, importing: Importing) -> None:
+    file = tmp_path / "people.csv"
+    rows: dict[int, tuple[bytes, str]] = {
+        3: (b"1,Ada,B", "not_csv"),
+        4: (b"1,Ada,A,%s,more" % encoded(1).encode(), "not_csv"),
+        5: (b"2,Jos\xe9,A," + encoded(2).encode(), "not_text"),
+        6: (b",Nobody,A," + encoded(3).encode(), "no_id"),
+        7: (b"3,Unread,A,no base64!", "unreadable"),
+        8: (b"3,Unread,A,", "unreadable"),
+        9: (b"4,Short,A," + base64.b64encode(unit(4)[:128].tobytes()), "other_length"),
+        10: (b"1,Ada,A," + encoded(1).encode(), "duplicate"),
+        11: (b"5,One name,A," + encoded(5).encode(), "person_refused"),
+        12: (b"5,Another,A," + encoded(6).encode(), "person_refused"),
+        13: (b"6,Unplaced,," + encoded(7).encode(), "person_refused"),
+        14: (b'7,"ill"quoted,A,' + encoded(8).encode(), "not_csv"),
+        15: (b"8," + b"x" * 200_000 + b",A,", "not_csv"),
+        16: (b"9,Bad place," + b"y" * 60 + b"," + encoded(9).encode(), "person_refused"),
+    }
+    good = b"1,Ada,A," + encoded(1).encode()
+    file.write_bytes(b"id,name,region,embedding\n" + b"\n".join([good, *(line for line, _ in rows.values())]) + b"\n")
+    nowhere = RegionAssignment()
+    with CsvSource(file) as source:
+        for account in (importing.plan(source, nowhere), importing.run(source, nowhere)):
+            assert (persons(account), faces(account)) == ((6, 1, 0), (15, 1, 0))
+            told = {each.row: each.code for each in account.problems if each.table == "people.csv"}
+            assert told == {number: code for number, (_, code) in rows.items()}
+            assert account.persons.refused == {"no_face": 2, "names_differ": 1, "no_region": 1, "invalid": 1}
+    with CsvSource(file, encoding="cp1252") as source:
+        assert persons(importing.run(source, nowhere)) == (7, 1, 1)
+
+
+def test_without_embeddings_they_are_made_of_the_photos(
+    tmp_path: Path, importing: Importing, photos: dict[str, Path]
+) -> None:
+    (tmp_path / "photos").mkdir()
+    for name in ("obama.jpg", "biden.jpg"):
+        (tmp_path / "photos" / name).write_bytes(photos[name].read_bytes())
+    file = tmp_path / "people.tsv"
+    file.write_text(
+        "id\tname\tphoto\n44\tBarack Obama\tphotos/obama.jpg\n46\tJoe Biden\tphotos/biden.jpg\n0\tNobody\tphotos/none.jpg\n",
+        encoding="utf-16",
+    )
+    with CsvSource(file) as source:
+        assert persons(importing.plan(source)) == (3, 3, 0)  # no photo is looked at
+        for imported, present in ((2, 0), (0, 2)):
+            account = importing.run(source)
+            assert faces(account) == (3, imported, present)
+            assert account.faces.refused == {"image_not_found": 1}
+    (face,) = importing.service.faces_to_store(photos["obama.jpg"])
+    assert importing.found(face.embedding, "A") == "44"
+
+
+@pytest.mark.parametrize(
+    ("content", "columns", "encoding", "message"),
+    [
+        (None, {}, None, "can't be read: No such file"),
+        (b"", {}, None, "is empty. Its first line must name the columns"),
+        (b"who,where\n1,A\n", {}, None, "no column is known for external_id, name, embedding or photo"),
+        (b"id,name\n1,A\n", {}, None, "no column is known for embedding or photo"),
+        (b"id,name,photo\n", {"name": "nome"}, None, "--map name=nome can't be used"),
+        (b"id,name,photo\n", {}, "klingon", "--encoding klingon: there is no such encoding"),
+        (b"SQLite format 3\x00" + bytes(range(256)), {}, None, "no column is known for"),
+    ],
+)
+def test_a_wrong_file_is_refused(
+    tmp_path: Path, content: bytes | None, columns: dict[str, str], encoding: str | None, message: str
+) -> None:
+    file = tmp_path / "people.csv"
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(ImportSourceError) as refused:
+        CsvSource(file, columns, encoding=encoding)
+    assert message in str(refused.value)
+
+
+def test_a_full_disk_is_told(tmp_path: Path) -> None:
+    """The temporary file may grow no further than the process lets it."""
+    file = tmp_path / "people.csv"
+    line = f"Ada,{encoded(1)}\n"
+    file.write_text("id,name,embedding\n" + "".join(f"{n},{line}" for n in range(10_000)))
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, before[1]))
+    try:
+        with pytest.raises(ImportSourceError, match="could not be put in order in a temporary file"):
+            CsvSource(file)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
