@@ -28,6 +28,7 @@ FacewardError
 ├── ConflictError
 │   ├── DuplicateFaceError     this photo is enrolled in this region already
 │   ├── DuplicatePersonError   this external id is taken in this region
+│   ├── LikelyDuplicateError   somebody of this region looks like the one to be enrolled
 │   ├── DifferentRegionsError  two persons of different regions are merged only where that is said
 │   ├── PersonSuspendedError   a person who is suspended, or has expired, is not compared
 │   ├── DuplicateRegionError   a region of this name exists
@@ -298,6 +299,22 @@ class DuplicatePersonError(ConflictError):
     """A person with this external id is in this region already."""
 
     code = "duplicate_person"
+
+
+class LikelyDuplicateError(ConflictError):
+    """Somebody of this region looks like the one to be enrolled."""
+
+    code = "likely_duplicate"
+
+    def __init__(self, persons: Sequence[tuple[int, float]]) -> None:
+        listed = ", ".join(f"person {person_id} at {similarity:.3f}" for person_id, similarity in persons)
+        super().__init__(
+            f"Enrolled in this region already, it seems: {listed}. Nothing was stored. Add the photo to that person; or, if "
+            "it is somebody else, allow the duplicate (allow_duplicate, --allow-duplicate)."
+        )
+        self.likely_duplicates = tuple(
+            {"person_id": person_id, "similarity": similarity} for person_id, similarity in persons
+        )
 
 
 class DifferentRegionsError(ConflictError):

@@ -14,6 +14,7 @@ from faceward.bulk_import import Importer
 from faceward.enrolment import EnrolmentGate
 from faceward.errors import FacewardError, ModelMismatchError, UnknownPackError
 from faceward.evaluation.audit import RecallAudit
+from faceward.evaluation.gallery_check import GalleryCheck
 from faceward.evaluation.noise_model import NoiseModel
 from faceward.jobs import ArchiveLimits, Imports, JobRunner, RunnerSettings
 from faceward.journal import Journal
@@ -40,6 +41,7 @@ from faceward.store.embedded import BUNDLED_PROGRAMS, EmbeddedServer
 from faceward.store.embedding_models import models_in_use
 from faceward.store.erasure import Eraser
 from faceward.store.gallery import Gallery
+from faceward.store.gallery_scan import GalleryScanner
 from faceward.store.graph_index import GraphSettings
 from faceward.store.job_queue import JobQueue
 from faceward.store.jobs import JobStore
@@ -404,6 +406,7 @@ def _load(
             importer,
             photo_importer,
             margin=settings.search.margin,
+            duplicates=settings.enroll.duplicates,
             decisions=decisions,
         )
         opened.pop_all()
@@ -520,6 +523,23 @@ def open_audit(settings: Settings, manifest: PackManifest) -> Iterator[RecallAud
         parts = _SearchParts(settings, database, model_id, dimension)
         stack.callback(parts.keeper.close)
         yield parts.audit(_threshold(settings, manifest))
+
+
+@contextmanager
+def open_gallery_check(settings: Settings, manifest: PackManifest) -> Iterator[GalleryCheck]:
+    """A check of the galleries, on the database that answers the searches; needs no model file.
+
+    manifest: of the pack in use. Raises StoreError, ModelMismatchError.
+    """
+    with closing(Deployment(settings)) as deployment, deployment.connect(settings.database.search_url) as database:
+        manifest = pack_in_use(settings, database)
+        model_id, dimension = manifest.model_id, manifest.embedding.dimension
+        check_database(database, model_id, dimension)
+        yield GalleryCheck(
+            GalleryScanner(database, model_id, dimension),
+            Thresholds(RegionStore(database), _threshold(settings, manifest)),
+            min_quality=settings.enroll.min_quality,
+        )
 
 
 def pack_store(settings: Settings, notify: Callable[[str], None] | None = None) -> PackStore:

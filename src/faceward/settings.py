@@ -86,6 +86,10 @@ class EnrollSettings(_Section):
     max_regions: int = Field(
         10_000, ge=1, description="The most regions of one client; enrolments make one on its first use."
     )
+    duplicates: Literal["off", "report", "refuse"] = Field(
+        "report",
+        description="Who matches another person of the region at enrolment: not looked for, named in the answer, or refused.",
+    )
 
 
 class SearchSettings(_Section):

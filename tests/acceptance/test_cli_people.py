@@ -98,6 +98,17 @@ def test_deleting_for_a_program_asks_nothing(faceward: CommandLine, three: list[
     assert answer.json == {"person_id": three[1], "faces_deleted": 1}
 
 
+def test_a_photo_that_may_be_somebody_else_s_is_told(
+    faceward: CommandLine, photos: dict[str, Path], three: list[int]
+) -> None:
+    def told(*call: object) -> None:
+        assert f"This may be Barack Obama (person {three[0]}), at " in (told := faceward.succeeds(*call).stderr), told
+        assert "faceward people merge" in told
+
+    told("people", "add-photo", three[1], photos["obama2.jpg"], "--client", "acme")
+    told("enroll", photos["obama3.jpg"], "--name", "B. Obama", "--region", "A", "--client", "acme")
+
+
 def test_merging_asks_first_and_tells_what_is_gone(
     faceward: CommandLine, photos: dict[str, Path], three: list[int]
 ) -> None:

@@ -15,6 +15,10 @@ import numpy as np
 import pytest
 from companies import FIRST_KEY, Company, RunningServer
 
+from faceward.api.problems import problem
+from faceward.client.transport import error_of
+from faceward.errors import LikelyDuplicateError
+
 OBAMA, BIDEN = "obama.jpg", "biden.jpg"
 
 
@@ -123,6 +127,38 @@ def test_two_records_of_one_person_become_one(company: Company, new_company: Cal
     is_problem(http.get(f"/v1/persons/{second}"), 404, "unknown_person")
     assert good(door.get(f"/v1/persons/{first}"))["face_count"] == 2
     assert recognized(company, "obama3.jpg")[0]["match"]["person_id"] == first
+
+
+def test_a_likely_duplicate_is_named_and_the_same_call_names_it_again(company: Company) -> None:
+    first = company.enroll(OBAMA, "A")
+    assert first["likely_duplicates"] == []
+    answers = [
+        good(
+            company.http("enroller").post(
+                "/v1/persons",
+                data={"name": "B. Obama", "region": "A", "allow_duplicate": "true"},
+                files={"images": company.photo("obama2.jpg")},
+                headers={"idempotency-key": "again"},
+            ),
+            201,
+        )
+        for _ in range(2)
+    ]
+    (named,) = answers[0]["likely_duplicates"]
+    assert (named["person_id"], named["face_id"]) == (first["person"]["id"], first["faces"][0]["id"])
+    assert 0.38 < named["similarity"] < 1
+    assert answers[1] == answers[0]
+
+
+def test_a_refused_duplicate_is_an_error_with_ids_and_similarities() -> None:
+    sent = problem(LikelyDuplicateError([(1042, 0.71), (7, 0.5)]), "an id")
+    answer = httpx.Response(sent.status_code, content=bytes(sent.body))
+    listed = [{"person_id": 1042, "similarity": 0.71}, {"person_id": 7, "similarity": 0.5}]
+    assert (sent.status_code, answer.json()["code"]) == (409, "likely_duplicate")
+    assert answer.json()["likely_duplicates"] == listed
+    error = error_of(answer)
+    assert isinstance(error, LikelyDuplicateError)
+    assert list(error.likely_duplicates) == listed
 
 
 def test_pages_and_filters_of_persons(company: Company) -> None:

@@ -58,6 +58,7 @@ def enrollment(value: Enrollment) -> answered.EnrollmentOut:
             answered.EnrolledFace(id=face_id, quality=qualities[number] if number < len(qualities) else None)
             for number, face_id in enumerate(value.face_ids)
         ],
+        likely_duplicates=[candidate(each) for each in value.likely_duplicates],
     )
 
 

@@ -133,7 +133,11 @@ EXAMPLES: Mapping[type[BaseModel], Any] = {
     sent.KeyCreate: {"role": "recognizer", "regions": ["A"], "name": "Door 4", "expires_at": "2027-03-02T00:00:00Z"},
     answered.PersonOut: _PERSON,
     answered.PersonPage: {"items": [_PERSON], "next": "1042"},
-    answered.EnrollmentOut: {"person": _PERSON, "faces": [{"id": 2077, "quality": _QUALITY}]},
+    answered.EnrollmentOut: {
+        "person": _PERSON,
+        "faces": [{"id": 2077, "quality": _QUALITY}],
+        "likely_duplicates": [],
+    },
     answered.MergeOut: {"person": _PERSON, "faces_moved": 1, "faces_dropped": 0, "external_id_dropped": False},
     answered.ReceiptOut: _RECEIPT,
     answered.AuditPage: {"items": [_AUDIT_ENTRY], "next": None},

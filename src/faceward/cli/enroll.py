@@ -10,7 +10,7 @@ import typer
 
 from faceward.cli import output
 from faceward.cli.invocation import invocation
-from faceward.cli.options import AsJson, Client, Expires, Images, Largest, Region, moment
+from faceward.cli.options import AllowDuplicate, AsJson, Client, Expires, Images, Largest, Region, moment
 
 
 def enroll(
@@ -25,6 +25,7 @@ def enroll(
     ] = None,
     expires: Expires = None,
     largest: Largest = False,
+    allow_duplicate: AllowDuplicate = False,
     as_json: AsJson = False,
 ) -> None:
     """Enroll a person with one or more photos in a region: all of the photos, or none.
@@ -41,6 +42,7 @@ def enroll(
             external_id=external_id,
             expires_at=None if expires is None else moment(expires, "--expires"),
             several_faces="largest" if largest else "error",
+            allow_duplicate=allow_duplicate,
         )
     if as_json:
         output.print_json(stored)
@@ -48,6 +50,7 @@ def enroll(
     person, quality = stored.person, ", ".join(f"{photo.score:.2f}" for photo in stored.quality)
     output.say(f"Enrolled {person.name} as person {person.id} in region {person.region} of client {person.client_id}.")
     output.say(f"Photos: {len(stored.face_ids)}, of quality {quality} (0 to 1).")
+    output.tell_duplicates(stored)
 
 
 def enroll_dir(

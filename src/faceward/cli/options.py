@@ -20,6 +20,12 @@ Largest: TypeAlias = Annotated[
     bool,
     typer.Option("--largest", help="Of a photo that shows several faces, take the largest instead of refusing it."),
 ]
+AllowDuplicate: TypeAlias = Annotated[
+    bool,
+    typer.Option(
+        "--allow-duplicate", help="Also where enroll.duplicates refuses who looks like another person of the region."
+    ),
+]
 OwnThreshold: TypeAlias = Annotated[
     float | None, typer.Option("--threshold", help="Its own similarity from which on a face is a match, -1 to 1.")
 ]

@@ -16,6 +16,8 @@ from rich.text import Text
 if TYPE_CHECKING:
     from rich.progress import Progress
 
+    from faceward.types import Enrollment
+
 _WIDTH_WITHOUT_TERMINAL = 120
 
 
@@ -99,6 +101,14 @@ def when(moment: dt.datetime) -> str:
 
 def days(count: int | None) -> str:
     return "" if count is None else f"{count} day{'' if count == 1 else 's'}"
+
+
+def tell_duplicates(stored: Enrollment) -> None:
+    """Who of the region may be the one just enrolled."""
+    for each in stored.likely_duplicates:
+        tell(f"This may be {each.name} (person {each.person_id}), at {percent(each.similarity)}.")
+    if stored.likely_duplicates:
+        tell("If two of them are one person: faceward people merge ID INTO_ID")
 
 
 def counting_bar() -> Progress:

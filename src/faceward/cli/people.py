@@ -13,7 +13,7 @@ import typer
 from faceward.cli import output
 from faceward.cli.files import new_file
 from faceward.cli.invocation import invocation
-from faceward.cli.options import AsJson, Client, Expires, Images, Largest, PersonId, moment
+from faceward.cli.options import AllowDuplicate, AsJson, Client, Expires, Images, Largest, PersonId, moment
 
 if TYPE_CHECKING:
     from faceward.types import Person
@@ -26,6 +26,7 @@ def people_app() -> typer.Typer:
     app.command("list")(list_people)
     app.command("show")(show)
     app.command("add-photo")(add_photo)
+    app.command("delete-photo")(delete_photo)
     app.command("move")(move)
     app.command("merge")(merge)
     app.command("suspend")(suspend)
@@ -95,17 +96,40 @@ def add_photo(
     images: Images,
     client: Client = None,
     largest: Largest = False,
+    allow_duplicate: AllowDuplicate = False,
     as_json: AsJson = False,
 ) -> None:
     """Add photos to a person: all of them, or none."""
     with invocation(ctx).open_service() as service:
         stored = service.add_face(
-            person_id, list(images), client_id=client, several_faces="largest" if largest else "error"
+            person_id,
+            list(images),
+            client_id=client,
+            several_faces="largest" if largest else "error",
+            allow_duplicate=allow_duplicate,
         )
     if as_json:
         output.print_json(stored)
     else:
         output.say(f"{stored.person.name} (person {person_id}) has {stored.person.face_count} photos now.")
+        output.tell_duplicates(stored)
+
+
+def delete_photo(
+    ctx: typer.Context,
+    person_id: PersonId,
+    face_id: Annotated[int, typer.Argument(metavar="FACE", help="The photo's number, as `people show` shows it.")],
+    client: Client = None,
+    as_json: AsJson = False,
+) -> None:
+    """Delete one photo of a person."""
+    with invocation(ctx).open_service() as service:
+        service.delete_face(person_id, face_id, client_id=client)
+        person = service.get_person(person_id, client_id=client)
+    if as_json:
+        output.print_json(person)
+    else:
+        output.say(f"{person.name} (person {person_id}) has {person.face_count} photos now.")
 
 
 def move(

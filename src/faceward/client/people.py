@@ -25,10 +25,12 @@ class People(Requests):
         external_id: str | None = None,
         expires_at: dt.datetime | None = None,
         several_faces: Literal["error", "largest"] = "error",
+        allow_duplicate: bool = False,
     ) -> answered.EnrollmentOut:
         """Store a person with one or more photos: all of them, or none.
 
         expires_at: with its time zone; left out, by the retention of the region, else of the client.
+        allow_duplicate: also where the service refuses who looks like another person of the region.
         """
         fields = {
             "name": name,
@@ -37,6 +39,7 @@ class People(Requests):
             "external_id": external_id,
             "expires_at": None if expires_at is None else expires_at.isoformat(),
             "several_faces": several_faces,
+            "allow_duplicate": allow_duplicate,
         }
         return self._send("POST", "/v1/persons", answered.EnrollmentOut, form=fields, files=files_of("images", images))
 
@@ -46,13 +49,14 @@ class People(Requests):
         images: Image | Sequence[Image],
         *,
         several_faces: Literal["error", "largest"] = "error",
+        allow_duplicate: bool = False,
     ) -> answered.EnrollmentOut:
-        """Store more photos of a person: all of them, or none."""
+        """Store more photos of a person: all of them, or none. allow_duplicate: as in `enroll`."""
         return self._send(
             "POST",
             f"/v1/persons/{person_id}/faces",
             answered.EnrollmentOut,
-            form={"several_faces": several_faces},
+            form={"several_faces": several_faces, "allow_duplicate": allow_duplicate},
             files=files_of("images", images),
         )
 

@@ -58,11 +58,27 @@ class EnrolledFace(Answered):
     quality: QualityOut | None
 
 
+class CandidateOut(Answered):
+    """A person and the nearest of that person's faces."""
+
+    person_id: int
+    face_id: int
+    name: str
+    region: str
+    external_id: str | None
+    similarity: float
+    match_score: float
+
+
 class EnrollmentOut(Answered):
-    """What was stored: the person, and the new faces in the order of the photos."""
+    """What was stored: the person, and the new faces in the order of the photos.
+
+    likely_duplicates: other persons of the region who may be the same one, nearest first.
+    """
 
     person: PersonOut
     faces: list[EnrolledFace]
+    likely_duplicates: list[CandidateOut] = []
 
 
 class MergeOut(Answered):
@@ -103,18 +119,6 @@ class DetectedFace(Answered):
 
 class Detection(Answered):
     faces: list[DetectedFace]
-
-
-class CandidateOut(Answered):
-    """A person and the nearest of that person's faces."""
-
-    person_id: int
-    face_id: int
-    name: str
-    region: str
-    external_id: str | None
-    similarity: float
-    match_score: float
 
 
 class ThresholdOut(Answered):

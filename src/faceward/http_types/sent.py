@@ -50,6 +50,7 @@ class PersonCreate(Sent):
     external_id: ExternalId | None = None
     expires_at: ExpiresAt | None = None
     several_faces: Literal["error", "largest"] = "error"
+    allow_duplicate: bool = False
 
 
 class PersonPatch(Sent):
@@ -78,6 +79,7 @@ class FacesCreate(Sent):
 
     images: Annotated[list[Image], Field(min_length=1, max_length=MAX_IMAGES)]
     several_faces: Literal["error", "largest"] = "error"
+    allow_duplicate: bool = False
 
 
 class RegionCreate(Sent):

@@ -22,6 +22,7 @@ from faceward.checks import (
 )
 from faceward.enrolment import EnrolmentGate
 from faceward.photo_import import PhotoImporter, PhotoRecord, PhotoReport, PhotoResult
+from faceward.service.duplicates import Duplicates
 from faceward.service.following import OfModel, by_model
 from faceward.store.gallery import Gallery
 from faceward.store.request_tokens import ADD_FACE, ENROLL
@@ -32,9 +33,15 @@ class Enrolling(OfModel):
     """The part of FaceService that stores people."""
 
     def __init__(
-        self, gate: EnrolmentGate, gallery: Gallery, importer: Importer, photo_importer: PhotoImporter
+        self,
+        gate: EnrolmentGate,
+        duplicates: Duplicates,
+        gallery: Gallery,
+        importer: Importer,
+        photo_importer: PhotoImporter,
     ) -> None:
         self._gate = gate
+        self._duplicates = duplicates
         self._gallery = gallery
         self._importer = importer
         self._photo_importer = photo_importer
@@ -51,18 +58,21 @@ class Enrolling(OfModel):
         external_id: str | None = None,
         expires_at: dt.datetime | None = None,
         several_faces: Literal["error", "largest"] = "error",
+        allow_duplicate: bool = False,
         request: RequestToken | None = None,
     ) -> Enrollment:
         """Store a person with one or more photos, all of them or none.
 
         images: a path, encoded bytes, an open binary file or a BGR uint8 array, or a list of these. several_faces: what a
         photo with more than one face gets: an error, or its largest face. The region is made on first use.
-        expires_at: as in `update_person`; left out, by the retention of the region, else of the client. request: names this
-        call, so that the same call again gets the same answer and stores nothing.
+        expires_at: as in `update_person`; left out, by the retention of the region, else of the client. Who is in the region
+        already, it seems, is among the answer's likely duplicates, or refused where enroll.duplicates says so;
+        allow_duplicate: not this time. request: names this call, so that the same call again gets the same answer and stores
+        nothing.
 
         Raises ImageError, NoFaceError, SeveralFacesError, LowQualityError, DuplicateFaceError (the photo is enrolled in
-        this region), DuplicatePersonError (the external id is), InvalidValueError, StoreError; with a request also
-        RequestReusedError, and UnknownPersonError where what it stored before is deleted.
+        this region), DuplicatePersonError (the external id is), LikelyDuplicateError, InvalidValueError, StoreError; with a
+        request also RequestReusedError, and UnknownPersonError where what it stored before is deleted.
         """
         client_id, region, name = check_client_id(client_id), check_region(region), check_name(name)
         description = check_description(description)
@@ -71,6 +81,11 @@ class Enrolling(OfModel):
         if before := self._before(client_id, request, ENROLL):
             return before
         faces, quality = self._gate.admit(images, several_faces)
+        likely = self._duplicates.of_new(client_id, region, faces)
+        if likely and (before := self._before(client_id, request, ENROLL)):
+            return before  # a twin of this request was faster: who was found may be whom it stored
+        if not allow_duplicate:
+            self._duplicates.refuse(likely)
         person, face_ids = self._gallery.create_person(
             client_id,
             region,
@@ -81,8 +96,10 @@ class Enrolling(OfModel):
             expires_at=expires_at,
             request=request,
             quality=quality,
+            likely_duplicates=likely,
         )
-        return Enrollment(person, face_ids, quality)
+        stored = Enrollment(person, face_ids, quality, likely)
+        return self._before(client_id, request, ENROLL) or stored
 
     @by_model
     def add_face(
@@ -92,16 +109,27 @@ class Enrolling(OfModel):
         *,
         client_id: str | None = None,
         several_faces: Literal["error", "largest"] = "error",
+        allow_duplicate: bool = False,
         request: RequestToken | None = None,
     ) -> Enrollment:
-        """Store more photos of a person. request: as in `enroll`. Raises as `enroll` does, and UnknownPersonError."""
+        """Store more photos of a person. Likely duplicates are other persons of the region whom a photo matches, and to whom
+        it is nearer than to this one's photos. allow_duplicate, request: as in `enroll`.
+
+        Raises as `enroll` does, and UnknownPersonError.
+        """
         client_id, person_id = check_client_id(client_id), check_id("person_id", person_id)
         if before := self._before(client_id, request, ADD_FACE):
             return before
-        self._gallery.get_person(client_id, person_id)
+        person = self._gallery.get_person(client_id, person_id)
         faces, quality = self._gate.admit(images, several_faces)
-        person, face_ids = self._gallery.add_faces(client_id, person_id, faces, request=request, quality=quality)
-        return Enrollment(person, face_ids, quality)
+        likely = self._duplicates.of_person(client_id, person, faces)
+        if not allow_duplicate:
+            self._duplicates.refuse(likely)
+        person, face_ids = self._gallery.add_faces(
+            client_id, person_id, faces, request=request, quality=quality, likely_duplicates=likely
+        )
+        stored = Enrollment(person, face_ids, quality, likely)
+        return self._before(client_id, request, ADD_FACE) or stored
 
     def _before(self, client_id: str, request: RequestToken | None, operation: str) -> Enrollment | None:
         """The answer that the request got before, so that its photos are not analysed again."""

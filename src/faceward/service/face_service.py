@@ -11,6 +11,7 @@ from faceward.enrolment import EnrolmentGate
 from faceward.photo_import import PhotoImporter
 from faceward.receipts import ReceiptSigner
 from faceward.retrieval import Retriever
+from faceward.service.duplicates import DuplicateMode, Duplicates
 from faceward.service.enrolling import Enrolling
 from faceward.service.following import ModelFollower
 from faceward.service.people import People
@@ -31,6 +32,7 @@ class ModelService(Enrolling, Recognising):
     """What a FaceService does with the parts of one model.
 
     margin: a face is ambiguous where a second person is less than this much further than the first; 0 turns that off.
+    duplicates: what is done of a likely one at enrolment.
     """
 
     def __init__(
@@ -45,9 +47,11 @@ class ModelService(Enrolling, Recognising):
         photo_importer: PhotoImporter,
         *,
         margin: float = 0.0,
+        duplicates: DuplicateMode = "report",
         decisions: DecisionWriter | None = None,
     ) -> None:
-        Enrolling.__init__(self, gate, gallery, importer, photo_importer)
+        likely = Duplicates(retriever, thresholds, duplicates)
+        Enrolling.__init__(self, gate, likely, gallery, importer, photo_importer)
         Recognising.__init__(self, analyzer, gallery, search, retriever, thresholds, margin, decisions)
 
 

@@ -38,6 +38,7 @@ from faceward.store.request_tokens import (
 from faceward.types import (
     UNCHANGED,
     Box,
+    Candidate,
     Enrollment,
     Merge,
     NewFace,
@@ -88,11 +89,12 @@ class Gallery:
         expires_at: dt.datetime | None = None,
         request: RequestToken | None = None,
         quality: Sequence[Quality] = (),
+        likely_duplicates: Sequence[Candidate] = (),
     ) -> tuple[Person, tuple[int, ...]]:
         """Store a person with faces; the region is made on first use.
 
         expires_at: None takes the retention of the region, else of the client. request: where it was answered before, that
-        answer again and nothing stored. quality: of the faces, kept with it.
+        answer again and nothing stored. quality: of the faces, kept with it, as are the likely duplicates.
 
         Raises DuplicateFaceError (a photo is in this region already), DuplicatePersonError (its external id is),
         TooManyRegionsError; RequestReusedError, and UnknownPersonError where what the request made before is deleted.
@@ -119,7 +121,7 @@ class Gallery:
             face_ids = self._insert_faces(tx, client_id, person_id, faces)
             record(tx, client_id, "person.enroll", person_id=person_id, region=region, faces=len(face_ids))
             if request is not None:
-                _answer(tx, client_id, request, person_id, face_ids, quality)
+                _answer(tx, client_id, request, person_id, face_ids, quality, likely_duplicates)
             return _get_person(tx, client_id, person_id), face_ids
 
     def add_faces(
@@ -130,10 +132,11 @@ class Gallery:
         *,
         request: RequestToken | None = None,
         quality: Sequence[Quality] = (),
+        likely_duplicates: Sequence[Candidate] = (),
     ) -> tuple[Person, tuple[int, ...]]:
         """Store more faces of a person, in the region that the person is in at that moment.
 
-        request, quality: as in create_person.
+        request, quality, likely_duplicates: as in create_person.
         """
         with (
             self._conflicts(client_id, None, faces, None, person_id=person_id),
@@ -151,7 +154,7 @@ class Gallery:
             face_ids = self._insert_faces(tx, client_id, person_id, faces)
             record(tx, client_id, "face.add", person_id=person_id, faces=list(face_ids))
             if request is not None:
-                _answer(tx, client_id, request, person_id, face_ids, quality)
+                _answer(tx, client_id, request, person_id, face_ids, quality, likely_duplicates)
             return _get_person(tx, client_id, person_id), face_ids
 
     def enrollment_of(self, client_id: str, request: RequestToken, operation: str) -> Enrollment | None:
@@ -474,11 +477,14 @@ def _answer(
     person_id: int,
     face_ids: tuple[int, ...],
     quality: Sequence[Quality],
+    likely_duplicates: Sequence[Candidate],
 ) -> None:
     detail = {
         "person_id": person_id,
         "face_ids": face_ids,
         "quality": [{"score": each.score, "reasons": each.reasons} for each in quality],
+        # Only which faces were near: whose they are is looked up again, so that nobody's name or id is kept here.
+        "near": [(each.face_id, each.similarity) for each in likely_duplicates],
     }
     complete(tx, client_id, request, person_id, detail)
 
@@ -490,7 +496,25 @@ def _answered(tx: sa.Connection, client_id: str, before: AnsweredRequest) -> Enr
             raise NotFoundError("The person whom this request stored was erased since. Nothing was stored again.")
         raise UnknownPersonError(detail["person_id"])
     quality = tuple(Quality(each["score"], tuple(each["reasons"])) for each in detail["quality"])
-    return Enrollment(_get_person(tx, client_id, before.resource_id), tuple(detail["face_ids"]), quality)
+    person = _get_person(tx, client_id, before.resource_id)
+    near = _likely_duplicates(tx, person, dict(detail.get("near", ())))
+    return Enrollment(person, tuple(detail["face_ids"]), quality, near)
+
+
+def _likely_duplicates(tx: sa.Connection, person: Person, near: dict[int, float]) -> tuple[Candidate, ...]:
+    """Those who were near when the person was enrolled, as far as they are other persons of its region still."""
+    if not near:
+        return ()
+    rows = tx.exec_driver_sql(
+        "SELECT f.id AS face_id, p.id AS person_id, p.name, p.region, p.external_id, p.description "
+        "FROM face_encodings f JOIN persons p ON p.client_id = %(client_id)s AND p.id = f.person_id "
+        "WHERE f.client_id = %(client_id)s AND f.id = ANY(%(near)s) AND f.region = %(region)s AND p.id <> %(own)s",
+        {"client_id": person.client_id, "near": list(near), "region": person.region, "own": person.id},
+    ).mappings()
+    found = sorted(
+        (Candidate(**row, similarity=near[row["face_id"]]) for row in rows), key=lambda each: -each.similarity
+    )
+    return tuple({each.person_id: each for each in reversed(found)}.values())[::-1]
 
 
 def _merged(tx: sa.Connection, client_id: str, before: AnsweredRequest) -> Merge:

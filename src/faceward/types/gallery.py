@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
 from faceward.types.images import Box, Embedding, Quality
+from faceward.types.recognition import Candidate
 
 PersonState: TypeAlias = Literal["active", "suspended"]
 """suspended: kept, and not matched."""
@@ -87,11 +88,15 @@ class NewFace:
 
 @dataclass(frozen=True, slots=True)
 class Enrollment:
-    """What an enrolment stored: the person and the ids of the new faces, in the order of the photos."""
+    """What an enrolment stored: the person and the ids of the new faces, in the order of the photos.
+
+    likely_duplicates: other persons of the region who may be the same one, nearest first.
+    """
 
     person: Person
     face_ids: tuple[int, ...]
     quality: tuple[Quality, ...]
+    likely_duplicates: tuple[Candidate, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

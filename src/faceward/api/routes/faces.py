@@ -38,6 +38,7 @@ async def add_faces(
             body.images,
             client_id=work.caller.client_id,
             several_faces=body.several_faces,
+            allow_duplicate=body.allow_duplicate,
             request=token,
         )
 

@@ -45,6 +45,7 @@ async def create_person(
             external_id=body.external_id,
             expires_at=body.expires_at,
             several_faces=body.several_faces,
+            allow_duplicate=body.allow_duplicate,
             request=token,
         )
     )
