@@ -20,6 +20,7 @@ from faceward.cli.database import database_app
 from faceward.cli.demo import demo
 from faceward.cli.doctor import doctor
 from faceward.cli.enroll import enroll, enroll_dir
+from faceward.cli.gallery import gallery_app
 from faceward.cli.imports import import_compreface, import_csv, import_deepface, import_sqlite
 from faceward.cli.invocation import Invocation
 from faceward.cli.keys import keys_app
@@ -73,6 +74,7 @@ def build_app() -> typer.Typer:
     app.command("recognize")(recognize)
     app.command("verify")(verify)
     app.add_typer(people_app(), name="people")
+    app.add_typer(gallery_app(), name="gallery")
     app.add_typer(regions_app(), name="regions")
     app.add_typer(clients_app(), name="clients")
     app.add_typer(keys_app(), name="keys")

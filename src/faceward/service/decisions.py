@@ -29,7 +29,7 @@ def decide(
         nearest = candidates[0] if candidates else None
         limit = thresholds[nearest.region] if nearest else next(iter(thresholds.values()))
         reason = (
-            f"{_at(nearest)}, below the threshold {_shown(limit)}." if nearest else "There is nobody to compare with."
+            f"{_at(nearest)}, below the threshold {shown(limit)}." if nearest else "There is nobody to compare with."
         )
         return FaceMatch(face, None, named, "unknown", reason, limit)
     limit = thresholds[match.region]
@@ -39,7 +39,7 @@ def decide(
             f"{_at(match)}, and {_at(rival)}: less than {margin:g} apart, too little to tell which of the two it is."
         )
         return FaceMatch(face, match, named, "ambiguous", reason, limit, rival)
-    return FaceMatch(face, match, named, "match", f"{_at(match)}, at or above the threshold {_shown(limit)}.", limit)
+    return FaceMatch(face, match, named, "match", f"{_at(match)}, at or above the threshold {shown(limit)}.", limit)
 
 
 def _is_rival(other: Candidate, match: Candidate, margin: float) -> bool:
@@ -54,5 +54,6 @@ def _at(candidate: Candidate) -> str:
     return f"{candidate.name} (person {candidate.person_id}) is at {candidate.similarity:.3f}"
 
 
-def _shown(threshold: Threshold) -> str:
+def shown(threshold: Threshold) -> str:
+    """A threshold in words, with what set it."""
     return f"{threshold.value:g} {_WHOSE[threshold.source]}"

@@ -8,7 +8,7 @@ Every reading is one snapshot together with its watermark (`faceward.store.water
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,26 +69,32 @@ class ScopeSnapshot:
         return np.array([found[face_id] for face_id in face_ids.tolist()], dtype=np.float32)
 
     def _rows(self, columns: str, row: np.dtype[Any]) -> Iterator[NDArray[Any]]:
-        """Binary COPY: rows of one length, so that numpy reads a batch without a look at each."""
-        statement = f"COPY (SELECT {columns} FROM face_encodings f WHERE {self._condition}) TO STDOUT (FORMAT BINARY)"
-        waiting = bytearray()
-        skip = _COPY_HEADER
-        with self._connection.cursor().copy(statement, self._scope) as copy:
-            for data in copy:
-                waiting += data
-                if skip:
-                    if len(waiting) < skip:
-                        continue
-                    del waiting[:skip]
-                    skip = 0
-                if len(waiting) >= _BATCH_BYTES:
-                    whole = len(waiting) // row.itemsize
-                    yield np.frombuffer(bytes(waiting[: whole * row.itemsize]), dtype=row)
-                    del waiting[: whole * row.itemsize]
-        if waiting.endswith(_COPY_TRAILER):
-            del waiting[-2:]
-        if waiting:
-            yield np.frombuffer(bytes(waiting), dtype=row)
+        query = f"SELECT {columns} FROM face_encodings f WHERE {self._condition}"
+        return copied_rows(self._connection, query, self._scope, row)
+
+
+def copied_rows(
+    connection: psycopg.Connection[Any], query: str, parameters: Mapping[str, Any], row: np.dtype[Any]
+) -> Iterator[NDArray[Any]]:
+    """Binary COPY of rows of one length, so that numpy reads a batch without a look at each. No column may be NULL."""
+    waiting = bytearray()
+    skip = _COPY_HEADER
+    with connection.cursor().copy(f"COPY ({query}) TO STDOUT (FORMAT BINARY)", parameters) as copy:
+        for data in copy:
+            waiting += data
+            if skip:
+                if len(waiting) < skip:
+                    continue
+                del waiting[:skip]
+                skip = 0
+            if len(waiting) >= _BATCH_BYTES:
+                whole = len(waiting) // row.itemsize
+                yield np.frombuffer(bytes(waiting[: whole * row.itemsize]), dtype=row)
+                del waiting[: whole * row.itemsize]
+    if waiting.endswith(_COPY_TRAILER):
+        del waiting[-2:]
+    if waiting:
+        yield np.frombuffer(bytes(waiting), dtype=row)
 
 
 _SCOPE = "f.client_id = %(client_id)s AND f.region = %(region)s"
