@@ -295,6 +295,15 @@ def test_exact_copies_and_lonely_photos(database: Database) -> None:
     assert report.regions[0].by_chance is None, "six photos tell nothing of strangers"
 
 
+def test_who_is_not_matched_is_not_checked(database: Database) -> None:
+    people = People(6)
+    (one,) = people.directions(1)
+    fill(database, {"a": people.photos(one), "b": people.photos(one)})
+    (found,) = check(database).findings
+    Gallery(database, MODEL).update_person(CLIENT, found.person_id, state="suspended")
+    assert (check(database).found, check(database).regions[0].persons) == (0, 1)
+
+
 def test_an_empty_gallery_and_an_unknown_client_have_nothing_to_find(database: Database) -> None:
     RegionStore(database).create(CLIENT, "empty")
     report = check(database, across_regions=True)

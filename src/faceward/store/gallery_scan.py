@@ -1,6 +1,7 @@
 """Reads whole regions of a client as they are filed: which face is whose, how good it is, and where it lies.
 
-All that one scan reads is of one snapshot. It holds a transaction open as long as it lasts.
+All that one scan reads is of one snapshot: the faces that a search may find at that moment. It holds a transaction open as
+long as it lasts.
 """
 
 from __future__ import annotations
@@ -15,16 +16,14 @@ import psycopg
 from numpy.typing import NDArray
 
 from faceward.store.database import SET_TENANT, Database
+from faceward.store.person_states import MATCHABLE
 from faceward.store.scopes import copied_rows
 
-_FACES = """
-SELECT f.id, f.person_id, coalesce(f.quality_score, 'NaN'::real) FROM face_encodings f
-WHERE f.client_id = %(client_id)s AND f.region = %(region)s AND f.model_id = %(model_id)s
+_SCOPE = f"f.client_id = %(client_id)s AND f.region = %(region)s AND f.model_id = %(model_id)s AND {MATCHABLE}"
+_FACES = f"""
+SELECT f.id, f.person_id, coalesce(f.quality_score, 'NaN'::real) FROM face_encodings f WHERE {_SCOPE}
 """
-_EMBEDDINGS = """
-SELECT f.id, f.embedding FROM face_encodings f
-WHERE f.client_id = %(client_id)s AND f.region = %(region)s AND f.model_id = %(model_id)s AND f.id > %(after)s
-"""
+_EMBEDDINGS = f"SELECT f.id, f.embedding FROM face_encodings f WHERE {_SCOPE} AND f.id > %(after)s"
 _SAME = """
 SELECT unnest(p.ids), p.ids[1] FROM (
     SELECT array_agg(id ORDER BY id) AS ids FROM persons
