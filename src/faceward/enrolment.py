@@ -5,30 +5,37 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 from faceward.checks import check_count
 from faceward.errors import InvalidValueError, LowQualityError, NoFaceError, SeveralFacesError
-from faceward.types import Face, ImageSource, NewFace, Quality
-from faceward.vision import FaceAnalyzer
+from faceward.types import Crop, Face, ImageSource, NewFace, Quality
+from faceward.vision import DecodedImage, FaceAnalyzer, crop_around
 
 MAX_IMAGE_PATH = 500
 MAX_PHOTOS = 100
+KeptImages: TypeAlias = Literal["off", "original", "face"]
 
 
 class EnrolmentGate:
     """Takes one face from each photo, if it is fit to be enrolled.
 
-    min_quality: 0..1. min_face: pixels of the box's height. store_images: keep the photos as they were sent.
+    min_quality: 0..1. min_face: pixels of the box's height. images: what is kept of a photo: nothing, all of it as it
+    was sent, or the face with its surroundings.
     """
 
     def __init__(
-        self, analyzer: FaceAnalyzer, *, min_quality: float = 0.3, min_face: float = 32.0, store_images: bool = False
+        self,
+        analyzer: FaceAnalyzer,
+        *,
+        min_quality: float = 0.3,
+        min_face: float = 32.0,
+        images: KeptImages = "off",
     ) -> None:
         self._analyzer = analyzer
         self._min_quality = min_quality
         self._min_face = min_face
-        self._store_images = store_images
+        self._images = images
 
     def admit(
         self, images: ImageSource | Sequence[ImageSource], several_faces: str
@@ -60,6 +67,7 @@ class EnrolmentGate:
             )
         face = faces[0]
         self._check_quality(face, source)
+        data, crop = self._kept(image, face)
         return (
             NewFace(
                 embedding=face.embedding,
@@ -67,11 +75,21 @@ class EnrolmentGate:
                 confidence=face.confidence,
                 quality=face.quality.score,
                 image_path=_stored_path(source),
-                image_data=image.encoded if self._store_images else None,
+                image_data=data,
                 image_sha256=image.sha256,
+                image_crop=crop,
             ),
             face.quality,
         )
+
+    def _kept(self, image: DecodedImage, face: Face) -> tuple[bytes | None, Crop | None]:
+        match self._images:
+            case "off":
+                return None, None
+            case "original":
+                return image.encoded, None
+            case "face":
+                return crop_around(image, face.box)
 
     def _check_quality(self, face: Face, source: ImageSource) -> None:
         reasons = face.quality.reasons

@@ -46,6 +46,8 @@ from faceward.store.graph_index import GraphSettings
 from faceward.store.job_queue import JobQueue
 from faceward.store.jobs import JobStore
 from faceward.store.personal_data import PersonalDataStore
+from faceward.store.photo_vault import PhotoVault
+from faceward.store.photos import StoredPhotos
 from faceward.store.presence import Presence
 from faceward.store.reembeddings import models_known
 from faceward.store.regions import RegionStore
@@ -303,7 +305,8 @@ def open_parts(settings: Settings, *, notify: Callable[[str], None] | None = Non
             thresholds,
             Eraser(database),
             receipt_signer(settings),
-            PersonalDataStore(database),
+            PersonalDataStore(database, photo_vault(settings)),
+            photos=StoredPhotos(database, photo_vault(settings)),
             on_close=on_close,
         )
         imports, runner = _imports(settings, database, service)
@@ -371,10 +374,11 @@ def _load(
         analyzer = open_analyzer(settings, pack)
         opened.callback(analyzer.close)
         most = settings.enroll.max_regions
-        gallery = Gallery(database, pack.model_id, max_regions=most)
+        vault = photo_vault(settings)
+        gallery = Gallery(database, pack.model_id, max_regions=most, vault=vault)
         parts = _SearchParts(settings, searched, pack.model_id, pack.dimension)
         opened.callback(parts.keeper.close)
-        writer = BulkWriter(database, gallery, pack.model_id, max_regions=most)
+        writer = BulkWriter(database, gallery, pack.model_id, max_regions=most, vault=vault)
         importer = Importer(
             writer,
             pack.dimension,
@@ -385,7 +389,7 @@ def _load(
             analyzer,
             min_quality=settings.enroll.min_quality,
             min_face=settings.enroll.min_face,
-            store_images=settings.images.store == "original",
+            images=settings.images.store,
         )
         photo_importer = PhotoImporter(
             gate,
@@ -438,6 +442,7 @@ class Records:
     people: People
     privacy: Privacy
     journal: Journal
+    photos: StoredPhotos
 
 
 @contextmanager
@@ -454,13 +459,20 @@ def open_records(settings: Settings, manifest: PackManifest) -> Iterator[Records
             check_database(database, manifest.model_id, manifest.embedding.dimension)
             regions = RegionStore(database, max_regions=settings.enroll.max_regions)
             thresholds = Thresholds(regions, _threshold(settings, manifest))
+            photos = StoredPhotos(database, photo_vault(settings))
             yield Records(
                 _administration(database),
                 Regions(regions, thresholds),
-                People(Gallery(database, manifest.model_id)),
-                Privacy(Eraser(database), receipt_signer(settings), PersonalDataStore(database)),
+                People(Gallery(database, manifest.model_id), photos),
+                Privacy(Eraser(database), receipt_signer(settings), PersonalDataStore(database, photo_vault(settings))),
                 _journal(settings, database),
+                photos,
             )
+
+
+def photo_vault(settings: Settings) -> PhotoVault:
+    """With the keys of the settings. Raises SettingsError."""
+    return PhotoVault(settings.images.key_bytes, settings.images.key)
 
 
 def _state(database: Database, manifest: PackManifest) -> str:
@@ -492,7 +504,7 @@ def _administration(database: Database) -> Administration:
 
 def _imports(settings: Settings, database: Database, service: FaceService) -> tuple[Imports, JobRunner]:
     given = settings.imports
-    jobs = JobStore(database, most_open=given.max_waiting)
+    jobs = JobStore(database, most_open=given.max_waiting, vault=photo_vault(settings))
     runner = JobRunner(
         service,
         JobQueue(database, jobs, lease=given.lease_seconds),

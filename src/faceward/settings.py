@@ -6,6 +6,7 @@ config.json in the working directory (or the file that FACEWARD_CONFIG names), i
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 from collections.abc import Mapping
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from platformdirs import user_cache_path, user_data_path
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 from pydantic_settings import SettingsError as PydanticSettingsError
 
@@ -21,6 +22,18 @@ from faceward.errors import SettingsError
 
 CONFIG_FILE = "config.json"
 EMBEDDED = "embedded"
+
+
+_MAX_KEY_ID = 100
+_KEY_BYTES = 32
+
+
+def _key_bytes(key: SecretStr) -> bytes:
+    """Empty where it is no base64."""
+    try:
+        return base64.b64decode(key.get_secret_value(), validate=True)
+    except ValueError:
+        return b""
 
 
 class _Section(BaseModel):
@@ -73,9 +86,34 @@ class ImageSettings(_Section):
 
     max_bytes: int = Field(32 * 1024 * 1024, ge=1, description="The most bytes of an encoded image.")
     max_pixels: int = Field(80_000_000, ge=1, description="The most pixels of an image, before any reduction.")
-    store: Literal["off", "original"] = Field(
-        "off", description="Keep enrolled photos in the database: not at all, or as they were sent."
+    store: Literal["off", "original", "face"] = Field(
+        "off",
+        description="What is kept of enrolled photos in the database: nothing, all as it was sent, or the face alone.",
     )
+    keys: dict[str, SecretStr] = Field(
+        {},
+        description="The keys of stored photos: an id, and 32 random bytes in base64. Best set in the environment.",
+    )
+    key: str | None = Field(
+        None, description="The id of the key that new photos are encrypted with; unset: they are not encrypted."
+    )
+
+    @field_validator("keys")
+    @classmethod
+    def _keys_are_keys(cls, keys: dict[str, SecretStr]) -> dict[str, SecretStr]:
+        for key_id, key in keys.items():
+            if not 0 < len(key_id) <= _MAX_KEY_ID or not key_id.isascii() or not key_id.isprintable():
+                raise ValueError(f"a key's id must be 1 to {_MAX_KEY_ID} printable characters of ASCII")
+            if len(_key_bytes(key)) != _KEY_BYTES:
+                raise ValueError(
+                    f"the key {key_id!r} must be {_KEY_BYTES} random bytes in base64, as `openssl rand -base64 32` makes them"
+                )
+        return keys
+
+    @property
+    def key_bytes(self) -> dict[str, bytes]:
+        """The keys, by id."""
+        return {key_id: _key_bytes(key) for key_id, key in self.keys.items()}
 
 
 class EnrollSettings(_Section):

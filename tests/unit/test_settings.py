@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import re
@@ -16,6 +17,7 @@ from pydantic import BaseModel, SecretStr
 from faceward.errors import SettingsError
 from faceward.settings import Settings, described, load_settings
 
+KEY = base64.b64encode(bytes(range(32))).decode()
 DOCUMENT = Path(__file__).parents[2] / "docs" / "settings.md"
 
 
@@ -67,9 +69,15 @@ def test_every_variable_of_the_document_is_read(name: str, monkeypatch: pytest.M
         return value
 
     wanted = another_value(name, read())
-    shown = wanted.get_secret_value() if isinstance(wanted, SecretStr) else wanted
-    monkeypatch.setenv(variable_of(name), json.dumps(shown) if isinstance(shown, list) else str(shown))
+    shown = plain(wanted)
+    monkeypatch.setenv(variable_of(name), json.dumps(shown) if isinstance(shown, list | dict) else str(shown))
     assert read() == wanted
+
+
+def plain(value: object) -> object:
+    if isinstance(value, dict):
+        return {name: plain(each) for name, each in value.items()}
+    return value.get_secret_value() if isinstance(value, SecretStr) else value
 
 
 def another_value(name: str, standing: object) -> object:
@@ -87,6 +95,8 @@ def another_value(name: str, standing: object) -> object:
         return standing + 1 if standing >= 1 else 0.5
     if isinstance(standing, list):
         return ["other"]
+    if isinstance(standing, dict):
+        return {"other": SecretStr(KEY)}
     kinds = [each for each in get_args(annotation) if each is not type(None)] or [annotation]
     if kinds[0] in (str, Path, SecretStr):
         return kinds[0]("other")
@@ -165,6 +175,9 @@ def test_sections_of_other_programs_are_left_alone(tmp_path: Path) -> None:
         ({"search": {"threshold": 1.5}}, "search.threshold"),
         ({"model": {"threads": "two"}}, "model.threads"),
         ({"images": {"store": "thumbnail"}}, "images.store"),
+        ({"images": {"keys": {"a": "c2VjcmV0"}}}, "images.keys: Value error, the key 'a' must be 32 random bytes"),
+        ({"images": {"keys": {"a": "secret!"}}}, "images.keys"),
+        ({"images": {"keys": {"": KEY}}}, "images.keys: Value error, a key's id must be"),
     ],
 )
 def test_a_wrong_file_is_refused_by_the_settings_name(tmp_path: Path, content: object, said: str) -> None:

@@ -23,6 +23,7 @@ from faceward.store.decision_writer import DecisionWriter
 from faceward.store.erasure import Eraser
 from faceward.store.gallery import Gallery
 from faceward.store.personal_data import PersonalDataStore
+from faceward.store.photos import StoredPhotos
 from faceward.store.regions import RegionStore
 from faceward.store.search import FaceSearch
 from faceward.vision import FaceAnalyzer
@@ -60,7 +61,7 @@ class FaceService(Enrolling, Recognising, People, Regions, Privacy):
 
     A client is a tenant: each method works inside one, `default` where `client_id` is left out, and can't reach another.
     follower: has the ModelService of the model in use, which `@by_model` methods run on. gallery, regions, thresholds,
-    eraser, signer, data: the parts that no model concerns. on_close: called by close(), the last acquired first.
+    eraser, signer, data, photos: the parts that no model concerns. on_close: called by close(), the last acquired first.
     """
 
     def __init__(
@@ -73,10 +74,11 @@ class FaceService(Enrolling, Recognising, People, Regions, Privacy):
         signer: ReceiptSigner,
         data: PersonalDataStore,
         *,
+        photos: StoredPhotos,
         on_close: Sequence[Callable[[], None]] = (),
     ) -> None:
         self._follower = self._models = follower
-        People.__init__(self, gallery)
+        People.__init__(self, gallery, photos)
         Regions.__init__(self, regions, thresholds)
         Privacy.__init__(self, eraser, signer, data, self._drop_from_memory)
         self._on_close = list(on_close)

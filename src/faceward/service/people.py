@@ -22,6 +22,7 @@ from faceward.checks import (
 )
 from faceward.errors import InvalidValueError, NotFoundError
 from faceward.store.gallery import Gallery, PersonPage
+from faceward.store.photos import StoredPhotos
 from faceward.types import UNCHANGED, Merge, Person, PersonState, RequestToken, StoredFace, Unchanged
 from faceward.vision.image_headers import ImageFormat, read_header
 
@@ -36,8 +37,9 @@ _MEDIA_TYPES: dict[ImageFormat, str] = {
 class People:
     """The part of FaceService that keeps people."""
 
-    def __init__(self, gallery: Gallery) -> None:
+    def __init__(self, gallery: Gallery, photos: StoredPhotos) -> None:
         self._gallery = gallery
+        self._photos = photos
 
     def get_person(self, person_id: int, *, client_id: str | None = None) -> Person:
         """Raises UnknownPersonError."""
@@ -154,11 +156,13 @@ class People:
             raise NotFoundError(f"Person {person_id} has no face {face_id}. `faceward people show` lists the faces.")
 
     def face_image(self, person_id: int, face_id: int, *, client_id: str | None = None) -> tuple[bytes, str]:
-        """The photo of a face as it was sent, and its media type. Raises UnknownPersonError; NotFoundError where the
-        person has no such face, or its photo was not kept (images.store).
+        """What is kept of a face's photo, as it was sent or the face alone, and its media type.
+
+        Raises UnknownPersonError; NotFoundError where the person has no such face, or its photo was not kept
+        (images.store); ImageKeyError where it is encrypted with a key that is not there.
         """
         client_id, person_id = check_client_id(client_id), check_id("person_id", person_id)
-        image = self._gallery.face_image(client_id, person_id, check_id("face_id", face_id))
+        image = self._photos.read(client_id, person_id, check_id("face_id", face_id))
         if image is None:
             raise NotFoundError(
                 f"There is no photo of face {face_id} of person {person_id}. Photos are kept where images.store says so, "

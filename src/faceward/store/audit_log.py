@@ -30,6 +30,8 @@ Action: TypeAlias = Literal[
     "face.add",
     "face.delete",
     "photo.read",
+    "photo.crop",
+    "photo.drop",
     "region.create",
     "region.change",
     "region.rename",

@@ -17,6 +17,7 @@ from faceward.store.clients import ENSURE_CLIENT
 from faceward.store.copy_rows import COPY, STAGING, copy_blocks
 from faceward.store.database import SET_TENANT, Database
 from faceward.store.gallery import Gallery
+from faceward.store.photo_vault import PhotoVault
 from faceward.store.regions import COUNT_REGIONS, MOST_REGIONS, check_region_count
 from faceward.types import Embedding, NewFace
 
@@ -41,10 +42,10 @@ WITH {_TERMS}, new AS (
     ON CONFLICT ON CONSTRAINT uq_person_external_id DO NOTHING
     RETURNING id, region, external_id, matchable_until
 ), faces AS (
-    INSERT INTO face_encodings (client_id, person_id, region, model_id, embedding, image_path, image_data, image_sha256,
-                                face_bbox, confidence, quality_score, matchable_until)
+    INSERT INTO face_encodings (client_id, person_id, region, model_id, embedding, image_path, image_data, image_key_id,
+                                image_box, image_sha256, face_bbox, confidence, quality_score, matchable_until)
     SELECT %(client_id)s::varchar, new.id, new.region, %(model_id)s::varchar, s.embedding, s.image_path, s.image_data,
-           s.image_sha256, s.face_bbox, s.confidence, s.quality_score, new.matchable_until
+           s.image_key_id, s.image_box, s.image_sha256, s.face_bbox, s.confidence, s.quality_score, new.matchable_until
     FROM import_staging s JOIN new USING (region, external_id) ORDER BY s.position
     RETURNING 1
 )
@@ -66,10 +67,10 @@ ON CONFLICT ON CONSTRAINT uq_person_external_id DO NOTHING
 RETURNING id
 """
 _PHOTOS = f"""
-INSERT INTO face_encodings (client_id, person_id, region, model_id, embedding, image_path, image_data, image_sha256,
-                            face_bbox, confidence, quality_score, matchable_until)
-SELECT %(client_id)s::varchar, p.id, s.region, %(model_id)s::varchar, s.embedding, s.image_path, s.image_data, s.image_sha256,
-       s.face_bbox, s.confidence, s.quality_score, p.matchable_until
+INSERT INTO face_encodings (client_id, person_id, region, model_id, embedding, image_path, image_data, image_key_id,
+                            image_box, image_sha256, face_bbox, confidence, quality_score, matchable_until)
+SELECT %(client_id)s::varchar, p.id, s.region, %(model_id)s::varchar, s.embedding, s.image_path, s.image_data, s.image_key_id,
+       s.image_box, s.image_sha256, s.face_bbox, s.confidence, s.quality_score, p.matchable_until
 FROM import_staging s
 JOIN persons p ON p.client_id = %(client_id)s::varchar AND p.region = s.region AND p.external_id = s.external_id
 WHERE {_STRANGE} ORDER BY s.position
@@ -133,10 +134,21 @@ class PhotoOwner:
 
 
 class BulkWriter:
-    """Imports batches of persons and photos of one model; each batch is one transaction. max_regions: of one client."""
+    """Imports batches of persons and photos of one model; each batch is one transaction. max_regions: of one client. vault:
+    seals the photos; None stores them as they are.
+    """
 
-    def __init__(self, database: Database, gallery: Gallery, model_id: str, *, max_regions: int = MOST_REGIONS) -> None:
+    def __init__(
+        self,
+        database: Database,
+        gallery: Gallery,
+        model_id: str,
+        *,
+        max_regions: int = MOST_REGIONS,
+        vault: PhotoVault | None = None,
+    ) -> None:
         self._database = database
+        self._vault = vault or PhotoVault()
         self._gallery = gallery
         self._model_id = model_id
         self._max_regions = max_regions
@@ -201,7 +213,7 @@ class BulkWriter:
             connection.execute(STAGING)
             with connection.cursor() as cursor:
                 with cursor.copy(COPY) as copy:
-                    for block in copy_blocks(rows):
+                    for block in copy_blocks(rows, lambda face: self._vault.seal_photo(client_id, face)):
                         copy.write(block)
                 parameters = {"client_id": client_id, "model_id": self._model_id}
                 new = [row[0] for row in cursor.execute(_REGIONS, parameters)]

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from struct import Struct
 from typing import Protocol
 
-from faceward.store.gallery import box_text
+from faceward.store.boxes import box_text, crop_text
+from faceward.store.photo_vault import Sealed
 from faceward.types import Embedding, NewFace
 
 # toast_tuple_target: else each embedding would be written out of line, and read back.
 STAGING = """
 CREATE TEMPORARY TABLE import_staging (
     position integer, region varchar(50), external_id varchar(255), name varchar(255), description text, embedding vector,
-    image_path varchar(500), image_data bytea, image_sha256 bytea, face_bbox varchar(100), confidence real, quality_score real
+    image_path varchar(500), image_data bytea, image_key_id varchar(100), image_box varchar(100), image_sha256 bytea,
+    face_bbox varchar(100), confidence real, quality_score real
 ) WITH (toast_tuple_target = 8160) ON COMMIT DROP
 """
 COPY = "COPY import_staging FROM STDIN (FORMAT BINARY)"
@@ -26,8 +28,8 @@ _LENGTH = Struct(">i")
 _POSITION = Struct(">hii")  # the number of fields, then an integer with its length
 _VECTOR = Struct(">ihh")  # length, dimension, unused
 _REAL = Struct(">if")
-_FIELDS = 12
-_NOTHING_ELSE = 6 * _NULL
+_FIELDS = 14
+_NOTHING_ELSE = 8 * _NULL
 
 
 class Owner(Protocol):
@@ -43,8 +45,12 @@ class Owner(Protocol):
     def description(self) -> str | None: ...
 
 
-def copy_blocks(rows: Iterable[tuple[Owner, Embedding | NewFace]]) -> Iterator[bytes]:
-    """What COPY reads, in blocks of about a megabyte. The faces of one person follow each other."""
+def copy_blocks(
+    rows: Iterable[tuple[Owner, Embedding | NewFace]], seal: Callable[[NewFace], Sealed | None]
+) -> Iterator[bytes]:
+    """What COPY reads, in blocks of about a megabyte. The faces of one person follow each other. seal: what is stored of a
+    face's photo.
+    """
     parts = [_SIGNATURE]
     size = 0
     last: Owner | None = None
@@ -60,7 +66,7 @@ def copy_blocks(rows: Iterable[tuple[Owner, Embedding | NewFace]]) -> Iterator[b
         size += length
         parts += (_POSITION.pack(_FIELDS, 4, position), whose, _VECTOR.pack(4 + length, length // 4, 0), vector)
         if isinstance(face, NewFace):
-            parts += _rest(face)
+            parts += _rest(face, seal(face))
             size += len(face.image_data or b"")
         else:
             parts.append(_NOTHING_ELSE)
@@ -71,10 +77,12 @@ def copy_blocks(rows: Iterable[tuple[Owner, Embedding | NewFace]]) -> Iterator[b
     yield b"".join(parts)
 
 
-def _rest(face: NewFace) -> tuple[bytes, ...]:
+def _rest(face: NewFace, photo: Sealed | None) -> tuple[bytes, ...]:
     return (
         _text(face.image_path),
-        _bytes(face.image_data),
+        _bytes(None if photo is None else photo.data),
+        _text(None if photo is None else photo.key_id),
+        _text(crop_text(face.image_crop)),
         _bytes(face.image_sha256),
         _text(box_text(face.box)),
         _real(face.confidence),

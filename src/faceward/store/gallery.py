@@ -20,10 +20,12 @@ from faceward.errors import (
     UnknownPersonError,
 )
 from faceward.store.audit_log import Action, record
+from faceward.store.boxes import box_text, crop_text
 from faceward.store.database import Database
 from faceward.store.embedding_models import ensure_model
 from faceward.store.merging import merge
 from faceward.store.person_states import EXPIRY_OF_NEW, change_state
+from faceward.store.photo_vault import PhotoVault
 from faceward.store.regions import MOST_REGIONS, ensure_region, list_regions, region_names, require_regions
 from faceward.store.request_tokens import (
     ADD_FACE,
@@ -37,7 +39,6 @@ from faceward.store.request_tokens import (
 )
 from faceward.types import (
     UNCHANGED,
-    Box,
     Candidate,
     Enrollment,
     Merge,
@@ -70,10 +71,20 @@ class PersonPage:
 
 
 class Gallery:
-    """The people of all tenants in one database, made by one model. max_regions: of one tenant."""
+    """The people of all tenants in one database, made by one model. max_regions: of one tenant. vault: seals the photos;
+    None stores them as they are.
+    """
 
-    def __init__(self, database: Database, model_id: str, *, max_regions: int = MOST_REGIONS) -> None:
+    def __init__(
+        self,
+        database: Database,
+        model_id: str,
+        *,
+        max_regions: int = MOST_REGIONS,
+        vault: PhotoVault | None = None,
+    ) -> None:
         self._database = database
+        self._vault = vault or PhotoVault()
         self._model_id = model_id
         self._max_regions = max_regions
 
@@ -328,18 +339,6 @@ class Gallery:
             ).mappings()
             return tuple(StoredFace.from_row(row) for row in rows)
 
-    def face_image(self, client_id: str, person_id: int, face_id: int) -> bytes | None:
-        """The photo of a face as it was sent; None where there is no such face, or its photo was not kept."""
-        with self._database.transaction(client_id) as tx:
-            hold_person(tx, client_id, person_id)
-            image: bytes | None = tx.exec_driver_sql(
-                "SELECT image_data FROM face_encodings WHERE client_id = %s AND id = %s AND person_id = %s",
-                (client_id, face_id, person_id),
-            ).scalar()
-            if image is not None:
-                record(tx, client_id, "photo.read", person_id=person_id, face=face_id)
-            return image
-
     def delete_face(self, client_id: str, person_id: int, face_id: int) -> bool:
         """Delete one face of a person; False if there is none with that id."""
         with self._database.transaction(client_id) as tx:
@@ -382,27 +381,31 @@ class Gallery:
         self, tx: sa.Connection, client_id: str, person_id: int, faces: Sequence[NewFace]
     ) -> tuple[int, ...]:
         """For a person whom the transaction holds: the faces take region and expiry from there."""
-        return tuple(
-            tx.exec_driver_sql(
-                "INSERT INTO face_encodings (client_id, person_id, region, model_id, embedding, image_path, image_data, "
-                "image_sha256, face_bbox, confidence, quality_score, matchable_until) "
-                "SELECT client_id, id, region, %s, %s, %s, %s, %s, %s, %s, %s, matchable_until FROM persons "
-                "WHERE client_id = %s AND id = %s RETURNING id",
-                (
-                    self._model_id,
-                    Vector(face.embedding),
-                    face.image_path,
-                    face.image_data,
-                    face.image_sha256,
-                    box_text(face.box),
-                    face.confidence,
-                    face.quality,
-                    client_id,
-                    person_id,
-                ),
-            ).scalar_one()
-            for face in faces
-        )
+        return tuple(self._insert_face(tx, client_id, person_id, face) for face in faces)
+
+    def _insert_face(self, tx: sa.Connection, client_id: str, person_id: int, face: NewFace) -> int:
+        photo = self._vault.seal_photo(client_id, face)
+        face_id: int = tx.exec_driver_sql(
+            "INSERT INTO face_encodings (client_id, person_id, region, model_id, embedding, image_path, image_data, "
+            "image_key_id, image_box, image_sha256, face_bbox, confidence, quality_score, matchable_until) "
+            "SELECT client_id, id, region, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, matchable_until FROM persons "
+            "WHERE client_id = %s AND id = %s RETURNING id",
+            (
+                self._model_id,
+                Vector(face.embedding),
+                face.image_path,
+                None if photo is None else photo.data,
+                None if photo is None else photo.key_id,
+                crop_text(face.image_crop),
+                face.image_sha256,
+                box_text(face.box),
+                face.confidence,
+                face.quality,
+                client_id,
+                person_id,
+            ),
+        ).scalar_one()
+        return face_id
 
     @contextlib.contextmanager
     def _conflicts(
@@ -463,11 +466,6 @@ def hold_person(tx: sa.Connection, client_id: str, person_id: int) -> None:
     ).scalar()
     if held is None:
         raise UnknownPersonError(person_id)
-
-
-def box_text(box: Box | None) -> str | None:
-    """A box as the column face_bbox holds it."""
-    return ",".join(f"{side:.1f}" for side in box.as_tuple()) if box else None
 
 
 def _answer(

@@ -15,6 +15,7 @@ from psycopg.types.json import Jsonb
 from faceward.errors import JobLostError
 from faceward.store.database import Database
 from faceward.store.jobs import JOB_COLUMNS, JobStore
+from faceward.store.photo_vault import Sealed, upload_binding
 from faceward.types import Job, JobRefusal, JobState
 
 EVERY_JOB = "SELECT set_config('faceward.every_job', 'on', true)"
@@ -213,18 +214,21 @@ class JobQueue:
         self._jobs.purge(job.client_id, job.id)
 
     def payload(self, job: Job) -> Iterator[bytes]:
-        """The upload, piece by piece. Raises JobLostError where a piece is gone, as after a cancel."""
+        """The upload, piece by piece. Raises JobLostError where a piece is gone, as after a cancel; ImageKeyError."""
         received, position = 0, 0
         while received < job.bytes:
             with self._database.transaction(job.client_id) as tx:
-                data = tx.exec_driver_sql(
-                    "SELECT data FROM job_chunks WHERE client_id = %s AND job_id = %s AND position = %s",
+                row = tx.exec_driver_sql(
+                    "SELECT data, key_id FROM job_chunks WHERE client_id = %s AND job_id = %s AND position = %s",
                     (job.client_id, job.id, position),
-                ).scalar()
-            if data is None:
+                ).first()
+            if row is None:
                 raise JobLostError(job.id)
+            data = self._jobs.vault.open(
+                Sealed(bytes(row.data), row.key_id), upload_binding(job.client_id, job.id, position)
+            )
             received, position = received + len(data), position + 1
-            yield bytes(data)
+            yield data
 
     def sweep(self) -> None:
         """Forget uploads that were abandoned, and delete what a crash left of the uploads of finished jobs."""

@@ -16,6 +16,7 @@ from psycopg.types.json import Jsonb
 from faceward.errors import OverloadedError, UnknownJobError
 from faceward.store.audit_log import record
 from faceward.store.database import Database
+from faceward.store.photo_vault import PhotoVault, upload_binding
 from faceward.store.request_tokens import AnsweredRequest, claim, complete, recorded
 from faceward.types import FINISHED, Job, JobKind, JobRefusal, RequestToken
 
@@ -45,9 +46,12 @@ class RefusalPage:
 
 
 class JobStore:
-    """The imports of all tenants in one database. most_open: of one tenant, waiting or being received at once."""
+    """The imports of all tenants in one database. most_open: of one tenant, waiting or being received at once. vault: seals
+    the uploads; None keeps them as they are.
+    """
 
-    def __init__(self, database: Database, *, most_open: int = 100) -> None:
+    def __init__(self, database: Database, *, most_open: int = 100, vault: PhotoVault | None = None) -> None:
+        self.vault = vault or PhotoVault()
         self._database = database
         self._most_open = most_open
 
@@ -99,9 +103,10 @@ class JobStore:
             ).rowcount
             if not waiting:
                 raise UnknownJobError(job_id)
+            sealed = self.vault.seal(data, upload_binding(client_id, job_id, position))
             tx.exec_driver_sql(
-                "INSERT INTO job_chunks (client_id, job_id, position, data) VALUES (%s, %s, %s, %s)",
-                (client_id, job_id, position, data),
+                "INSERT INTO job_chunks (client_id, job_id, position, data, key_id) VALUES (%s, %s, %s, %s, %s)",
+                (client_id, job_id, position, sealed.data, sealed.key_id),
             )
 
     def finish_upload(self, client_id: str, job_id: int, request: RequestToken | None = None) -> Job:

@@ -17,6 +17,8 @@ from faceward.store.audit_log import record
 from faceward.store.database import Database
 from faceward.store.erasure import PERSON_COLUMNS, naming
 from faceward.store.gallery import hold_person
+from faceward.store.photo_vault import PhotoVault
+from faceward.store.photos import photos_of
 from faceward.store.request_tokens import OF_PERSONS
 
 _AT_ONCE = 100
@@ -50,7 +52,7 @@ WHERE r.client_id = %(client_id)s AND (r.item ~* %(named)s OR r.reason ~* %(name
 
 @dataclass(frozen=True, slots=True)
 class HeldPhoto:
-    """A stored photo of a face."""
+    """What is stored of the photo of a face, opened."""
 
     face_id: int
     data: bytes
@@ -59,9 +61,10 @@ class HeldPhoto:
 class PersonalData:
     """An open reading of one person's data; plain JSON values, but for the photos."""
 
-    def __init__(self, tx: sa.Connection, client_id: str, person_id: int) -> None:
+    def __init__(self, tx: sa.Connection, client_id: str, person_id: int, vault: PhotoVault) -> None:
         self._tx = tx
-        self._of = {"client_id": client_id, "person_id": person_id}
+        self._vault = vault
+        self._of: Any = {"client_id": client_id, "person_id": person_id}
 
     def person(self) -> dict[str, Any]:
         return dict(
@@ -76,17 +79,9 @@ class PersonalData:
             yield {**face, "embedding": json.loads(face["embedding"])}
 
     def photos(self) -> Iterator[HeldPhoto]:
-        after = 0
-        while True:
-            row = self._tx.exec_driver_sql(
-                "SELECT id, image_data FROM face_encodings WHERE client_id = %(client_id)s AND person_id = %(person_id)s "
-                "AND id > %(after)s AND image_data IS NOT NULL ORDER BY id LIMIT 1",
-                {**self._of, "after": after},
-            ).first()
-            if row is None:
-                return
-            after = row.id
-            yield HeldPhoto(row.id, bytes(row.image_data))
+        """Raises ImageKeyError where one is encrypted with a key that is not there."""
+        for photo in photos_of(self._tx, self._vault, **self._of):
+            yield HeldPhoto(photo.face_id, photo.data)
 
     def audit(self) -> Iterator[dict[str, Any]]:
         return self._pages(_AUDIT)
@@ -135,10 +130,11 @@ class PersonalData:
 
 
 class PersonalDataStore:
-    """The data of persons of any tenant."""
+    """The data of persons of any tenant. vault: opens their photos; None opens those that are not encrypted."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, vault: PhotoVault | None = None) -> None:
         self._database = database
+        self._vault = vault or PhotoVault()
 
     @contextmanager
     def open(self, client_id: str, person_id: int) -> Iterator[PersonalData]:
@@ -148,5 +144,5 @@ class PersonalDataStore:
         """
         with self._database.transaction(client_id) as tx:
             hold_person(tx, client_id, person_id)
-            yield PersonalData(tx, client_id, person_id)
+            yield PersonalData(tx, client_id, person_id, self._vault)
             record(tx, client_id, "person.export", person_id=person_id)

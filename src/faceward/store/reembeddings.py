@@ -18,6 +18,8 @@ from pgvector import Vector
 from faceward.checks import DEFAULT_CLIENT
 from faceward.errors import ConflictError
 from faceward.store.database import SET_TENANT, Database
+from faceward.store.photo_vault import PhotoVault
+from faceward.store.photos import PHOTO_COLUMNS, open_photo
 from faceward.store.shadow import LIVE, NEXT, PREVIOUS, Shadow
 from faceward.types import Box, Embedding
 
@@ -175,18 +177,21 @@ def photos_waiting(
     after: int,
     limit: int,
     since: str | None = None,
+    vault: PhotoVault | None = None,
 ) -> list[StoredPhoto]:
     """The next faces with a photo that the other table has not and that were not refused, by ascending id.
 
-    since: only those written by that transaction or a later one.
+    since: only those written by that transaction or a later one. vault: opens those that are encrypted. Raises
+    ImageKeyError.
     """
     rows = tx.exec_driver_sql(
-        f"SELECT f.id, f.person_id, f.face_bbox, f.image_data FROM {_faces(since)} "
+        f"SELECT {PHOTO_COLUMNS} FROM {_faces(since)} "
         "WHERE f.client_id = %(client_id)s AND f.id > %(after)s AND f.image_data IS NOT NULL "
         f"AND {_LACKING.format(shadow=shadow)} AND NOT {_REFUSED} ORDER BY f.id LIMIT %(limit)s",
         {"client_id": client_id, "model_id": model_id, "after": after, "limit": limit, "since": since},
     )
-    return [StoredPhoto(row.id, row.person_id, box_of(row.face_bbox), row.image_data) for row in rows]
+    photos = [open_photo(vault or PhotoVault(), client_id, row) for row in rows]
+    return [StoredPhoto(photo.face_id, photo.person_id, photo.box_here, photo.data) for photo in photos]
 
 
 def store_made(
@@ -351,11 +356,6 @@ def unmade_faces(
         {"client_id": client_id, "model_id": model_id, "after": after, "limit": limit},
     )
     return [Unmade(client_id, row.id, row.person_id, row.code, row.reason) for row in rows]
-
-
-def box_of(text: str | None) -> Box | None:
-    """A box as the column face_bbox holds it."""
-    return Box(*(float(part) for part in text.split(","))) if text else None
 
 
 _LACKING = "NOT EXISTS (SELECT 1 FROM {shadow} o WHERE o.client_id = %(client_id)s AND o.id = f.id)"

@@ -16,7 +16,7 @@ from faceward.types.gallery import (
     StoredFace,
     Unchanged,
 )
-from faceward.types.images import BGRImage, Box, Embedding, Face, ImageSource, Quality
+from faceward.types.images import BGRImage, Box, Crop, Embedding, Face, ImageSource, Quality
 from faceward.types.jobs import FINISHED, Job, JobKind, JobRefusal, JobState
 from faceward.types.recognition import (
     Candidate,
@@ -38,6 +38,7 @@ __all__ = [
     "Box",
     "Candidate",
     "Client",
+    "Crop",
     "Decision",
     "Embedding",
     "Enrollment",

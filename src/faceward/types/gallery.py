@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
-from faceward.types.images import Box, Embedding, Quality
+from faceward.types.images import Box, Crop, Embedding, Quality
 from faceward.types.recognition import Candidate
 
 PersonState: TypeAlias = Literal["active", "suspended"]
@@ -75,7 +75,11 @@ class StoredFace:
 
 @dataclass(frozen=True, slots=True)
 class NewFace:
-    """A face about to be stored. embedding: float32, unit length, of the gallery's model."""
+    """A face about to be stored. embedding: float32, unit length, of the gallery's model.
+
+    image_data: what is to be kept of the photo. image_crop: the part of it that this is; None: all of it. image_sha256: of
+    the photo as it was sent.
+    """
 
     embedding: Embedding = field(repr=False)
     box: Box | None = None
@@ -84,6 +88,7 @@ class NewFace:
     image_path: str | None = None
     image_data: bytes | None = field(default=None, repr=False)
     image_sha256: bytes | None = field(default=None, repr=False)
+    image_crop: Crop | None = None
 
 
 @dataclass(frozen=True, slots=True)

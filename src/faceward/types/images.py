@@ -45,6 +45,21 @@ class Box:
 
 
 @dataclass(frozen=True, slots=True)
+class Crop:
+    """The part of a sent photo that was kept. box: in pixels of the sent photo. scale: pixels kept for each of its own."""
+
+    box: Box
+    scale: float = 1.0
+
+    def place(self, box: Box) -> Box:
+        """Where a box of the sent photo is in what was kept."""
+        left, top, scale = self.box.left, self.box.top, self.scale
+        return Box(
+            (box.left - left) * scale, (box.top - top) * scale, (box.right - left) * scale, (box.bottom - top) * scale
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Quality:
     """How fit a face is for recognition.
 

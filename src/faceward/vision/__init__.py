@@ -1,6 +1,7 @@
 """Faces in images: decoding, model packs, and FaceAnalyzer. Knows no database and reads no settings."""
 
 from faceward.vision.analyzer import DEFAULT_MAX_FACES, FaceAnalyzer, StageTimer
+from faceward.vision.crops import crop_around
 from faceward.vision.embedding import EmbeddingConvention, FaceEmbedder
 from faceward.vision.fetch import Notify, Progress
 from faceward.vision.images import DecodedImage, ImageLimits, decode_image, read_image_file
@@ -28,6 +29,7 @@ __all__ = [
     "Progress",
     "StageTimer",
     "available_runtimes",
+    "crop_around",
     "decode_image",
     "fetch_sample_photos",
     "open_session",
