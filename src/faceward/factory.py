@@ -16,7 +16,7 @@ from faceward.errors import FacewardError, ModelMismatchError, UnknownPackError
 from faceward.evaluation.audit import RecallAudit
 from faceward.evaluation.gallery_check import GalleryCheck
 from faceward.evaluation.noise_model import NoiseModel
-from faceward.jobs import ArchiveLimits, Imports, JobRunner, RunnerSettings
+from faceward.jobs import ArchiveLimits, Imports, JobRunner, LargeImport, RunnerSettings
 from faceward.journal import Journal
 from faceward.photo_import import PhotoImporter
 from faceward.receipts import ReceiptSigner
@@ -309,7 +309,7 @@ def open_parts(settings: Settings, *, notify: Callable[[str], None] | None = Non
             photos=StoredPhotos(database, photo_vault(settings)),
             on_close=on_close,
         )
-        imports, runner = _imports(settings, database, service)
+        imports, runner = _imports(settings, database, service, deployment.schema.set_graph_aside)
         return Parts(
             settings=settings,
             database=database,
@@ -502,21 +502,32 @@ def _administration(database: Database) -> Administration:
     return Administration(ClientStore(database), KeyStore(database))
 
 
-def _imports(settings: Settings, database: Database, service: FaceService) -> tuple[Imports, JobRunner]:
+def _imports(
+    settings: Settings, database: Database, service: FaceService, large_import: LargeImport
+) -> tuple[Imports, JobRunner]:
     given = settings.imports
-    jobs = JobStore(database, most_open=given.max_waiting, vault=photo_vault(settings))
+    jobs = JobStore(
+        database,
+        most_open=given.max_waiting,
+        most_bytes=given.max_waiting_bytes,
+        vault=photo_vault(settings),
+    )
     runner = JobRunner(
         service,
-        JobQueue(database, jobs, lease=given.lease_seconds),
+        JobQueue(database, jobs, lease=given.lease_seconds, keep_days=given.keep_days),
         Presence(database),
         RunnerSettings(
             threads=given.threads,
             photo_workers=given.photo_workers,
             spool=given.spool,
             archives=ArchiveLimits(settings.images.max_bytes, given.max_inflated, given.max_files),
+            large_from=settings.search.hnsw_rebuild_from,
         ),
+        large_import=large_import,
     )
-    return Imports(jobs, max_bytes=settings.api.max_import, on_queued=runner.wake), runner
+    # One that could never be kept is refused as too large, not as one for later.
+    most = min(settings.api.max_import, given.max_waiting_bytes)
+    return Imports(jobs, max_bytes=most, on_queued=runner.wake), runner
 
 
 @contextmanager

@@ -235,6 +235,10 @@ class ImportSettings(_Section):
     max_files: int = Field(100_000, ge=1, description="The most files in an archive.")
     max_inflated: int = Field(8 << 30, ge=1024, description="The most bytes that an archive may inflate to.")
     max_waiting: int = Field(100, ge=1, description="The most imports of one client that may wait.")
+    max_waiting_bytes: int = Field(
+        8 << 30, ge=1024, description="The most bytes of one client's uploads that are kept until they are imported."
+    )
+    keep_days: int = Field(90, ge=7, le=36_500, description="Days that the report of a finished import is kept.")
     spool: Path | None = Field(
         None, description="Where an import's upload is kept while it runs; unset: the system's temporary directory."
     )

@@ -57,9 +57,10 @@ def test_an_archive_is_imported_and_its_report_says_what_was_not(company: Compan
 
 def test_an_import_sent_again_is_the_same_import(company: Company) -> None:
     headers = {**ZIP, "idempotency-key": "monday"}
-    first = send(company, packed(company), headers)
+    content = packed(company)  # once: the archive holds the time
+    first = send(company, content, headers)
     done = ended(company.http(), first)
-    assert send(company, packed(company), headers) == done
+    assert send(company, content, headers) == done
     other = company.http().post("/v1/imports", content=b"PK another", headers=headers)
     assert (other.status_code, other.json()["code"]) == (422, "idempotency_key_reused")
     assert len(company.http().get("/v1/jobs").json()["items"]) == 1
@@ -89,6 +90,20 @@ def test_pages_of_a_report_lose_no_refusal(company: Company) -> None:
         seen += [refusal["position"] for refusal in page["items"]]
         cursor = page["next"]
     assert seen == list(range(5))
+
+
+def test_embeddings_of_another_model_are_not_imported(company: Company) -> None:
+    http = company.http()
+    line = json.dumps({"external_id": "1", "region": "A", "name": "Joe", "embedding": [1.0] * 512}).encode()
+    for model_id, state, code in (
+        ("another", "failed", "model_mismatch"),
+        (http.get("/v1/me").json()["model_id"], "succeeded", None),
+    ):
+        sent = http.post("/v1/imports", content=line, headers=LINES, params={"model_id": model_id})
+        job = ended(http, sent.json())
+        assert (job["state"], job["error_code"]) == (state, code)
+    with_photos = http.post("/v1/imports", content=packed(company), headers=ZIP, params={"model_id": "m"})
+    assert (with_photos.status_code, with_photos.json()["code"]) == (422, "invalid_value")
 
 
 @pytest.mark.parametrize(

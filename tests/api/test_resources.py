@@ -394,6 +394,7 @@ def test_me_says_what_a_key_may(company: Company) -> None:
     me = good(company.http("recognizer").get("/v1/me"))
     assert (me["client_id"], me["role"], me["regions"]) == (company.client_id, "recognizer", None)
     assert me["may"] == ["recognize", "verify", "detect", "search", "read"]
+    assert (me["model_id"].partition(":")[0], me["dimension"]) == ("faceplugin-0.0.1", 512)
     assert company.keys["recognizer"].startswith(f"fw_{me['prefix']}_")
     with httpx.Client(base_url=company.url, headers={"authorization": f"bearer {company.keys['manager']}"}) as bearer:
         assert "manage keys" in good(bearer.get("/v1/me"))["may"]

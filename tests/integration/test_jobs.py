@@ -485,3 +485,42 @@ def test_a_client_never_sees_anothers_import(open_office: Callable[..., Office])
     assert ours.imports.list(client_id=ours.client).jobs == ()
     assert theirs.run(job).state == "failed"
     assert ours.people() == {}
+
+
+class TestWhatIsSetAside:
+    """As the HNSW index, during an import of many faces."""
+
+    def run(self, office: Office, job: Job, large_from: int) -> list[tuple[str, int]]:
+        """What happened, with the faces that the client had then."""
+        events: list[tuple[str, int]] = []
+
+        def faces() -> int:
+            return sum(office.people().values())
+
+        @contextlib.contextmanager
+        def aside() -> Iterator[None]:
+            events.append(("set aside", faces()))
+            yield
+            events.append((f"built anew, {office.job(job).state}", faces()))
+
+        def asked(coming: int) -> contextlib.AbstractContextManager[None]:
+            events.append(("asked", coming))
+            return aside()
+
+        settings = replace(QUICK, large_from=large_from)
+        queue = JobQueue(office.database, office.jobs)
+        runner = JobRunner(office.service, queue, Presence(office.database), settings, large_import=asked)
+        while runner.run_next():
+            pass
+        return events
+
+    def test_once_the_first_batch_shows_how_many_come(self, office: Office) -> None:
+        job = office.send("embeddings", lines(200))
+        assert self.run(office, job, 200) == [("asked", 200), ("set aside", 50), ("built anew, succeeded", 200)]
+
+    def test_not_for_a_small_import(self, office: Office) -> None:
+        assert self.run(office, office.send("embeddings", lines(200)), 201) == []
+
+    def test_not_for_people_who_are_there_already(self, office: Office) -> None:
+        office.run(office.send("embeddings", lines(200)))
+        assert self.run(office, office.send("embeddings", lines(200)), 100) == []

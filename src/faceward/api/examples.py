@@ -187,6 +187,8 @@ EXAMPLES: Mapping[type[BaseModel], Any] = {
         "prefix": "k3v9x2m7q0ab",
         "expires_at": None,
         "may": ["recognize", "verify", "detect", "search", "read"],
+        "model_id": "faceplugin-0.0.1:87aacdfe5751",
+        "dimension": 512,
     },
     answered.JobOut: _JOB,
     answered.JobPage: {"items": [_JOB], "next": None},

@@ -27,9 +27,12 @@ class Importing(Requests):
             kind = "application/gzip"
         return self._import(path, kind, {"several_faces": several_faces})
 
-    def import_embeddings(self, lines: str | os.PathLike[str]) -> answered.JobOut:
-        """Send a file of JSON lines with embeddings; it is imported in the background."""
-        return self._import(Path(lines), "application/x-ndjson", {})
+    def import_embeddings(self, lines: str | os.PathLike[str], *, model_id: str | None = None) -> answered.JobOut:
+        """Send a file of JSON lines with embeddings; it is imported in the background.
+
+        model_id: the model that made them; where that is not the service's, the import fails and stores nothing.
+        """
+        return self._import(Path(lines), "application/x-ndjson", {"model_id": model_id})
 
     def get_job(self, job_id: int) -> answered.JobOut:
         return self._send("GET", f"/v1/jobs/{job_id}", answered.JobOut)

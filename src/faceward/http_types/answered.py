@@ -223,7 +223,7 @@ class KeyPage(Answered):
 
 
 class Me(Answered):
-    """What this key is and may do."""
+    """What this key is and may do. model_id, dimension: of the embeddings that the service makes and takes."""
 
     client_id: str
     role: RoleName
@@ -231,6 +231,8 @@ class Me(Answered):
     prefix: str
     expires_at: Time | None
     may: list[str]
+    model_id: str
+    dimension: int
 
 
 class JobOut(Answered):

@@ -3,6 +3,7 @@
 from faceward.jobs.archive import ArchiveLimits
 from faceward.jobs.embedding_lines import LineLimits
 from faceward.jobs.imports import Imports, Upload
+from faceward.jobs.set_aside import LargeImport
 from faceward.jobs.worker import JobRunner, RunnerSettings
 
-__all__ = ["ArchiveLimits", "Imports", "JobRunner", "LineLimits", "RunnerSettings", "Upload"]
+__all__ = ["ArchiveLimits", "Imports", "JobRunner", "LargeImport", "LineLimits", "RunnerSettings", "Upload"]

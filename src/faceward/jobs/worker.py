@@ -28,6 +28,7 @@ from faceward.errors import (
 from faceward.jobs.archive import Archive, ArchiveLimits
 from faceward.jobs.batches import BatchStore, batches
 from faceward.jobs.embedding_lines import EmbeddingLines, LineLimits
+from faceward.jobs.set_aside import LargeImport, SetAside
 from faceward.service import FaceService
 from faceward.store.job_queue import JobProgress, JobQueue
 from faceward.store.presence import Presence
@@ -42,7 +43,8 @@ _SWEEP_SECONDS = 300.0
 class RunnerSettings:
     """threads: jobs run at once, 0 for none. photo_workers: photos analysed at once in each. poll_seconds: between looks
     for work. retry_seconds: the first and the longest pause after a failure of the database. photos_at_once,
-    lines_at_once: of a batch. spool: a directory for uploads under way; None takes the system's.
+    lines_at_once: of a batch. spool: a directory for uploads under way; None takes the system's. large_from: faces of one
+    import from which on `large_import` is asked.
     """
 
     threads: int = 1
@@ -51,6 +53,7 @@ class RunnerSettings:
     retry_seconds: tuple[float, float] = (0.2, 30.0)
     photos_at_once: int = 64
     lines_at_once: int = 500
+    large_from: int = 20_000
     spool: Path | None = None
     archives: ArchiveLimits = field(default_factory=ArchiveLimits)
     lines: LineLimits = field(default_factory=LineLimits)
@@ -60,16 +63,23 @@ class JobRunner:
     """Takes jobs from the queue and runs them, until close().
 
     A job is taken up where its last report left it. What the database refuses for the moment is tried again, with growing
-    pauses, as long as the job is this runner's.
+    pauses, as long as the job is this runner's. large_import: as of SetAside; left once the job is over or given back.
     """
 
     def __init__(
-        self, service: FaceService, queue: JobQueue, presence: Presence, settings: RunnerSettings | None = None
+        self,
+        service: FaceService,
+        queue: JobQueue,
+        presence: Presence,
+        settings: RunnerSettings | None = None,
+        *,
+        large_import: LargeImport | None = None,
     ) -> None:
         self._service = service
         self._queue = queue
         self._presence = presence
         self._settings = settings or RunnerSettings()
+        self._large_import = large_import
         self._stopping = threading.Event()
         self._work = threading.Condition()
         self._news = 0
@@ -117,8 +127,11 @@ class JobRunner:
         with self._work:
             self._running += 1
         try:
-            with acting_as(f"import:{job.id}"):
-                _JobRun(self._service, self._queue, self._presence, self._settings, job, self._stopping).run()
+            with (
+                acting_as(f"import:{job.id}"),
+                SetAside(self._large_import, self._settings.large_from) as aside,
+            ):
+                _JobRun(self._service, self._queue, self._presence, self._settings, job, self._stopping, aside).run()
         finally:
             with self._work:
                 self._running -= 1
@@ -189,12 +202,14 @@ class _JobRun:
         settings: RunnerSettings,
         job: Job,
         stopping: threading.Event,
+        aside: SetAside,
     ) -> None:
         self._service = service
         self._queue = queue
         self._settings = settings
         self._job = job
         self._stopping = stopping
+        self._aside = aside
         self._batches = BatchStore(service, queue, presence, job, photo_workers=settings.photo_workers)
         self._renew_at = 0.0
         self._jitter = random.Random()
@@ -231,15 +246,22 @@ class _JobRun:
             reader = self._reader(file)
             if self._job.total is None:
                 self._queue.renew(self._job, total=reader.count())
+                self._job = self._queue.reload(self._job)
             intent = self._queue.intent(self._job)
-            progress = JobProgress.of(self._job)
+            begun = progress = JobProgress.of(self._job)
             until = None if intent is None else intent.until
             most = self._settings.photos_at_once if self._job.kind == "archive" else self._settings.lines_at_once
             for batch in batches(reader.items(progress.done), most, until):
                 self._tick()
                 progress = self._batches.store(batch, progress, intent)
                 intent = None
+                self._consider(begun, progress)
         self._finish(progress)
+
+    def _consider(self, begun: JobProgress, progress: JobProgress) -> None:
+        if self._job.total is not None:
+            read, stored = progress.done - begun.done, progress.stored_faces - begun.stored_faces
+            self._aside.consider(read=read, stored=stored, left=self._job.total - progress.done)
 
     def _reader(self, file: BinaryIO) -> Archive | EmbeddingLines:
         if self._job.kind == "archive":

@@ -30,7 +30,9 @@ MOST_FRUITLESS = 5
 _OWN = "client_id = %(client_id)s AND id = %(id)s AND state = 'running' AND attempt = %(attempt)s"
 _WAITING = "(state = 'queued' OR state = 'running' AND lease_until < now())"
 _LEASE = "now() + make_interval(secs => %(lease)s)"
+_OVER = "state IN ('succeeded', 'partial', 'failed', 'cancelled')"
 _AT_ONCE = 20
+_SWEEPS_AT_ONCE = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,11 +75,14 @@ class Intent:
 
 
 class JobQueue:
-    """The work of all tenants. lease: seconds that a worker may be silent before another one takes its job over."""
+    """The work of all tenants. lease: seconds that a worker may be silent before another one takes its job over.
+    keep_days: of the reports of finished jobs.
+    """
 
-    def __init__(self, database: Database, jobs: JobStore, *, lease: float = 60.0) -> None:
+    def __init__(self, database: Database, jobs: JobStore, *, lease: float = 60.0, keep_days: int = 90) -> None:
         self._database = database
         self._jobs = jobs
+        self._keep_days = keep_days
         self.lease = lease
 
     def claim(self) -> Job | None:
@@ -231,19 +236,33 @@ class JobQueue:
             yield data
 
     def sweep(self) -> None:
-        """Forget uploads that were abandoned, and delete what a crash left of the uploads of finished jobs."""
+        """Forget uploads that were abandoned, delete what a crash left of the uploads of finished jobs, and forget jobs
+        that were over long ago. A part of them at a time: the next sweep goes on.
+        """
         for condition, tidy in (
             ("state = 'receiving' AND lease_until < now()", self._jobs.abort_upload),
-            ("payload AND state IN ('succeeded', 'partial', 'failed', 'cancelled')", self._jobs.purge),
+            (f"payload AND {_OVER}", self._jobs.purge),
+            (
+                f"NOT payload AND {_OVER} AND finished_at < now() - make_interval(days => {self._keep_days:d})",
+                self._forget,
+            ),
         ):
             self._for_each(condition, tidy)
 
+    def _forget(self, client_id: str, job_id: int) -> None:
+        self._jobs.forget(client_id, job_id, self._keep_days)
+
     def _for_each(self, condition: str, tidy: Callable[[str, int], None]) -> None:
-        with self._database.unscoped() as tx:
-            tx.exec_driver_sql(EVERY_JOB)
-            found = tx.exec_driver_sql(f"SELECT client_id, id FROM jobs WHERE {condition} LIMIT %s", (_AT_ONCE,)).all()
-        for client_id, job_id in found:
-            tidy(client_id, job_id)
+        for _ in range(_SWEEPS_AT_ONCE):
+            with self._database.unscoped() as tx:
+                tx.exec_driver_sql(EVERY_JOB)
+                found = tx.exec_driver_sql(
+                    f"SELECT client_id, id FROM jobs WHERE {condition} LIMIT %s", (_AT_ONCE,)
+                ).all()
+            for client_id, job_id in found:
+                tidy(client_id, job_id)
+            if len(found) < _AT_ONCE:
+                return
 
     def _own(self, tx: sa.Connection, job: Job, changes: str, **values: object) -> None:
         """Change the worker's own job and renew its lease. Raises JobLostError."""

@@ -46,14 +46,24 @@ class RefusalPage:
 
 
 class JobStore:
-    """The imports of all tenants in one database. most_open: of one tenant, waiting or being received at once. vault: seals
-    the uploads; None keeps them as they are.
+    """The imports of all tenants in one database.
+
+    most_open: of one tenant, waiting or being received at once. most_bytes: of one tenant's uploads, until they are imported.
+    vault: seals the uploads; None keeps them as they are.
     """
 
-    def __init__(self, database: Database, *, most_open: int = 100, vault: PhotoVault | None = None) -> None:
+    def __init__(
+        self,
+        database: Database,
+        *,
+        most_open: int = 100,
+        most_bytes: int = 8 << 30,
+        vault: PhotoVault | None = None,
+    ) -> None:
         self.vault = vault or PhotoVault()
         self._database = database
         self._most_open = most_open
+        self._most_bytes = most_bytes
 
     def begin(
         self,
@@ -64,7 +74,9 @@ class JobStore:
         options: Mapping[str, Any] | None = None,
         key_id: int | None = None,
     ) -> Job:
-        """A job that waits for its upload. Raises OverloadedError where the tenant has too many that wait."""
+        """A job that waits for its upload. Raises OverloadedError where the tenant has too many that wait, or too large
+        ones.
+        """
         with self._database.transaction(client_id) as tx:
             waiting = tx.exec_driver_sql(
                 "SELECT count(*) FROM jobs WHERE client_id = %s AND state IN ('receiving', 'queued')", (client_id,)
@@ -74,6 +86,7 @@ class JobStore:
                     f"{waiting} imports of this client are waiting, and no more may. Send this one when some are done.",
                     60.0,
                 )
+            self._check_bytes(tx, client_id, more=1)
             row = (
                 tx.exec_driver_sql(
                     "INSERT INTO jobs (client_id, kind, state, region_limit, options, key_id, lease_until) "
@@ -94,8 +107,12 @@ class JobStore:
         return Job.from_row(row)
 
     def append(self, client_id: str, job_id: int, position: int, data: bytes) -> None:
-        """Store the upload's piece `position` (from 0, without a gap). Raises UnknownJobError where it was given up."""
+        """Store the upload's piece `position` (from 0, without a gap).
+
+        Raises UnknownJobError where it was given up, OverloadedError where the tenant's uploads are too large together.
+        """
         with self._database.transaction(client_id) as tx:
+            self._check_bytes(tx, client_id, more=len(data))
             waiting = tx.exec_driver_sql(
                 "UPDATE jobs SET bytes = bytes + %s, lease_until = now() + make_interval(secs => %s) "
                 "WHERE client_id = %s AND id = %s AND state = 'receiving'",
@@ -226,8 +243,31 @@ class JobStore:
                     )
                     return
 
+    def forget(self, client_id: str, job_id: int, days: int) -> None:
+        """Delete a job with its report, if it is over for that many days and its upload is gone."""
+        with self._database.transaction(client_id) as tx:
+            tx.exec_driver_sql(
+                "DELETE FROM jobs WHERE client_id = %s AND id = %s AND state = ANY(%s) AND NOT payload "
+                "AND finished_at < now() - make_interval(days => %s)",
+                (client_id, job_id, list(FINISHED), days),
+            )
+
+    def _check_bytes(self, tx: sa.Connection, client_id: str, *, more: int) -> None:
+        """Of uploads that come in at once each may see the others a piece late: the bound is exact to a mebibyte each."""
+        held = tx.exec_driver_sql(
+            "SELECT coalesce(sum(bytes), 0)::bigint FROM jobs "
+            "WHERE client_id = %s AND state IN ('receiving', 'queued', 'running')",
+            (client_id,),
+        ).scalar_one()
+        if held + more > self._most_bytes:
+            raise OverloadedError(
+                f"The imports of this client that are not done hold {held} bytes, and no more than {self._most_bytes} may. "
+                "Send this one when some are done.",
+                60.0,
+            )
+
     def _answer(self, client_id: str, answered: AnsweredRequest) -> Job:
-        assert answered.resource_id is not None  # jobs are kept
+        assert answered.resource_id is not None  # a job is kept longer than a token
         return self.get(client_id, answered.resource_id)
 
 

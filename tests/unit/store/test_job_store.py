@@ -118,6 +118,25 @@ def test_a_tenant_may_let_only_so_many_wait(database: Database) -> None:
     queued(jobs, "globex")
 
 
+def test_a_tenants_uploads_may_hold_only_so_many_bytes_until_they_are_imported(database: Database) -> None:
+    jobs = JobStore(database, most_bytes=5)
+    queue = JobQueue(database, jobs)
+    first = queued(jobs)
+    second = jobs.begin("acme", "archive")
+    jobs.append("acme", second.id, 0, b"de")
+    with pytest.raises(OverloadedError, match="hold 5 bytes, and no more than 5"):
+        jobs.append("acme", second.id, 1, b"f")
+    with pytest.raises(OverloadedError):
+        jobs.begin("acme", "archive")
+    queued(jobs, "globex")
+    assert claimed(queue).id == first.id
+    with pytest.raises(OverloadedError):  # a running one is kept still
+        jobs.append("acme", second.id, 1, b"f")
+    jobs.cancel("acme", first.id)
+    jobs.append("acme", second.id, 1, b"f")
+    assert jobs.finish_upload("acme", second.id).bytes == 3
+
+
 def test_a_request_sent_again_gets_its_first_job(jobs: JobStore, database_url: str) -> None:
     def send(token: str, fingerprint: bytes) -> Job:
         job = jobs.begin("acme", "archive", key_id=7)
@@ -277,6 +296,25 @@ def test_what_a_crash_left_behind_is_swept(jobs: JobStore, queue: JobQueue, data
         left = {row[0] for row in owner.execute("SELECT id FROM jobs")}
     assert left == {active.id, finished.id, running.id}
     jobs.append("globex", active.id, 1, b"z")
+
+
+def test_reports_are_kept_for_so_many_days(jobs: JobStore, database: Database, database_url: str) -> None:
+    queue = JobQueue(database, jobs, keep_days=30)
+    old = [jobs.cancel("acme", queued(jobs).id).id for _ in range(45)]
+    young, waiting = jobs.cancel("globex", queued(jobs, "globex").id), queued(jobs)
+    with psycopg.connect(database_url) as owner:
+        owner.execute("UPDATE jobs SET created_at = now() - interval '40 days'")
+        owner.execute("UPDATE jobs SET finished_at = now() - interval '31 days' WHERE id = ANY(%s)", (old,))
+        owner.execute("UPDATE jobs SET finished_at = now() - interval '29 days' WHERE id = %s", (young.id,))
+        owner.execute(
+            "INSERT INTO job_refusals (client_id, job_id, position, item, code, reason) VALUES ('acme', %s, 0, 'i', 'c', 'r')",
+            (old[0],),
+        )
+    queue.sweep()
+    with psycopg.connect(database_url) as owner:
+        assert {row[0] for row in owner.execute("SELECT id FROM jobs")} == {young.id, waiting.id}
+        assert owner.execute("SELECT count(*) FROM job_refusals").fetchone() == (0,)
+    assert list(queue.payload(waiting)) == [b"ab", b"c"]
 
 
 def test_two_workers_never_hold_a_job_at_once(jobs: JobStore, late: JobQueue) -> None:

@@ -58,6 +58,8 @@ async def get_me(work: Recognizer) -> answered.Me:
         prefix=key.prefix,
         expires_at=key.expires_at,
         may=[ability for role in reversed(ROLES) if key.may(role) for ability in _ABILITIES[role]],
+        model_id=work.parts.service.model_id,
+        dimension=work.parts.service.dimension,
     )
 
 

@@ -15,6 +15,7 @@ from faceward.api.authentication import parse_cursor
 from faceward.api.openapi import ALWAYS, IDEMPOTENT, WITH_BODY, refusals
 from faceward.api.parts import Enroller, Work
 from faceward.api.routes.common import Cursor, Limit, RowId, next_cursor
+from faceward.checks import MAX_NAME
 from faceward.errors import StoreError, UnknownJobError, UnsupportedMediaTypeError
 from faceward.http_types import answered
 from faceward.jobs.imports import Upload
@@ -44,6 +45,9 @@ async def create_import(
     request: Request,
     response: Response,
     several_faces: Annotated[Literal["error", "largest"] | None, Query(description="Of an archive's photos.")] = None,
+    model_id: Annotated[
+        str | None, Query(max_length=MAX_NAME, description="Of embeddings: the model that made them.")
+    ] = None,
 ) -> answered.JobOut:
     """Send a zip or tar of REGION/PERSON/photo.jpg, or JSON lines with embeddings; it is imported in the background.
 
@@ -55,7 +59,8 @@ async def create_import(
             f"A body of type {kind or '(none)'!r} can't be imported: send {', '.join(_KINDS)}."
         )
     token = work.token_text()
-    options = {} if several_faces is None else {"several_faces": several_faces}
+    given = {"several_faces": several_faces, "model_id": model_id}
+    options = {name: value for name, value in given.items() if value is not None}
     upload = await work.step(
         lambda: work.parts.imports.receive(
             work.caller.client_id,
