@@ -37,6 +37,7 @@ FacewardError
 │   ├── TooManyRegionsError    the client has as many regions as it may
 │   ├── RequestReusedError     an idempotency key was used for another request
 │   ├── SecretShownError       a request made its key before, and a secret is shown once
+│   ├── PersonsLeftBehindError  a change of the model would leave persons without a face
 │   ├── JobLostError           an import was cancelled, or another worker took it over
 │   ├── DatabaseNotEmptyError  a backup would replace what is in the database
 │   └── BusyError              another process is doing the same work
@@ -376,6 +377,22 @@ class SecretShownError(ConflictError):
             "or send another idempotency key to create one more."
         )
         self.key_id = key_id
+
+
+class PersonsLeftBehindError(ConflictError):
+    """A change of the model would leave persons without a face."""
+
+    code = "persons_left_behind"
+
+    def __init__(self, count: int, left: Sequence[tuple[str, int]], model_id: str) -> None:
+        shown = ", ".join(f"{person} of client {client!r}" for client, person in left[:10])
+        super().__init__(
+            f"Persons would be left without a face ({count}), since {model_id} has none of theirs: {shown}"
+            f"{', …' if count > 10 else ''}. `faceward reembed status --faces` says why. Add photos of them, or say "
+            "--leave-behind: they stay, and nobody finds them until they have a new photo."
+        )
+        self.count = count
+        self.left = tuple(left)
 
 
 class JobLostError(ConflictError):

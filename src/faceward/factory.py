@@ -20,6 +20,7 @@ from faceward.jobs import ArchiveLimits, Imports, JobRunner, LargeImport, Runner
 from faceward.journal import Journal
 from faceward.photo_import import PhotoImporter
 from faceward.receipts import ReceiptSigner
+from faceward.reembedding import ModelChange, PhotoEmbedder
 from faceward.retrieval import KeeperSettings, RetrievalSettings, Retriever, SketchKeeper
 from faceward.service import FaceService, ModelService
 from faceward.service.following import ModelFollower
@@ -563,6 +564,39 @@ def open_gallery_check(settings: Settings, manifest: PackManifest) -> Iterator[G
             Thresholds(RegionStore(database), _threshold(settings, manifest)),
             min_quality=settings.enroll.min_quality,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class ReembeddingParts:
+    """A change of the model, and what it is compared by. threshold_of: of a model, where neither region nor client has one."""
+
+    change: ModelChange
+    database: Database
+    threshold_of: Callable[[str], float]
+
+
+@contextmanager
+def open_reembedding(settings: Settings, *, notify: Callable[[str], None] | None = None) -> Iterator[ReembeddingParts]:
+    """A change of the model of the settings' database; each model is opened where it is needed.
+
+    Raises SettingsError, StoreError, ModelMismatchError.
+    """
+    packs = pack_store(settings, notify)
+
+    @contextmanager
+    def embedder(model_id: str) -> Iterator[PhotoEmbedder]:
+        with open_analyzer(settings, packs.get(pack_of(model_id))) as analyzer:
+            yield PhotoEmbedder(analyzer, min_quality=settings.enroll.min_quality, min_face=settings.enroll.min_face)
+
+    with closing(Deployment(settings)) as deployment:
+        deployment.upgrade(packs.manifest(settings.model.pack).embedding.dimension)
+        with deployment.connect() as database:
+            manifest = pack_in_use(settings, database)
+            check_database(database, manifest.model_id, manifest.embedding.dimension)
+            change = ModelChange(database, deployment.schema, embedder, deployment.graph)
+            yield ReembeddingParts(
+                change, database, lambda model_id: _threshold(settings, packs.manifest(pack_of(model_id)))
+            )
 
 
 def pack_store(settings: Settings, notify: Callable[[str], None] | None = None) -> PackStore:

@@ -28,6 +28,7 @@ from faceward.cli.models import models_app
 from faceward.cli.people import people_app
 from faceward.cli.receipt import receipt_app
 from faceward.cli.recognize import recognize, verify
+from faceward.cli.reembed import reembed_app
 from faceward.cli.regions import regions_app
 from faceward.cli.serve import serve
 from faceward.errors import FacewardError
@@ -79,6 +80,7 @@ def build_app() -> typer.Typer:
     app.add_typer(clients_app(), name="clients")
     app.add_typer(keys_app(), name="keys")
     app.add_typer(models_app(), name="models")
+    app.add_typer(reembed_app(), name="reembed")
     app.add_typer(database_app(), name="db")
     app.command("backup")(backup)
     app.command("restore")(restore)

@@ -1,0 +1,151 @@
+"""Fills the second table from the stored photos, tenant by tenant, in batches of one transaction each.
+
+What is made is in the table and what can't be made is on record, so whoever begins anew, also after a SIGKILL, goes on
+with the faces that wait. Searches and enrolments go on meanwhile.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import sqlalchemy as sa
+
+from faceward.errors import BusyError, ConstraintViolatedError
+from faceward.reembedding.photo_embedder import PhotoEmbedder
+from faceward.store.database import SET_TENANT, Database
+from faceward.store.reembeddings import (
+    Reembedding,
+    StoredPhoto,
+    Unmade,
+    bring_in_line,
+    photos_waiting,
+    store_made,
+    store_unmade,
+)
+from faceward.types import Embedding
+
+Progress: TypeAlias = Callable[[int], None]
+"""Told how many faces more are done."""
+
+_Result: TypeAlias = tuple[StoredPhoto, Embedding | Unmade]
+_ATTEMPTS = 10
+
+
+@dataclass(frozen=True, slots=True)
+class FillSettings:
+    """workers: photos analysed at once. pause: seconds that each worker rests after a photo. batch: the most photos of one
+    transaction.
+    """
+
+    workers: int = 1
+    pause: float = 0.0
+    batch: int = 32
+
+
+class Filler:
+    """Fills the table that does not serve. carried: the columns that a face keeps whatever its model."""
+
+    def __init__(
+        self,
+        database: Database,
+        change: Reembedding,
+        carried: Sequence[str],
+        embedder: PhotoEmbedder,
+        pool: ThreadPoolExecutor,
+        settings: FillSettings,
+    ) -> None:
+        self._database = database
+        self._change = change
+        self._carried = carried
+        self._embedder = embedder
+        self._pool = pool
+        self._settings = settings
+
+    def fill(self, client_id: str, progress: Progress | None = None, *, since: str | None = None) -> int:
+        """Make what a tenant's gallery lacks, and bring in line what changed; returns how many faces these were.
+
+        since: only what was written by that transaction or a later one.
+        """
+        changed = self.bring_in_line(client_id, since=since)
+        after = 0
+        while True:
+            with self._database.transaction(client_id) as tx:
+                tx.exec_driver_sql("SET LOCAL statement_timeout = 0")
+                waiting = self._waiting(tx, client_id, after, since)
+            if not waiting:
+                return changed
+            results = self._embed(client_id, waiting)
+            with self._database.transaction(client_id) as tx:
+                self._store(tx, client_id, results)
+            after = waiting[-1].face_id
+            changed += len(waiting)
+            if progress is not None:
+                progress(len(waiting))
+
+    def bring_in_line(self, client_id: str, *, since: str | None = None) -> int:
+        """What the live table says otherwise now, the other one says too; returns of how many faces."""
+        changed = failures = 0
+        while True:
+            try:
+                with self._database.transaction(client_id) as tx:
+                    tx.exec_driver_sql("SET LOCAL statement_timeout = 0")
+                    found = bring_in_line(tx, client_id, self._change.shadow, carried=self._carried, since=since)
+            except (BusyError, ConstraintViolatedError):  # somebody moved the same people meanwhile: look again
+                failures += 1
+                if failures == _ATTEMPTS:
+                    raise
+                continue
+            changed += found
+            if not found:
+                return changed
+
+    def fill_held(self, tx: sa.Connection, client_id: str, since: str, *, most: int) -> int | None:
+        """As `fill`, inside a transaction in which nobody else writes; None, and little done, where it is more than `most`."""
+        tx.exec_driver_sql(SET_TENANT, (client_id,))
+        changed = bring_in_line(
+            tx, client_id, self._change.shadow, carried=self._carried, since=since, limit=_MOST_MOVED
+        )
+        if changed == _MOST_MOVED:
+            return None
+        waiting = self._waiting(tx, client_id, 0, since, limit=most + 1)
+        if len(waiting) > most:
+            return None
+        self._store(tx, client_id, self._embed(client_id, waiting))
+        return changed + len(waiting)
+
+    def _waiting(
+        self, tx: sa.Connection, client_id: str, after: int, since: str | None, limit: int | None = None
+    ) -> list[StoredPhoto]:
+        change = self._change
+        return photos_waiting(
+            tx,
+            client_id,
+            change.shadow,
+            change.model_of_shadow,
+            after=after,
+            limit=limit or self._settings.batch,
+            since=since,
+        )
+
+    def _embed(self, client_id: str, photos: Sequence[StoredPhoto]) -> list[_Result]:
+        def embed(photo: StoredPhoto) -> _Result:
+            made = self._embedder.embed(client_id, photo)
+            if self._settings.pause:
+                time.sleep(self._settings.pause)
+            return photo, made
+
+        return list(self._pool.map(embed, photos))
+
+    def _store(self, tx: sa.Connection, client_id: str, results: Sequence[_Result]) -> None:
+        model_id = self._change.model_of_shadow
+        made = {photo.face_id: found for photo, found in results if not isinstance(found, Unmade)}
+        store_made(tx, client_id, self._change.shadow, model_id, made, carried=self._carried)
+        store_unmade(tx, model_id, [found for _, found in results if isinstance(found, Unmade)])
+
+
+_MOST_MOVED = 2_000
+"""Faces brought in line while nobody else may write."""

@@ -1,0 +1,448 @@
+"""The change of the embedding model from its beginning to its end: each step can be repeated, and interrupted."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from functools import reduce
+from operator import add
+
+import sqlalchemy as sa
+
+from faceward.errors import (
+    BusyError,
+    ConflictError,
+    ConstraintViolatedError,
+    ModelMismatchError,
+    NotFoundError,
+    PersonsLeftBehindError,
+)
+from faceward.reembedding.filling import Filler, FillSettings, Progress
+from faceward.reembedding.photo_embedder import PhotoEmbedder
+from faceward.store import reembeddings as records
+from faceward.store import shadow as tables
+from faceward.store.database import SET_TENANT, Database
+from faceward.store.embedding_models import models_in_use
+from faceward.store.graph_index import GraphSettings
+from faceward.store.reembeddings import Counts, Reembedding, Unmade
+from faceward.store.schema import Schema
+
+OpenEmbedder = Callable[[str], AbstractContextManager[PhotoEmbedder]]
+"""Opens the model of that id, as the pack of its name on this machine."""
+
+_FEW = 32
+"""Faces made anew while nobody else may write: a second or two of the model's time."""
+_WRITES_SECONDS = 3.0
+_SEARCHES_SECONDS = 0.2
+_SEARCHES_TRIED = 8
+_LISTED = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeStatus:
+    """change: None where there never was one. counts: of the live gallery, of all tenants together. dimension: of the other
+    table.
+    """
+
+    change: Reembedding | None
+    counts: Counts | None
+    dimension: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Exchanged:
+    """What a cut-over or a roll-back did.
+
+    caught_up: faces made or brought in line since the filling. left: persons who have no face now, (client, person), the
+    first thousand of persons_left. writes_held, searches_held: seconds for which others waited.
+    """
+
+    change: Reembedding
+    caught_up: int
+    persons_left: int
+    left: tuple[tuple[str, int], ...]
+    attempts: int
+    writes_held: float
+    searches_held: float
+
+
+class ModelChange:
+    """Changes the model of one database, for all its tenants.
+
+    database: works as the service's role. schema: of the login that owns the tables. open_embedder: opens models. graph: of
+    the HNSW index that the new table gets.
+    """
+
+    def __init__(self, database: Database, schema: Schema, open_embedder: OpenEmbedder, graph: GraphSettings) -> None:
+        self._database = database
+        self._schema = schema
+        self._open_embedder = open_embedder
+        self._graph = graph
+        self._dice = random.Random()
+
+    def status(self) -> ChangeStatus:
+        """Reads only."""
+        change = records.latest(self._database)
+        if change is None or change.ended_at is not None:
+            return ChangeStatus(change, None, None)
+        with self._database.unscoped() as tx:
+            dimension = tables.dimension_of(tx, change.shadow)
+        counted = [self._counts(client_id, change) for client_id in self._tenants()]
+        return ChangeStatus(change, reduce(add, counted, Counts()), dimension)
+
+    def faces_left(self) -> Iterator[Unmade]:
+        """The faces that the other table has not, with the reason, but for those that merely wait."""
+        change = self._under_way()
+        for client_id in self._tenants():
+            after = 0
+            while True:
+                with self._database.transaction(client_id) as tx:
+                    page = records.unmade_faces(tx, client_id, change.shadow, change.model_of_shadow, after=after)
+                if not page:
+                    break
+                yield from page
+                after = page[-1].face_id
+
+    def begin(self, model_to: str, dimension: int) -> Reembedding:
+        """Make the second table, unless that was done before for the same model.
+
+        Raises ConflictError where another change is under way, the gallery is empty, or of that model already.
+        """
+        models = models_in_use(self._database)
+        change = records.latest(self._database)
+        if change is not None and change.ended_at is None:
+            if change.state == "cut_over":
+                raise ConflictError(
+                    f"The change to {change.model_to} is cut over and not finished. `faceward reembed finish`, or "
+                    "`faceward reembed roll-back` and `faceward reembed abandon`, then begin another one."
+                )
+            if change.model_to != model_to:
+                raise ConflictError(
+                    f"The change to {change.model_to} is under way. `faceward reembed abandon` ends it, then begin another."
+                )
+            return change
+        if not models:
+            raise ConflictError("The gallery is empty: nothing has to be made anew. Set model.pack in config.json.")
+        if models == {model_to}:
+            raise ConflictError(f"The gallery is of the model {model_to} already.")
+        (model_from,) = models
+
+        def make() -> Reembedding:
+            with self._schema.transaction() as tx:
+                tx.exec_driver_sql("SELECT set_config('lock_timeout', '3s', true)")
+                begun = records.begin(tx, model_from, model_to)
+                tables.make(tx, model_to, dimension)
+                return begun
+
+        try:
+            return _patiently(make, self._dice)
+        except ConstraintViolatedError as exc:
+            if exc.constraint != "uq_reembedding_open":
+                raise
+            raise BusyError("Another process begins a change of the model. See `faceward reembed status`.") from exc
+
+    def fill(
+        self, settings: FillSettings | None = None, progress: Callable[[int, int], None] | None = None
+    ) -> Reembedding:
+        """Make what the second table lacks, then its indexes. progress: told how many faces are done, and of how many.
+
+        May be interrupted at any moment and called again. Raises NotFoundError where no change was begun.
+        """
+        change = self._under_way()
+        if change.state == "cut_over":
+            raise ConflictError(f"The change to {change.model_to} is cut over: there is nothing to fill.")
+        counted = {client_id: self._counts(client_id, change) for client_id in self._tenants()}
+        total = sum(each.made + each.waiting for each in counted.values())
+        done = sum(each.made for each in counted.values())
+
+        def advanced(faces: int) -> None:
+            nonlocal done
+            done += faces
+            if progress is not None:
+                progress(min(done, total), total)
+
+        advanced(0)
+        with self._filler(change, settings) as filler:
+            for client_id in counted:
+                filler.fill(client_id, advanced)
+            for left in reversed(range(_ATTEMPTS)):
+                for client_id in counted:
+                    filler.bring_in_line(client_id)
+                try:
+                    self._schema.build_shadow_indexes()
+                    break
+                except ConstraintViolatedError:  # somebody moved people since they were brought in line
+                    if not left:
+                        raise
+        self._schema.apply_graph(self._graph, tables.NEXT)
+        if change.state == "filling":
+            with self._schema.transaction() as tx:
+                change = records.advance(tx, change, "ready")
+        return change
+
+    def retry(self) -> None:
+        """Forget which faces were refused: the next filling tries them again."""
+        self._under_way()
+        for client_id in self._tenants():
+            with self._database.transaction(client_id) as tx:
+                records.forget_unmade(tx, client_id)
+
+    def cut_over(
+        self, *, leave_behind: bool = False, wait: float = 60.0, progress: Progress | None = None
+    ) -> Exchanged:
+        """The new model's table becomes the live one, in one transaction, for all tenants.
+
+        leave_behind: also where persons have no face in it. wait: seconds to try for a moment without long readers. Raises
+        PersonsLeftBehindError, BusyError, ConflictError; nothing is changed then.
+        """
+        change = self._under_way()
+        if change.state == "filling":
+            raise ConflictError("The filling is not at its end. Go on with `faceward reembed --pack NAME`.")
+        if change.state == "cut_over":
+            raise ConflictError(f"The gallery is of the model {change.model_to} already.")
+        return self._exchange(change, "cut_over", leave_behind, wait, progress)
+
+    def roll_back(
+        self, *, leave_behind: bool = False, wait: float = 60.0, progress: Progress | None = None
+    ) -> Exchanged:
+        """The previous model's table becomes the live one again, and the new one waits to be cut over again.
+
+        Raises as cut_over does.
+        """
+        change = self._under_way()
+        if change.state != "cut_over":
+            raise ConflictError("Nothing is cut over that could be rolled back.")
+        return self._exchange(change, "ready", leave_behind, wait, progress)
+
+    def finish(self) -> Reembedding:
+        """Drop the previous model's table. There is no roll-back from then on."""
+        change = self._under_way()
+        if change.state != "cut_over":
+            raise ConflictError(
+                "Nothing is cut over that could be finished. `faceward reembed abandon` drops what was made."
+            )
+        return self._end(change, "finished")
+
+    def abandon(self) -> Reembedding:
+        """Drop the table that was being filled; the live gallery is as it was."""
+        change = self._under_way()
+        if change.state == "cut_over":
+            raise ConflictError(
+                "The change is cut over. `faceward reembed roll-back` first, or `faceward reembed finish`."
+            )
+        return self._end(change, "abandoned")
+
+    def _end(self, change: Reembedding, state: records.ReembeddingState) -> Reembedding:
+        def end() -> Reembedding:
+            with self._schema.transaction() as tx:
+                tables.drop(tx, change.shadow, seconds=_SEARCHES_SECONDS)
+                return records.advance(tx, change, state)
+
+        ended = _patiently(end, self._dice)
+        for client_id in self._tenants():
+            with self._database.transaction(client_id) as tx:
+                records.forget_unmade(tx, client_id)
+        return ended
+
+    def _exchange(
+        self,
+        change: Reembedding,
+        state: records.ReembeddingState,
+        leave_behind: bool,
+        wait: float,
+        progress: Progress | None,
+    ) -> Exchanged:
+        until = time.monotonic() + wait
+        with self._database.unscoped() as tx:
+            missing = tables.missing_indexes(tx, change.shadow)
+        if missing:
+            raise ConflictError(
+                f"The table {change.shadow} lacks indexes of the live one: {', '.join(missing)}. "
+                "`faceward reembed --pack NAME` builds them."
+            )
+        with self._filler(change, None) as filler:
+            since = self._version()
+            caught_up = sum(filler.fill(client_id, progress) for client_id in self._tenants())
+            looked = None if leave_behind else self._version()
+            if looked is not None:
+                count, left = self._persons_left(tables.LIVE, change.shadow)
+                if count:
+                    raise PersonsLeftBehindError(count, left, change.model_of_shadow)
+            attempts = 0
+            while True:
+                attempts += 1
+                # What was written meanwhile is caught up before the others have to wait, so that they wait for little.
+                now = self._version()
+                with self._schema.transaction() as tx:
+                    changed = tables.changed_tenants(tx, since)
+                caught_up += sum(filler.fill(client_id, progress, since=since) for client_id in changed)
+                try:
+                    held = _Held()
+                    exchanged, last = self._hold_and_exchange(change, state, filler, now, looked, held)
+                    break
+                except BusyError:
+                    if time.monotonic() > until:
+                        raise BusyError(
+                            f"Persons and faces were in use all the time, in {attempts} attempts: by a backup, or a large "
+                            "import. Nothing was changed; try again when that has ended."
+                        ) from None
+                    time.sleep(self._dice.uniform(0.1, 0.5))
+                since = now
+        with self._schema.transaction() as tx:
+            tables.validate(tx)
+        count, left = self._persons_left(exchanged.shadow, tables.LIVE)
+        return Exchanged(
+            exchanged,
+            caught_up + last,
+            count,
+            left,
+            attempts,
+            round(held.writes, 3),
+            round(held.searches, 3),
+        )
+
+    def _hold_and_exchange(
+        self,
+        change: Reembedding,
+        state: records.ReembeddingState,
+        filler: Filler,
+        since: str,
+        looked: str | None,
+        held: _Held,
+    ) -> tuple[Reembedding, int]:
+        """Returns the record, and how many faces were caught up.
+
+        since: what was written from then on may not be in line. looked: from then on persons may have come who would be left
+        without a face; None where they may be.
+        """
+        incoming = change.shadow
+        outgoing = tables.PREVIOUS if state == "cut_over" else tables.NEXT
+        caught_up = 0
+        with self._schema.transaction() as tx:
+            tx.exec_driver_sql("SET LOCAL enable_seqscan = off")
+            tables.hold_writes(tx, incoming, seconds=_WRITES_SECONDS)
+            held.begin()
+            tables.carried_columns(tx, incoming)
+            for client_id in tables.changed_tenants(tx, since):
+                done = filler.fill_held(tx, client_id, since, most=_FEW - caught_up)
+                if done is None:
+                    raise BusyError("More was enrolled or moved meanwhile than can be caught up while others wait.")
+                caught_up += done
+            if looked is not None:
+                self._require_nobody_left(tx, change, looked)
+            self._hold_searches(tx, incoming)
+            held.begin_searches()
+            tables.exchange(tx, incoming, outgoing, model_from=change.model_of_live, model_to=change.model_of_shadow)
+            done_change = records.advance(tx, change, state)
+        held.end()
+        return done_change, caught_up
+
+    def _hold_searches(self, tx: sa.Connection, incoming: tables.Shadow) -> None:
+        """Searches queue behind this for a fifth of a second at most, then they go on and it is tried again."""
+        for left in reversed(range(_SEARCHES_TRIED)):
+            point = tx.begin_nested()
+            try:
+                tables.hold_searches(tx, incoming, seconds=_SEARCHES_SECONDS)
+                point.commit()
+                return
+            except sa.exc.DBAPIError:
+                point.rollback()
+                if not left:
+                    raise
+                time.sleep(0.1)
+
+    def _persons_left(self, having: str, lacking: str) -> tuple[int, tuple[tuple[str, int], ...]]:
+        """The persons who have faces in one table and none in the other: how many, and the first of them."""
+        count, left = 0, list[tuple[str, int]]()
+        for client_id in self._tenants():
+            after = 0
+            while True:
+                with self._database.transaction(client_id) as tx:
+                    tx.exec_driver_sql("SET LOCAL statement_timeout = 0")
+                    page = records.persons_left(tx, client_id, having, lacking, after=after)
+                if not page:
+                    break
+                count, after = count + len(page), page[-1]
+                left += [(client_id, person) for person in page[: _LISTED - len(left)]]
+        return count, tuple(left)
+
+    def _require_nobody_left(self, tx: sa.Connection, change: Reembedding, since: str) -> None:
+        left: list[tuple[str, int]] = []
+        for client_id in tables.changed_tenants(tx, since):
+            tx.exec_driver_sql(SET_TENANT, (client_id,))
+            page = records.persons_left(tx, client_id, tables.LIVE, change.shadow, since=since)
+            left += [(client_id, person) for person in page]
+        if left:
+            raise PersonsLeftBehindError(len(left), tuple(left), change.model_of_shadow)
+
+    def _counts(self, client_id: str, change: Reembedding) -> Counts:
+        with self._database.transaction(client_id) as tx:
+            tx.exec_driver_sql("SET LOCAL statement_timeout = 0")
+            return records.counts(tx, client_id, change.shadow, change.model_of_shadow)
+
+    @contextmanager
+    def _filler(self, change: Reembedding, settings: FillSettings | None) -> Iterator[Filler]:
+        settings = settings or FillSettings()
+        with self._database.unscoped() as tx:
+            carried = tables.carried_columns(tx, change.shadow)
+        with (
+            self._open_embedder(change.model_of_shadow) as embedder,
+            ThreadPoolExecutor(settings.workers, thread_name_prefix="faceward-reembed") as pool,
+        ):
+            if embedder.model_id != change.model_of_shadow:
+                raise ModelMismatchError(
+                    f"The pack on this machine is of the model {embedder.model_id}; what is needed is "
+                    f"{change.model_of_shadow}. Install that pack: `faceward models add DIR`."
+                )
+            yield Filler(self._database, change, carried, embedder, pool, settings)
+
+    def _under_way(self) -> Reembedding:
+        change = records.latest(self._database)
+        if change is None or change.ended_at is not None:
+            raise NotFoundError("No change of the model is under way. `faceward reembed --pack NAME` begins one.")
+        return change
+
+    def _tenants(self) -> list[str]:
+        with self._database.unscoped() as tx:
+            return tables.tenants(tx)
+
+    def _version(self) -> str:
+        with self._database.unscoped() as tx:
+            return records.snapshot_version(tx)
+
+
+_ATTEMPTS = 5
+
+
+class _Held:
+    """For how long others wait."""
+
+    def __init__(self) -> None:
+        self.writes = self.searches = 0.0
+        self._writes_from = self._searches_from = 0.0
+
+    def begin(self) -> None:
+        self._writes_from = time.monotonic()
+
+    def begin_searches(self) -> None:
+        self._searches_from = time.monotonic()
+
+    def end(self) -> None:
+        now = time.monotonic()
+        self.writes, self.searches = now - self._writes_from, now - self._searches_from
+
+
+def _patiently(work: Callable[[], Reembedding], dice: random.Random) -> Reembedding:
+    """Again and again while somebody else has what it needs."""
+    for left in reversed(range(20)):
+        try:
+            return work()
+        except BusyError:
+            if not left:
+                raise
+            time.sleep(dice.uniform(0.1, 0.5))
+    raise AssertionError("unreachable")
