@@ -90,10 +90,14 @@ def projected(model: bytes, weights: np.ndarray) -> bytes:
     return b"".join((*parts, _block(_GRAPH, whole_graph)))
 
 
-def add_pack(home: Path, pack: ModelPack, name: str, dimension: int, seed: int = 3) -> str:
-    """Add to a home a pack whose embeddings are those of `pack` seen along random axes; returns its model id."""
-    axes = np.linalg.qr(np.random.default_rng(seed).standard_normal((512, 512)))[0][:, :dimension]
-    folder = home / f"folder-{name}"
+def add_pack(home: Path, pack: ModelPack, name: str, dimension: int) -> str:
+    """Add the pack of `folder_of` to a home; returns its model id."""
+    return PackStore(home).add(folder_of(home / f"folder-{name}", pack, name, dimension)).model_id
+
+
+def folder_of(folder: Path, pack: ModelPack, name: str, dimension: int) -> Path:
+    """Make a folder with a pack whose embeddings are those of `pack` seen along random axes."""
+    axes = np.linalg.qr(np.random.default_rng(3).standard_normal((512, 512)))[0][:, :dimension]
     folder.mkdir(parents=True)
     data = projected(pack.embedder.read_bytes(), axes)
     (folder / "embed.onnx").write_bytes(data)
@@ -112,7 +116,7 @@ def add_pack(home: Path, pack: ModelPack, name: str, dimension: int, seed: int =
         "threshold": 0.35,
     }
     (folder / "faceward-pack.json").write_text(json.dumps(manifest))
-    return PackStore(home).add(folder).model_id
+    return folder
 
 
 def home_with(home: Path, pack: ModelPack, own: Path) -> Path:

@@ -117,7 +117,7 @@ def recognising(service: faceward.FaceService, photos: dict[str, Path]) -> Itera
     data = {name: photos[name].read_bytes() for name, *_ in PROBES}
 
     def work(number: int) -> None:
-        while not stop.is_set():
+        while not stop.wait(0.02):
             photo, client, region, name = PROBES[number % len(PROBES)]
             number += 1
             try:

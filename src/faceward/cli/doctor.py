@@ -199,16 +199,21 @@ def _row_security(status: SchemaStatus) -> Point:
 
 def _as_service(settings: Settings, deployment: Deployment) -> Iterator[Point]:
     """What a service meets: the login may work as the role, and the gallery was made by the model pack in use."""
+    from faceward.factory import pack_in_use
     from faceward.store.schema import check_database
 
     try:
-        manifest = manifest_in_use(settings)
+        given = manifest_in_use(settings)
     except ModelError:
         return  # the point "model pack" says it
     with closing(deployment.connect()) as database:
-        model = Point("gallery's model", "ok", manifest.model_id)
         try:
+            manifest = pack_in_use(settings, database)
             check_database(database, manifest.model_id, manifest.embedding.dimension)
+            changed = "" if manifest == given else f"; it was changed to that, config.json still names {given.name}"
+            model = Point("gallery's model", "ok", manifest.model_id + changed)
+        except UnknownPackError as exc:
+            model = Point("gallery's model", "failed", str(exc), "faceward models add DIR")
         except ModelMismatchError as exc:
             model = Point("gallery's model", "failed", str(exc), "set model.pack, or database.url, in config.json")
         except StoreError as exc:

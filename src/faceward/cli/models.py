@@ -74,7 +74,8 @@ def add(
     manifest = pack_store(invocation(ctx).settings()).add(directory)
     output.say(
         f"Added model pack {manifest.name} (licence {manifest.licence.name}). To use it, in config.json: "
-        f'"model": {{"pack": "{manifest.name}"}}. It needs a database of its own.'
+        f'"model": {{"pack": "{manifest.name}"}}. A gallery that exists is changed to it: `faceward reembed --pack '
+        f"{manifest.name}`."
     )
 
 

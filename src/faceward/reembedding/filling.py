@@ -111,11 +111,14 @@ class Filler:
         )
         if changed == _MOST_MOVED:
             return None
-        waiting = self._waiting(tx, client_id, 0, since, limit=most + 1)
-        if len(waiting) > most:
-            return None
-        self._store(tx, client_id, self._embed(client_id, waiting))
-        return changed + len(waiting)
+        made = after = 0
+        while waiting := self._waiting(tx, client_id, after, since, limit=most - made + 1):
+            made += len(waiting)
+            if made > most:
+                return None
+            self._store(tx, client_id, self._embed(client_id, waiting))
+            after = waiting[-1].face_id
+        return changed + made
 
     def _waiting(
         self, tx: sa.Connection, client_id: str, after: int, since: str | None, limit: int | None = None

@@ -181,13 +181,16 @@ def photos_waiting(
 ) -> list[StoredPhoto]:
     """The next faces with a photo that the other table has not and that were not refused, by ascending id.
 
-    since: only those written by that transaction or a later one. vault: opens those that are encrypted. Raises
-    ImageKeyError.
+    Their photos have 32 MiB together, or it is one. since: only those written by that transaction or a later one. vault:
+    opens those that are encrypted. Raises ImageKeyError.
     """
     rows = tx.exec_driver_sql(
+        "SELECT id, person_id, face_bbox, image_sha256, image_key_id, image_box, image_data FROM ("
+        "SELECT w.*, sum(octet_length(image_data)) OVER (ORDER BY id) AS bytes, row_number() OVER (ORDER BY id) AS place FROM ("
         f"SELECT {PHOTO_COLUMNS} FROM {_faces(since)} "
         "WHERE f.client_id = %(client_id)s AND f.id > %(after)s AND f.image_data IS NOT NULL "
-        f"AND {_LACKING.format(shadow=shadow)} AND NOT {_REFUSED} ORDER BY f.id LIMIT %(limit)s",
+        f"AND {_LACKING.format(shadow=shadow)} AND NOT {_REFUSED} ORDER BY f.id LIMIT %(limit)s) w) w "
+        f"WHERE place = 1 OR bytes <= {_MOST_BYTES} ORDER BY id",
         {"client_id": client_id, "model_id": model_id, "after": after, "limit": limit, "since": since},
     )
     photos = [open_photo(vault or PhotoVault(), client_id, row) for row in rows]
@@ -358,6 +361,7 @@ def unmade_faces(
     return [Unmade(client_id, row.id, row.person_id, row.code, row.reason) for row in rows]
 
 
+_MOST_BYTES = 32 << 20
 _LACKING = "NOT EXISTS (SELECT 1 FROM {shadow} o WHERE o.client_id = %(client_id)s AND o.id = f.id)"
 _PERSON_LACKING = (
     "NOT EXISTS (SELECT 1 FROM {shadow} o WHERE o.client_id = %(client_id)s AND o.person_id = f.person_id)"

@@ -1,0 +1,121 @@
+"""docs/changing-the-model.md, from its first command to its last, and what `faceward reembed` says and refuses."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from command_line import CommandLine
+
+from faceward.vision import ModelPack
+from other_packs import add_pack, folder_of, home_with
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "changing-the-model.md"
+COMMANDS = [
+    line
+    for block in re.findall(r"^```sh\n(.*?)^```", DOCUMENT.read_text(encoding="utf-8"), flags=re.S | re.M)
+    for line in block.splitlines()
+]
+
+
+@pytest.fixture
+def changing(
+    faceward: CommandLine, home: Path, pack: ModelPack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> CommandLine:
+    """With photos kept, in a home of its own, in a directory with the folder `stronger`; it stays as nice as it is."""
+    monkeypatch.setenv("FACEWARD_HOME", str(home_with(home, pack, tmp_path / "home")))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(os, "nice", lambda _: 0)
+    folder_of(tmp_path / "stronger", pack, "stronger-1", 256)
+    config = json.loads(faceward.config.read_text())
+    faceward.config.write_text(json.dumps({**config, "images": {"store": "original"}}))
+    return faceward
+
+
+@pytest.fixture
+def people(changing: CommandLine, photos: dict[str, Path]) -> None:
+    changing.succeeds("enroll", photos["obama.jpg"], photos["obama2.jpg"], "--name", "Barack", "--region", "A")
+    changing.succeeds("enroll", photos["biden.jpg"], "--name", "Joe", "--region", "A", "--client", "acme")
+
+
+def test_the_document_from_its_first_command_to_its_last(
+    changing: CommandLine, people: None, photos: dict[str, Path]
+) -> None:
+    def who() -> str:
+        (face,) = changing.succeeds("recognize", photos["obama3.jpg"], "--region", "A", "--json").json[0]["faces"]
+        return str(face["match"]["name"])
+
+    said = {}
+    for line in COMMANDS:
+        program, *arguments = shlex.split(line)
+        assert program == "faceward"
+        said[line] = changing.succeeds(*arguments).stdout
+        assert who() == "Barack"
+    assert len(said) >= 7
+    assert "3 in the gallery, 3 of them also by stronger-1" in said["faceward reembed --pack stronger-1"]
+    assert "0 would be left without a face" in said["faceward reembed status --faces"]
+    assert "0 would find somebody else" in said["faceward reembed compare --sample 2000"]
+    assert '"pack": "stronger-1"' in said["faceward reembed cut-over"]
+    assert "is of faceplugin" in said["faceward reembed roll-back"]
+    assert "finished" in said["faceward reembed finish"]
+    assert changing.succeeds("reembed", "status", "--json").json["state"] == "finished"
+    points = {point["name"]: point for point in changing("doctor", "--json").json}
+    assert points["gallery's model"]["state"] == "ok"
+    assert "stronger-1" in points["gallery's model"]["detail"]
+    assert "narrow" not in changing.succeeds("regions").stderr
+
+
+def test_what_a_change_says_to_programs(changing: CommandLine, people: None, pack: ModelPack, tmp_path: Path) -> None:
+    model = add_pack(tmp_path / "home", pack, "turned-1", 512)
+    assert changing.succeeds("reembed", "status", "--json").json == {"state": None}
+    filled = changing.succeeds("reembed", "--pack", "turned-1", "--json").json
+    assert (filled["state"], filled["model_to"], filled["made"], filled["waiting"]) == ("ready", model, 3, 0)
+    compared = changing.succeeds("reembed", "compare", "--json").json
+    assert (compared["faces"], compared["different"], compared["after"]["right"]) == (3, 0, 2)
+    exchanged = changing.succeeds("reembed", "cut-over", "--json").json
+    assert (exchanged["persons_left"], exchanged["change"]["state"]) == (0, "cut_over")
+    assert changing.succeeds("reembed", "roll-back", "--json").json["change"]["state"] == "ready"
+    assert changing.succeeds("reembed", "abandon", "--json").json["state"] == "abandoned"
+
+
+def test_who_has_no_photo_is_listed(
+    changing: CommandLine, people: None, photos: dict[str, Path], pack: ModelPack
+) -> None:
+    config = json.loads(changing.config.read_text())
+    changing.config.write_text(json.dumps({**config, "images": {"store": "off"}}))
+    number = changing.succeeds("enroll", photos["astronaut.png"], "--name", "Eileen", "--region", "B", "--json").json[
+        "person"
+    ]["id"]
+    changing.succeeds("models", "add", "stronger")
+    changing.succeeds("reembed", "--pack", "stronger-1")
+    (face,) = changing.succeeds("reembed", "status", "--faces", "--json").json["faces"]
+    assert (face["person_id"], face["code"]) == (number, "no_image")
+    assert "No photo of it is stored" in changing.succeeds("reembed", "status", "--faces").stdout
+    assert f"{number} of client 'default'" in changing.fails("reembed", "cut-over")
+    assert "1 persons" in changing.succeeds("reembed", "cut-over", "--leave-behind").stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("compare",), "No change of the model is under way"),
+        (("cut-over",), "No change of the model is under way"),
+        (("roll-back",), "No change of the model is under way"),
+        (("finish",), "No change of the model is under way"),
+        (("abandon",), "No change of the model is under way"),
+        (("--pack", "none-such"), "There is no model pack 'none-such'"),
+        (("--pack", "faceplugin-0.0.1"), "The gallery is empty"),
+    ],
+)
+def test_what_can_not_be_done_is_said(changing: CommandLine, arguments: tuple[str, ...], message: str) -> None:
+    assert message in changing.fails("reembed", *arguments)
+
+
+def test_how_it_is_not_called(changing: CommandLine, save_photo: Callable[..., Path]) -> None:
+    assert "name the model pack" in changing.misused("reembed")
+    assert "belongs to" in changing.misused("reembed", "--pack", "x", "status")
