@@ -593,7 +593,7 @@ def open_reembedding(settings: Settings, *, notify: Callable[[str], None] | None
         with deployment.connect() as database:
             manifest = pack_in_use(settings, database)
             check_database(database, manifest.model_id, manifest.embedding.dimension)
-            change = ModelChange(database, deployment.schema, embedder, deployment.graph)
+            change = ModelChange(database, deployment.schema, photo_vault(settings), embedder, deployment.graph)
             yield ReembeddingParts(
                 change, database, lambda model_id: _threshold(settings, packs.manifest(pack_of(model_id)))
             )

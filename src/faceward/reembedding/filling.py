@@ -17,6 +17,7 @@ import sqlalchemy as sa
 from faceward.errors import BusyError, ConstraintViolatedError
 from faceward.reembedding.photo_embedder import PhotoEmbedder
 from faceward.store.database import SET_TENANT, Database
+from faceward.store.photo_vault import PhotoVault
 from faceward.store.reembeddings import (
     Reembedding,
     StoredPhoto,
@@ -31,7 +32,8 @@ from faceward.types import Embedding
 Progress: TypeAlias = Callable[[int], None]
 """Told how many faces more are done."""
 
-_Result: TypeAlias = tuple[StoredPhoto, Embedding | Unmade]
+_Result: TypeAlias = tuple[int, Embedding | Unmade]
+"""A face's id, and what was made of it."""
 _ATTEMPTS = 10
 
 
@@ -47,13 +49,14 @@ class FillSettings:
 
 
 class Filler:
-    """Fills the table that does not serve. carried: the columns that a face keeps whatever its model."""
+    """Fills the table that does not serve. carried: the columns that a face keeps whatever its model. vault: opens photos."""
 
     def __init__(
         self,
         database: Database,
         change: Reembedding,
         carried: Sequence[str],
+        vault: PhotoVault,
         embedder: PhotoEmbedder,
         pool: ThreadPoolExecutor,
         settings: FillSettings,
@@ -61,6 +64,7 @@ class Filler:
         self._database = database
         self._change = change
         self._carried = carried
+        self._vault = vault
         self._embedder = embedder
         self._pool = pool
         self._settings = settings
@@ -122,7 +126,7 @@ class Filler:
 
     def _waiting(
         self, tx: sa.Connection, client_id: str, after: int, since: str | None, limit: int | None = None
-    ) -> list[StoredPhoto]:
+    ) -> list[StoredPhoto | Unmade]:
         change = self._change
         return photos_waiting(
             tx,
@@ -132,20 +136,23 @@ class Filler:
             after=after,
             limit=limit or self._settings.batch,
             since=since,
+            vault=self._vault,
         )
 
-    def _embed(self, client_id: str, photos: Sequence[StoredPhoto]) -> list[_Result]:
-        def embed(photo: StoredPhoto) -> _Result:
+    def _embed(self, client_id: str, photos: Sequence[StoredPhoto | Unmade]) -> list[_Result]:
+        def embed(photo: StoredPhoto | Unmade) -> _Result:
+            if isinstance(photo, Unmade):
+                return photo.face_id, photo
             made = self._embedder.embed(client_id, photo)
             if self._settings.pause:
                 time.sleep(self._settings.pause)
-            return photo, made
+            return photo.face_id, made
 
         return list(self._pool.map(embed, photos))
 
     def _store(self, tx: sa.Connection, client_id: str, results: Sequence[_Result]) -> None:
         model_id = self._change.model_of_shadow
-        made = {photo.face_id: found for photo, found in results if not isinstance(found, Unmade)}
+        made = {face_id: found for face_id, found in results if not isinstance(found, Unmade)}
         store_made(tx, client_id, self._change.shadow, model_id, made, carried=self._carried)
         store_unmade(tx, model_id, [found for _, found in results if isinstance(found, Unmade)])
 

@@ -28,6 +28,7 @@ from faceward.store import shadow as tables
 from faceward.store.database import SET_TENANT, Database
 from faceward.store.embedding_models import models_in_use
 from faceward.store.graph_index import GraphSettings
+from faceward.store.photo_vault import PhotoVault
 from faceward.store.reembeddings import Counts, Reembedding, Unmade
 from faceward.store.schema import Schema
 
@@ -73,13 +74,16 @@ class Exchanged:
 class ModelChange:
     """Changes the model of one database, for all its tenants.
 
-    database: works as the service's role. schema: of the login that owns the tables. open_embedder: opens models. graph: of
-    the HNSW index that the new table gets.
+    database: works as the service's role. schema: of the login that owns the tables. vault: opens stored photos.
+    open_embedder: opens models. graph: of the HNSW index that the new table gets.
     """
 
-    def __init__(self, database: Database, schema: Schema, open_embedder: OpenEmbedder, graph: GraphSettings) -> None:
+    def __init__(
+        self, database: Database, schema: Schema, vault: PhotoVault, open_embedder: OpenEmbedder, graph: GraphSettings
+    ) -> None:
         self._database = database
         self._schema = schema
+        self._vault = vault
         self._open_embedder = open_embedder
         self._graph = graph
         self._dice = random.Random()
@@ -398,7 +402,7 @@ class ModelChange:
                     f"The pack on this machine is of the model {embedder.model_id}; what is needed is "
                     f"{change.model_of_shadow}. Install that pack: `faceward models add DIR`."
                 )
-            yield Filler(self._database, change, carried, embedder, pool, settings)
+            yield Filler(self._database, change, carried, self._vault, embedder, pool, settings)
 
     def _under_way(self) -> Reembedding:
         change = records.latest(self._database)

@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from pgvector import Vector
 
 from faceward.checks import DEFAULT_CLIENT
-from faceward.errors import ConflictError
+from faceward.errors import ConflictError, ImageKeyError
 from faceward.store.database import SET_TENANT, Database
 from faceward.store.photo_vault import PhotoVault
 from faceward.store.photos import PHOTO_COLUMNS, open_photo
@@ -177,12 +177,13 @@ def photos_waiting(
     after: int,
     limit: int,
     since: str | None = None,
-    vault: PhotoVault | None = None,
-) -> list[StoredPhoto]:
+    vault: PhotoVault,
+) -> list[StoredPhoto | Unmade]:
     """The next faces with a photo that the other table has not and that were not refused, by ascending id.
 
     Their photos have 32 MiB together, or it is one. since: only those written by that transaction or a later one. vault:
-    opens those that are encrypted. Raises ImageKeyError.
+    opens those that are encrypted; of one that its key does not open nothing can be made. Raises ImageKeyError where the
+    key is not there.
     """
     rows = tx.exec_driver_sql(
         "SELECT id, person_id, face_bbox, image_sha256, image_key_id, image_box, image_data FROM ("
@@ -193,8 +194,7 @@ def photos_waiting(
         f"WHERE place = 1 OR bytes <= {_MOST_BYTES} ORDER BY id",
         {"client_id": client_id, "model_id": model_id, "after": after, "limit": limit, "since": since},
     )
-    photos = [open_photo(vault or PhotoVault(), client_id, row) for row in rows]
-    return [StoredPhoto(photo.face_id, photo.person_id, photo.box_here, photo.data) for photo in photos]
+    return [_opened(vault, client_id, row) for row in rows]
 
 
 def store_made(
@@ -359,6 +359,16 @@ def unmade_faces(
         {"client_id": client_id, "model_id": model_id, "after": after, "limit": limit},
     )
     return [Unmade(client_id, row.id, row.person_id, row.code, row.reason) for row in rows]
+
+
+def _opened(vault: PhotoVault, client_id: str, row: sa.Row[Any]) -> StoredPhoto | Unmade:
+    try:
+        photo = open_photo(vault, client_id, row)
+    except ImageKeyError as exc:
+        if row.image_key_id not in vault.key_ids:
+            raise
+        return Unmade(client_id, row.id, row.person_id, exc.code, "Its stored photo does not open with its key.")
+    return StoredPhoto(photo.face_id, photo.person_id, photo.box_here, photo.data)
 
 
 _MOST_BYTES = 32 << 20

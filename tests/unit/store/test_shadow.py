@@ -15,6 +15,7 @@ from faceward.store.database import APP_ROLE, Database
 from faceward.store.embedding_models import models_in_use
 from faceward.store.gallery import Gallery
 from faceward.store.graph_index import GraphSettings
+from faceward.store.photo_vault import PhotoVault
 from faceward.store.schema import CONTRACT_INDEXES, Schema
 from faceward.types import Embedding, NewFace
 from synthetic import MODEL, new_face, unit
@@ -73,7 +74,7 @@ class Change:
         embed = narrow if model == OTHER else unit
         with self.database.transaction(client_id) as tx:
             records.bring_in_line(tx, client_id, shadow, carried=self.carried)
-            waiting = records.photos_waiting(tx, client_id, shadow, model, after=0, limit=100)
+            waiting = records.photos_waiting(tx, client_id, shadow, model, after=0, limit=100, vault=PhotoVault())
             made = {each.face_id: embed(int(each.image.split()[1])) for each in waiting}
             records.store_made(tx, client_id, shadow, model, made, carried=self.carried)
         return list(made)
@@ -238,7 +239,7 @@ def test_a_face_deleted_while_it_is_embedded_is_left_out(
     database: Database, gallery: Gallery, change: Change, alice: int
 ) -> None:
     with database.transaction("acme") as tx:
-        waiting = records.photos_waiting(tx, "acme", tables.NEXT, OTHER, after=0, limit=100)
+        waiting = records.photos_waiting(tx, "acme", tables.NEXT, OTHER, after=0, limit=100, vault=PhotoVault())
     gallery.delete_face("acme", alice, waiting[0].face_id)
     with database.transaction("acme") as tx:
         made = {each.face_id: narrow(1) for each in waiting}
@@ -250,10 +251,12 @@ def test_what_waits_what_was_refused_and_what_has_no_photo_is_counted(
 ) -> None:
     bare, _ = gallery.create_person("acme", "B", "No Photo", [new_face(9)])
     with database.transaction("acme") as tx:
-        first, second = records.photos_waiting(tx, "acme", tables.NEXT, OTHER, after=0, limit=100)
+        first, second = records.photos_waiting(tx, "acme", tables.NEXT, OTHER, after=0, limit=100, vault=PhotoVault())
         one = records.Unmade("acme", first.face_id, alice, "no_face", "None.")
         records.store_unmade(tx, OTHER, [one])
-        assert records.photos_waiting(tx, "acme", tables.NEXT, OTHER, after=0, limit=100) == [second]
+        assert records.photos_waiting(tx, "acme", tables.NEXT, OTHER, after=0, limit=100, vault=PhotoVault()) == [
+            second
+        ]
         assert records.counts(tx, "acme", tables.NEXT, OTHER) == records.Counts(
             faces=3, made=0, unmade=1, without_image=1, persons=2, persons_left=2
         )
