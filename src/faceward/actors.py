@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextvars import ContextVar
 
 MAX_ACTOR = 255
+PURGE = "purge"
+"""Erases those whose time is over."""
 
 _ACTOR: ContextVar[str] = ContextVar("faceward_actor", default="python")
 

@@ -19,6 +19,7 @@ from faceward.evaluation.noise_model import NoiseModel
 from faceward.jobs import ArchiveLimits, Imports, JobRunner, LargeImport, RunnerSettings
 from faceward.journal import Journal
 from faceward.photo_import import PhotoImporter
+from faceward.photo_upkeep import PhotoUpkeep
 from faceward.receipts import ReceiptSigner
 from faceward.reembedding import ModelChange, PhotoEmbedder
 from faceward.retrieval import KeeperSettings, RetrievalSettings, Retriever, SketchKeeper
@@ -424,9 +425,13 @@ def open_analyzer(settings: Settings, pack: ModelPack, threads: int | None = Non
         pack,
         runtime=settings.model.runtime,
         threads=threads or settings.model.threads or os.cpu_count() or 1,
-        limits=ImageLimits(max_bytes=settings.images.max_bytes, max_pixels=settings.images.max_pixels),
+        limits=_image_limits(settings),
         cache_dir=settings.home / "compiled",
     )
+
+
+def _image_limits(settings: Settings) -> ImageLimits:
+    return ImageLimits(max_bytes=settings.images.max_bytes, max_pixels=settings.images.max_pixels)
 
 
 def _threshold(settings: Settings, manifest: PackManifest) -> float:
@@ -443,7 +448,7 @@ class Records:
     people: People
     privacy: Privacy
     journal: Journal
-    photos: StoredPhotos
+    photos: PhotoUpkeep
 
 
 @contextmanager
@@ -467,7 +472,7 @@ def open_records(settings: Settings, manifest: PackManifest) -> Iterator[Records
                 People(Gallery(database, manifest.model_id), photos),
                 Privacy(Eraser(database), receipt_signer(settings), PersonalDataStore(database, photo_vault(settings))),
                 _journal(settings, database),
-                photos,
+                PhotoUpkeep(photos, _image_limits(settings)),
             )
 
 

@@ -259,6 +259,14 @@ class AuditSettings(_Section):
     )
 
 
+class RetentionSettings(_Section):
+    """People whose time is over."""
+
+    purge_seconds: float = Field(
+        0.0, ge=0, description="How often `faceward serve` erases people who have expired, in seconds; 0: never."
+    )
+
+
 class Settings(BaseSettings):
     """All settings of a deployment."""
 
@@ -284,6 +292,7 @@ class Settings(BaseSettings):
     enroll: EnrollSettings = Field(default_factory=EnrollSettings, description="Enrolment.")
     search: SearchSettings = Field(default_factory=SearchSettings, description="Search.")
     api: ApiSettings = Field(default_factory=ApiSettings, description="The HTTP service.")
+    retention: RetentionSettings = Field(default_factory=RetentionSettings, description="Retention.")
     imports: ImportSettings = Field(default_factory=ImportSettings, description="Imports in the background.")
     audit: AuditSettings = Field(default_factory=AuditSettings, description="Audit log and receipts.")
 

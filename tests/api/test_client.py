@@ -256,7 +256,8 @@ def test_the_methods_are_those_of_the_service() -> None:
     inside = {
         "import_photos",
         "faces_to_store",
-        "erase_persons",
+        "count_expired",
+        "purge_expired",
         "person_of_photo",
         "person_of_photo_digest",
         "rename_region",

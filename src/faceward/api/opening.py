@@ -20,6 +20,7 @@ from faceward.api.bodies import BodySettings
 from faceward.api.metrics import Metrics
 from faceward.api.observation import LogLine
 from faceward.api.parts import ApiParts
+from faceward.api.purge_watch import PurgeWatch
 from faceward.api.rate_limit import RateLimiter
 from faceward.api.recall_watch import RecallWatch
 from faceward.api.remembered import Remembered
@@ -84,6 +85,9 @@ def build_app(settings: Settings) -> FastAPI:
         )
         opened.callback(watch.close)
         watch.start()
+        purge_watch = PurgeWatch(core.service, core.administration, log, seconds=settings.retention.purge_seconds)
+        opened.callback(purge_watch.close)
+        purge_watch.start()
         if given.metrics_directory is not None:
             gauge_watch = GaugeWatch(gauges)
             opened.callback(gauge_watch.close)

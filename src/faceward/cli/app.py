@@ -26,6 +26,8 @@ from faceward.cli.invocation import Invocation
 from faceward.cli.keys import keys_app
 from faceward.cli.models import models_app
 from faceward.cli.people import people_app
+from faceward.cli.photos import photos_app
+from faceward.cli.purge import purge
 from faceward.cli.receipt import receipt_app
 from faceward.cli.recognize import recognize, verify
 from faceward.cli.reembed import reembed_app
@@ -75,6 +77,8 @@ def build_app() -> typer.Typer:
     app.command("recognize")(recognize)
     app.command("verify")(verify)
     app.add_typer(people_app(), name="people")
+    app.add_typer(photos_app(), name="photos")
+    app.command("purge")(purge)
     app.add_typer(gallery_app(), name="gallery")
     app.add_typer(regions_app(), name="regions")
     app.add_typer(clients_app(), name="clients")

@@ -11,6 +11,7 @@ import typer
 from faceward.cli import output
 from faceward.cli.invocation import Invocation, invocation, manifest_in_use, shown_url
 from faceward.cli.options import AsJson
+from faceward.cli.photo_points import PHOTO_KEYS, photo_keys
 from faceward.cli.points import Point
 from faceward.cli.server_points import SERVER_POINTS, room, server_points, spool
 from faceward.errors import (
@@ -40,6 +41,7 @@ DATABASE_POINTS = (
     "work as faceward_app",
     "gallery's model",
     *SERVER_POINTS,
+    PHOTO_KEYS,
 )
 """The points that need a database, each of them reached only where those before it let it be."""
 
@@ -222,6 +224,7 @@ def _as_service(settings: Settings, deployment: Deployment) -> Iterator[Point]:
         yield Point("work as faceward_app", "ok", "the login may")
         yield model
         yield from server_points(settings, database)
+        yield photo_keys(settings, database)
 
 
 def _not_reached(name: str) -> Point:

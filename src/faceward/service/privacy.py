@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import IO
 
-from faceward.actors import current_actor
+from faceward.actors import PURGE, acting_as, current_actor
 from faceward.checks import check_client_id, check_id, check_request_token
 from faceward.errors import UnknownPersonError
 from faceward.receipts import Receipt, ReceiptSigner
@@ -60,22 +60,35 @@ class Privacy:
         self._forget_faces(client_id, erased.faces)
         return self._receipt(erased, self._eraser.left(erased, person_id))
 
-    def erase_persons(self, person_ids: Iterable[int], *, client_id: str | None = None) -> tuple[Erased, ...]:
-        """Erase several persons, each as `erase_person` does and in a transaction of its own, without receipts.
+    def count_expired(self, *, client_id: str | None = None) -> int:
+        """How many persons `purge_expired` would erase."""
+        return self._eraser.count_expired(check_client_id(client_id))
 
-        One who isn't there is passed over: an interrupted call is simply made again. Raises StoreError.
+    def purge_expired(
+        self, *, client_id: str | None = None, on_erased: Callable[[], None] = lambda: None, most: int | None = None
+    ) -> int:
+        """Erase the persons whose time is over, as `erase_person` does, without receipts; returns how many.
+
+        Each in a transaction of its own: who is stopped is simply called again. One whose time is extended meanwhile stays.
+        on_erased: called after each. most: to erase in this call. Raises StoreError.
         """
         client_id = check_client_id(client_id)
-        done: list[Erased] = []
-        try:
-            for person_id in person_ids:
-                try:
-                    done.append(self._eraser.erase(client_id, check_id("person_id", person_id)))
-                except UnknownPersonError:
-                    continue
-        finally:
-            self._forget_faces(client_id, [face for erased in done for face in erased.faces])
-        return tuple(done)
+        erased, after = 0, 0
+        with acting_as(PURGE):
+            while most is None or erased < most:
+                expired = self._eraser.expired(client_id, after=after)
+                if not expired:
+                    break
+                for person_id in expired[: None if most is None else most - erased]:
+                    after = person_id
+                    try:
+                        faces = self._eraser.erase(client_id, person_id, only_expired=True).faces
+                    except UnknownPersonError:
+                        continue
+                    self._forget_faces(client_id, faces)
+                    erased += 1
+                    on_erased()
+        return erased
 
     def _forget_faces(self, client_id: str, face_ids: Sequence[int]) -> None:
         if self._forget is not None and face_ids:

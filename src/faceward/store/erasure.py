@@ -89,14 +89,35 @@ class Eraser:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def erase(self, client_id: str, person_id: int, request: RequestToken | None = None) -> Erased:
+    def expired(self, client_id: str, *, after: int = 0, limit: int = 100) -> list[int]:
+        """Persons whose time is over, by ascending id."""
+        with self._database.transaction(client_id) as tx:
+            rows = tx.exec_driver_sql(
+                "SELECT id FROM persons WHERE client_id = %s AND expires_at <= now() AND id > %s ORDER BY id LIMIT %s",
+                (client_id, after, limit),
+            )
+            return list(rows.scalars())
+
+    def count_expired(self, client_id: str) -> int:
+        with self._database.transaction(client_id) as tx:
+            count: int = tx.exec_driver_sql(
+                "SELECT count(*) FROM persons WHERE client_id = %s AND expires_at <= now()", (client_id,)
+            ).scalar_one()
+            return count
+
+    def erase(
+        self, client_id: str, person_id: int, request: RequestToken | None = None, *, only_expired: bool = False
+    ) -> Erased:
         """Erase a person, or what is left of one who was deleted. request: where it came before, its answer again.
+        only_expired: not one whose time was extended meanwhile.
 
         Raises UnknownPersonError where there is no trace of such a person, RequestReusedError.
         """
         with self._database.transaction(client_id) as tx:
             if request is not None and (before := claim(tx, client_id, request, ERASE)):
                 return Erased._recorded(client_id, before.detail)
+            if only_expired and not _is_expired(tx, client_id, person_id):
+                raise UnknownPersonError(person_id)
             erased = self._erase(tx, client_id, person_id)
             if request is not None:
                 detail = {
@@ -196,3 +217,13 @@ def _unname_jobs(tx: sa.Connection, client_id: str, named: str) -> int:
         "UPDATE jobs SET error_message = %(gone)s WHERE client_id = %(client_id)s AND error_message ~* %(named)s", given
     ).rowcount
     return refusals + errors
+
+
+def _is_expired(tx: sa.Connection, client_id: str, person_id: int) -> bool:
+    """Holds the person, so that nobody extends the time from here on."""
+    hold_decisions(tx, client_id)  # first, as every erasure does
+    found = tx.exec_driver_sql(
+        "SELECT 1 FROM persons WHERE client_id = %s AND id = %s AND expires_at <= now() FOR UPDATE",
+        (client_id, person_id),
+    ).first()
+    return found is not None

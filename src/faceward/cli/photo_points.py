@@ -1,0 +1,43 @@
+"""`faceward doctor` on the stored photos: whether each can be opened."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from faceward.cli.points import Point
+from faceward.errors import SettingsError
+
+if TYPE_CHECKING:
+    from faceward.settings import Settings
+    from faceward.store.database import Database
+
+PHOTO_KEYS = "photo keys"
+
+
+def photo_keys(settings: Settings, database: Database) -> Point:
+    """Whether images.keys has every key that photos, and uploads of imports, are encrypted with."""
+    from faceward.factory import photo_vault
+    from faceward.store.clients import ClientStore
+    from faceward.store.photos import StoredPhotos
+
+    try:
+        vault = photo_vault(settings)
+    except SettingsError as exc:
+        return Point(PHOTO_KEYS, "failed", str(exc), "correct images.key and images.keys")
+    photos, clients = StoredPhotos(database, vault), ClientStore(database)
+    in_use: set[str | None] = set()
+    page = clients.list(limit=1000)
+    while True:
+        for client in page.clients:
+            in_use |= photos.key_ids(client.client_id)
+        if page.next_after is None:
+            break
+        page = clients.list(page.next_after, 1000)
+    used = sorted(key_id for key_id in in_use if key_id is not None)
+    missing = [key_id for key_id in used if key_id not in vault.key_ids]
+    named = ", ".join(used) or "none"
+    detail = f"in use: {named}; new photos: {vault.current or 'not encrypted'}"
+    if not missing:
+        return Point(PHOTO_KEYS, "ok", detail)
+    mend = f"add to images.keys: {', '.join(missing)}"
+    return Point(PHOTO_KEYS, "failed", f"{detail}; missing: {', '.join(missing)}", mend)

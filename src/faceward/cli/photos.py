@@ -1,0 +1,139 @@
+"""`faceward photos`: the photos that are stored, and the keys they are encrypted with."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from faceward.cli import output
+from faceward.cli.invocation import invocation
+from faceward.cli.options import AsJson
+from faceward.cli.purge import OneClient, clients_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from faceward.factory import Records
+    from faceward.photo_upkeep import PhotoTally
+
+OneRegion = Annotated[str | None, typer.Option("--region", help="Only of this region; left out: of all.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Don't ask.")]
+
+
+def photos_app() -> typer.Typer:
+    app = typer.Typer(help="Count, encrypt, cut and drop the photos that are stored.", no_args_is_help=True)
+    app.command("status")(status)
+    app.command("rotate")(rotate)
+    app.command("crop")(crop)
+    app.command("drop")(drop)
+    return app
+
+
+def status(ctx: typer.Context, client: OneClient = None, as_json: AsJson = False) -> None:
+    """Say how many photos are stored, of which kind, and under which keys. Exit status 1 where a key is missing."""
+    with invocation(ctx).open_records() as records:
+        photos = records.photos.photos
+        vault = photos.vault
+        found = {each: photos.counts(each) for each in clients_of(records, client)}
+        in_use = {key_id for each in found for key_id in photos.key_ids(each)}
+    missing = sorted(key_id for key_id in in_use if key_id is not None and key_id not in vault.key_ids)
+    if as_json:
+        clients = [
+            {"client_id": each, "photos": [output.plain(count) for count in counts]}
+            for each, counts in found.items()
+            if counts
+        ]
+        output.print_json({"key": vault.current, "missing_keys": missing, "clients": clients})
+    else:
+        numbers = ("photos", "faces alone", "MB")
+        table = output.new_table("client", "key", *numbers, right=numbers)
+        for each, counts in found.items():
+            for count in counts:
+                key = "not encrypted" if count.key_id is None else count.key_id
+                table.add_row(each, key, str(count.photos), str(count.crops), f"{count.bytes / 1e6:.1f}")
+        output.print_table(table)
+        current = "are not encrypted" if vault.current is None else f"are encrypted with the key {vault.current}"
+        output.tell(f"New photos {current}.")
+    if missing:
+        output.fail(f"These keys are missing in images.keys: {', '.join(missing)}. Photos under them can't be read.")
+        raise typer.Exit(1)
+
+
+def rotate(
+    ctx: typer.Context,
+    client: OneClient = None,
+    decrypt: Annotated[
+        bool, typer.Option("--decrypt", help="There is no images.key any more: store all photos unencrypted.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Encrypt all stored photos with the current key, images.key; afterwards no other key is needed.
+
+    Can be stopped and run again, while the service works. Exit status 1 where photos could not be opened.
+    """
+    with invocation(ctx).open_records() as records:
+        current = records.photos.photos.vault.current
+        if (current is None) != decrypt:
+            raise typer.BadParameter(
+                "images.key is not set: set it, or say --decrypt"
+                if current is None
+                else "images.key is set: unset it first",
+                param_hint="--decrypt",
+            )
+        tally = _work(records, client, "Encrypting" if current else "Decrypting", records.photos.rotate)
+    if as_json:
+        output.print_json({"key": current, "changed": tally.done, "unopened": dict(tally.unopened)})
+    else:
+        under = "without encryption" if current is None else f"under the key {current}"
+        output.say(f"{tally.done} photos were brought {under}.")
+    if tally.unopened:
+        told = ", ".join(f"{count} under {key_id}" for key_id, count in sorted(tally.unopened.items()))
+        output.fail(f"Photos that did not open were left as they are: {told}. Add the right keys to images.keys.")
+        raise typer.Exit(1)
+
+
+def crop(
+    ctx: typer.Context, client: OneClient = None, region: OneRegion = None, yes: Yes = False, as_json: AsJson = False
+) -> None:
+    """Keep of every whole photo the face with its surroundings, and nothing else. Can be stopped and run again."""
+    if not yes:
+        typer.confirm("Cut every stored photo to its face, for good?", abort=True, err=True)
+    with invocation(ctx).open_records() as records:
+        tally = _work(records, client, "Cutting", lambda each, progress: records.photos.crop(each, region, progress))
+    _tell(tally, "cut to the face", as_json)
+
+
+def drop(
+    ctx: typer.Context, client: OneClient = None, region: OneRegion = None, yes: Yes = False, as_json: AsJson = False
+) -> None:
+    """Forget stored photos; people, faces and embeddings stay. Without photos the model can't be changed."""
+    if not yes:
+        where = f"client {client}" if client else "all clients"
+        typer.confirm(f"Drop the stored photos of {where}, for good?", abort=True, err=True)
+    with invocation(ctx).open_records() as records:
+        tally = _work(records, client, "Dropping", lambda each, progress: records.photos.drop(each, region, progress))
+    _tell(tally, "dropped", as_json)
+
+
+def _work(
+    records: Records, client: str | None, doing: str, work: Callable[[str, Callable[[int], None]], PhotoTally]
+) -> PhotoTally:
+    from faceward.photo_upkeep import PhotoTally
+
+    whole = PhotoTally()
+    clients = clients_of(records, client)
+    with output.counting_bar() as bar:
+        task = bar.add_task(doing, total=None)
+        for each in clients:
+            one = work(each, lambda looked: bar.advance(task, looked))
+            whole.done += one.done
+            whole.unopened.update(one.unopened)
+    return whole
+
+
+def _tell(tally: PhotoTally, done: str, as_json: bool) -> None:
+    if as_json:
+        output.print_json({"changed": tally.done})
+    else:
+        output.say(f"{tally.done} photos were {done}.")

@@ -1,0 +1,59 @@
+"""`faceward purge`: those whose time is over."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from faceward.cli import output
+from faceward.cli.invocation import invocation
+from faceward.cli.options import AsJson
+
+if TYPE_CHECKING:
+    from faceward.factory import Records
+
+OneClient = Annotated[str | None, typer.Option("--client", help="Only of this client; left out: of all.")]
+
+
+def clients_of(records: Records, client: str | None) -> list[str]:
+    """The client that was named, or all of them."""
+    if client is not None:
+        return [client]
+    found: list[str] = []
+    after: str | None = None
+    while True:
+        page = records.administration.list_clients(after=after, limit=1000)
+        found += [each.client_id for each in page.clients]
+        after = page.next_after
+        if after is None:
+            return found
+
+
+def purge(
+    ctx: typer.Context,
+    client: OneClient = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say who would be erased, and erase nobody.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Erase the people who have expired, with every trace, for good.
+
+    As `people erase` does, one after the other: what was stopped is simply run again.
+    """
+    with invocation(ctx).open_records() as records, output.counting_bar() as bar:
+        privacy = records.privacy
+        expired = {each: privacy.count_expired(client_id=each) for each in clients_of(records, client)}
+        expired = {each: count for each, count in expired.items() if count}
+        erased = 0
+        if not dry_run:
+            task = bar.add_task("Erasing", total=sum(expired.values()))
+            for each in expired:
+                erased += privacy.purge_expired(client_id=each, on_erased=lambda: bar.advance(task))
+    if as_json:
+        output.print_json({"expired": expired, "erased": erased})
+    elif dry_run:
+        for each, count in expired.items():
+            output.say(f"{each}: {count} would be erased.")
+        output.tell(f"{sum(expired.values())} people have expired.")
+    else:
+        output.say(f"Erased {erased} people who had expired.")

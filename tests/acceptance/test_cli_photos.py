@@ -1,0 +1,115 @@
+"""Photos, their keys, and people whose time is over, at the command line; docs/privacy.md."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import re
+import shlex
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import psycopg
+import pytest
+from command_line import CommandLine
+
+KEYS = {name: base64.b64encode(os.urandom(32)).decode() for name in ("2025", "2026")}
+PAGE = (Path(__file__).resolve().parents[2] / "docs" / "privacy.md").read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def images(config: Path) -> Callable[..., None]:
+    """Sets images.* in config.json."""
+
+    def write(**images: object) -> None:
+        config.write_text(json.dumps({**json.loads(config.read_text()), "images": images}))
+
+    return write
+
+
+@pytest.fixture
+def stored(faceward: CommandLine, photos: dict[str, Path], images: Callable[..., None]) -> int:
+    """Two people of acme, one whole photo under the key 2025 and one face that is not encrypted; the first one's number."""
+    images(store="original", keys=KEYS, key="2025")
+    first = faceward.succeeds(
+        "enroll", photos["obama.jpg"], "--name", "Barack", "--region", "A", "--client", "acme", "--json"
+    )
+    images(store="face")
+    faceward.succeeds("enroll", photos["biden.jpg"], "--name", "Joe", "--region", "A", "--client", "acme")
+    return int(first.json["person"]["id"])
+
+
+def kinds(faceward: CommandLine) -> list[tuple[str | None, int, int]]:
+    (client,) = faceward("photos", "status", "--json").json["clients"]
+    return [(each["key_id"], each["photos"], each["crops"]) for each in client["photos"]]
+
+
+def test_keys_are_changed_and_the_old_one_is_needed_no_more(
+    faceward: CommandLine, stored: int, images: Callable[..., None]
+) -> None:
+    assert kinds(faceward) == [(None, 1, 1), ("2025", 1, 0)]
+    images(keys={"2026": KEYS["2026"]}, key="2026")
+    missing = faceward("photos", "status")
+    assert missing.status == 1
+    assert "missing in images.keys: 2025" in missing.stderr
+    assert any(
+        each["name"] == "photo keys" and each["state"] == "failed" and "missing: 2025" in each["detail"]
+        for each in faceward("doctor", "--json").json
+    )
+    left = faceward("photos", "rotate")
+    assert left.status == 1
+    assert "1 under 2025" in left.stderr
+    images(keys=KEYS, key="2026")
+    assert "1 photos were brought under the key 2026" in faceward.succeeds("photos", "rotate").stdout
+    assert kinds(faceward) == [("2026", 2, 1)]
+    images(keys={"2026": KEYS["2026"]}, key="2026")
+    assert "2026" in faceward.succeeds("photos", "status").stdout
+    assert "images.key is set" in faceward.misused("photos", "rotate", "--decrypt")
+    images(keys={"2026": KEYS["2026"]})
+    assert "is not set" in faceward.misused("photos", "rotate")
+    assert "2 photos were brought without" in faceward.succeeds("photos", "rotate", "--decrypt").stdout
+    images(keys=KEYS, key="2027")
+    assert "images.key is '2027'" in faceward.fails("photos", "status")
+
+
+def test_photos_are_cut_and_dropped(faceward: CommandLine, stored: int, images: Callable[..., None]) -> None:
+    images(keys=KEYS, key="2026")
+    assert faceward("photos", "crop", typed="n\n").status == 1
+    assert "1 photos were cut" in faceward.succeeds("photos", "crop", "--client", "acme", "--yes").stdout
+    assert kinds(faceward) == [(None, 1, 1), ("2026", 1, 1)]
+    assert faceward("photos", "drop", typed="n\n").status == 1
+    assert faceward.succeeds("photos", "drop", "--region", "B", "--yes", "--json").json == {"changed": 0}
+    assert faceward.succeeds("photos", "drop", "--yes", "--json").json == {"changed": 2}
+    assert faceward.succeeds("photos", "status", "--json").json["clients"] == []
+    assert faceward.succeeds("people", "show", stored, "--client", "acme", "--json").json["face_count"] == 1
+
+
+def test_who_has_expired_is_purged(faceward: CommandLine, photos: dict[str, Path], database_url: str) -> None:
+    for photo, expires in (("obama.jpg", "2020-01-01"), ("biden.jpg", "2099-01-01")):
+        faceward.succeeds(
+            "enroll", photos[photo], "--name", photo, "--region", "A", "--client", "acme", "--expires", expires
+        )
+    assert "acme: 1 would be erased" in faceward.succeeds("purge", "--dry-run").stdout
+    assert faceward.succeeds("purge", "--client", "globex", "--json").json == {"expired": {}, "erased": 0}
+    assert faceward.succeeds("purge", "--json").json == {"expired": {"acme": 1}, "erased": 1}
+    listed = faceward.succeeds("people", "list", "--client", "acme", "--json").json["people"]
+    assert [person["name"] for person in listed] == ["biden.jpg"]
+    with psycopg.connect(database_url) as owner:
+        actors = owner.execute("SELECT actor FROM audit_log WHERE action = 'person.erase'").fetchall()
+    assert actors == [("purge",)]
+    assert "Erased 0" in faceward.succeeds("purge").stdout
+
+
+def test_every_command_of_the_page_runs(
+    faceward: CommandLine, photos: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copy(photos["obama.jpg"], tmp_path / "alice.jpg")
+    monkeypatch.chdir(tmp_path)
+    lines = [line for block in re.findall(r"^```sh\n(.*?)^```", PAGE, flags=re.S | re.M) for line in block.splitlines()]
+    for line in lines:
+        program, *arguments = shlex.split(line)
+        assert program == ".venv/bin/faceward"
+        faceward.succeeds(*arguments)
+    assert len(lines) >= 12

@@ -1,0 +1,112 @@
+"""Who has expired is erased, person by person; who is extended meanwhile stays."""
+
+from __future__ import annotations
+
+import datetime as dt
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from faceward.administration import Administration
+from faceward.api.purge_watch import PurgeWatch
+from faceward.receipts import ReceiptSigner
+from faceward.service.privacy import Privacy
+from faceward.store.api_keys import KeyStore
+from faceward.store.clients import ClientStore
+from faceward.store.database import Database
+from faceward.store.erasure import Eraser
+from faceward.store.gallery import Gallery
+from faceward.store.personal_data import PersonalDataStore
+from synthetic import new_face
+
+PAST = dt.datetime(2020, 1, 1, tzinfo=dt.UTC)
+FUTURE = dt.datetime(2100, 1, 1, tzinfo=dt.UTC)
+
+
+@pytest.fixture
+def forgotten() -> list[int]:
+    """Faces that memory was told to drop."""
+    return []
+
+
+@pytest.fixture
+def privacy(database: Database, tmp_path: Path, forgotten: list[int]) -> Privacy:
+    def forget(_: str, faces: Sequence[int]) -> None:
+        forgotten.extend(faces)
+
+    signer = ReceiptSigner(tmp_path / "receipt.key")
+    return Privacy(Eraser(database), signer, PersonalDataStore(database), forget)
+
+
+def enroll(gallery: Gallery, expiries: Sequence[dt.datetime | None], client: str = "acme") -> list[int]:
+    return [
+        gallery.create_person(client, "A", f"person {n}", [new_face(n)], expires_at=when)[0].id
+        for n, when in enumerate(expiries)
+    ]
+
+
+def left(gallery: Gallery, client: str = "acme") -> list[int]:
+    return [person.id for person in gallery.list_persons(client).persons]
+
+
+def test_those_whose_time_is_over_are_erased_and_nobody_else(
+    gallery: Gallery, privacy: Privacy, forgotten: list[int], database_url: str
+) -> None:
+    ids = enroll(gallery, [PAST, None, PAST, FUTURE, PAST])
+    enroll(gallery, [PAST], "globex")
+    assert privacy.count_expired(client_id="acme") == 3
+    told: list[None] = []
+    assert privacy.purge_expired(client_id="acme", most=2, on_erased=lambda: told.append(None)) == 2
+    assert left(gallery) == [ids[1], ids[3], ids[4]]
+    assert privacy.purge_expired(client_id="acme", on_erased=lambda: told.append(None)) == 1
+    assert privacy.purge_expired(client_id="acme") == 0
+    assert left(gallery) == [ids[1], ids[3]]
+    assert len(left(gallery, "globex")) == len(told) - 2 == 1
+    assert len(forgotten) == 3
+    with psycopg.connect(database_url) as owner:
+        entries = owner.execute("SELECT actor, person_id FROM audit_log WHERE action = 'person.erase'").fetchall()
+    assert entries == [("purge", None)] * 3
+
+
+def test_who_is_extended_at_that_moment_stays(gallery: Gallery, privacy: Privacy, database_url: str) -> None:
+    first, second = enroll(gallery, [PAST, PAST])
+    with psycopg.connect(database_url) as extending:
+        extending.execute(
+            "WITH p AS (UPDATE persons SET expires_at = NULL WHERE id = %(id)s) "
+            "UPDATE face_encodings SET matchable_until = 'infinity' WHERE person_id = %(id)s",
+            {"id": first},
+        )
+        purging = threading.Thread(target=privacy.purge_expired, kwargs={"client_id": "acme"})
+        purging.start()
+        purging.join(0.3)
+        assert purging.is_alive()
+    purging.join(10)
+    assert left(gallery) == [first]
+    assert second not in left(gallery)
+
+
+def test_the_service_looks_through_all_clients_now_and_then(
+    database: Database, gallery: Gallery, privacy: Privacy
+) -> None:
+    for client in ("acme", "globex"):
+        enroll(gallery, [PAST, None], client)
+    lines: list[dict[str, object]] = []
+
+    def log(event: str, **fields: object) -> None:
+        lines.append({"event": event, **fields})
+
+    administration = Administration(ClientStore(database), KeyStore(database))
+    watch = PurgeWatch(privacy, administration, log, seconds=0.05)
+    watch.start()
+    try:
+        until = time.monotonic() + 30
+        while len(lines) < 2 and time.monotonic() < until:
+            time.sleep(0.01)
+    finally:
+        watch.close()
+    assert lines == [{"event": "purge", "client_id": client, "erased": 1} for client in ("acme", "globex")]
+    assert [len(left(gallery, client)) for client in ("acme", "globex")] == [1, 1]
