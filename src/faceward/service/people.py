@@ -21,7 +21,8 @@ from faceward.checks import (
     check_state,
 )
 from faceward.errors import InvalidValueError, NotFoundError
-from faceward.store.gallery import Gallery, PersonPage
+from faceward.store.gallery import Gallery
+from faceward.store.person_rows import PersonPage
 from faceward.store.photos import StoredPhotos
 from faceward.types import UNCHANGED, Merge, Person, PersonState, RequestToken, StoredFace, Unchanged
 from faceward.vision.image_headers import ImageFormat, read_header

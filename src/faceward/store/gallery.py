@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
 
 import sqlalchemy as sa
 from pgvector import Vector
@@ -16,7 +14,6 @@ from faceward.errors import (
     ConstraintViolatedError,
     DuplicateFaceError,
     DuplicatePersonError,
-    NotFoundError,
     UnknownPersonError,
 )
 from faceward.store.audit_log import Action, record
@@ -24,6 +21,8 @@ from faceward.store.boxes import box_text, crop_text
 from faceward.store.database import Database
 from faceward.store.embedding_models import ensure_model
 from faceward.store.merging import merge
+from faceward.store.person_requests import answer, answered, merged
+from faceward.store.person_rows import PersonPage, get_person, hold_person, page_of_persons
 from faceward.store.person_states import EXPIRY_OF_NEW, change_state
 from faceward.store.photo_vault import PhotoVault
 from faceward.store.regions import MOST_REGIONS, ensure_region, list_regions, region_names, require_regions
@@ -31,7 +30,6 @@ from faceward.store.request_tokens import (
     ADD_FACE,
     ENROLL,
     MERGE,
-    AnsweredRequest,
     claim,
     complete,
     forget_person,
@@ -52,22 +50,7 @@ from faceward.types import (
     Unchanged,
 )
 
-_PERSON = """
-SELECT p.id, p.client_id, p.region, p.name, p.description, p.external_id, p.created_at, p.updated_at,
-       p.state, p.expires_at,
-       (SELECT count(*) FROM face_encodings f WHERE f.client_id = %(client_id)s AND f.person_id = p.id) AS face_count
-FROM persons p
-"""
-
 _ACTIONS: dict[object, Action] = {"suspended": "person.suspend", "active": "person.resume"}
-
-
-@dataclass(frozen=True, slots=True)
-class PersonPage:
-    """next_after: the `after` of the next page, or None at the end."""
-
-    persons: tuple[Person, ...]
-    next_after: int | None
 
 
 class Gallery:
@@ -112,7 +95,7 @@ class Gallery:
         """
         with self._conflicts(client_id, region, faces, external_id), self._database.transaction(client_id) as tx:
             if request is not None and (before := claim(tx, client_id, request, ENROLL)):
-                done = _answered(tx, client_id, before)
+                done = answered(tx, client_id, before)
                 return done.person, done.face_ids
             ensure_model(tx, client_id, self._model_id)
             ensure_region(tx, client_id, region, self._max_regions)
@@ -132,8 +115,8 @@ class Gallery:
             face_ids = self._insert_faces(tx, client_id, person_id, faces)
             record(tx, client_id, "person.enroll", person_id=person_id, region=region, faces=len(face_ids))
             if request is not None:
-                _answer(tx, client_id, request, person_id, face_ids, quality, likely_duplicates)
-            return _get_person(tx, client_id, person_id), face_ids
+                answer(tx, client_id, request, person_id, face_ids, quality, likely_duplicates)
+            return get_person(tx, client_id, person_id), face_ids
 
     def add_faces(
         self,
@@ -154,7 +137,7 @@ class Gallery:
             self._database.transaction(client_id) as tx,
         ):
             if request is not None and (before := claim(tx, client_id, request, ADD_FACE)):
-                done = _answered(tx, client_id, before)
+                done = answered(tx, client_id, before)
                 return done.person, done.face_ids
             ensure_model(tx, client_id, self._model_id)
             held = tx.exec_driver_sql(
@@ -165,14 +148,14 @@ class Gallery:
             face_ids = self._insert_faces(tx, client_id, person_id, faces)
             record(tx, client_id, "face.add", person_id=person_id, faces=list(face_ids))
             if request is not None:
-                _answer(tx, client_id, request, person_id, face_ids, quality, likely_duplicates)
-            return _get_person(tx, client_id, person_id), face_ids
+                answer(tx, client_id, request, person_id, face_ids, quality, likely_duplicates)
+            return get_person(tx, client_id, person_id), face_ids
 
     def enrollment_of(self, client_id: str, request: RequestToken, operation: str) -> Enrollment | None:
         """What the request stored when it came before; None where it did not. Raises as create_person does."""
         with self._database.transaction(client_id) as tx:
             before = recorded(tx, client_id, request, operation)
-            return None if before is None else _answered(tx, client_id, before)
+            return None if before is None else answered(tx, client_id, before)
 
     def claim_model(self, client_id: str) -> None:
         """Record the model as the one that makes this tenant's gallery. Raises ModelMismatchError."""
@@ -181,7 +164,7 @@ class Gallery:
 
     def get_person(self, client_id: str, person_id: int) -> Person:
         with self._database.transaction(client_id) as tx:
-            return _get_person(tx, client_id, person_id)
+            return get_person(tx, client_id, person_id)
 
     def list_persons(
         self,
@@ -195,31 +178,17 @@ class Gallery:
         limit: int = 100,
     ) -> PersonPage:
         """A page of persons by ascending id, those with an id above `after`. regions: in any of these."""
-        conditions = ["p.client_id = %(client_id)s", "p.id > %(after)s"]
-        parameters: dict[str, Any] = {"client_id": client_id, "after": after, "limit": limit + 1}
-        if region is not None:
-            conditions.append("p.region = %(region)s")
-            parameters["region"] = region
-        if regions is not None:
-            conditions.append("p.region = ANY(%(regions)s::varchar[])")
-            parameters["regions"] = list(regions)
-        if external_id is not None:
-            conditions.append("p.external_id = %(external_id)s")
-            parameters["external_id"] = external_id
-        if name_prefix:
-            conditions.append("p.name LIKE %(pattern)s")
-            escaped = name_prefix.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
-            parameters["pattern"] = escaped + "%"
         with self._database.transaction(client_id) as tx:
-            rows = (
-                tx.exec_driver_sql(
-                    f"{_PERSON} WHERE {' AND '.join(conditions)} ORDER BY p.id LIMIT %(limit)s", parameters
-                )
-                .mappings()
-                .all()
+            return page_of_persons(
+                tx,
+                client_id,
+                region=region,
+                regions=regions,
+                name_prefix=name_prefix,
+                external_id=external_id,
+                after=after,
+                limit=limit,
             )
-        persons = tuple(Person.from_row(row) for row in rows[:limit])
-        return PersonPage(persons, persons[-1].id if len(rows) > limit else None)
 
     def update_person(
         self,
@@ -254,7 +223,7 @@ class Gallery:
                     "WHERE client_id = %(client_id)s AND id = %(person_id)s",
                     {**changes, "client_id": client_id, "person_id": person_id},
                 )
-            person = _get_person(tx, client_id, person_id)
+            person = get_person(tx, client_id, person_id)
             if changes:
                 record(tx, client_id, _ACTIONS.get(state, "person.change"), person_id=person_id, fields=sorted(changes))
             return person
@@ -284,7 +253,7 @@ class Gallery:
             if not moved:
                 raise UnknownPersonError(person_id)
             record(tx, client_id, "person.move", person_id=person_id, old=old, new=region)
-            return _get_person(tx, client_id, person_id)
+            return get_person(tx, client_id, person_id)
 
     def merge_persons(
         self,
@@ -305,14 +274,14 @@ class Gallery:
         """
         with self._conflicts(client_id, None, (), None), self._database.transaction(client_id) as tx:
             if request is not None and (before := claim(tx, client_id, request, MERGE)):
-                return _merged(tx, client_id, before)
+                return merged(tx, client_id, before)
             moved, dropped, lost = merge(
                 tx, client_id, person_id, into_id, across_regions=across_regions, regions=regions
             )
             if request is not None:
                 counts = {"faces_moved": moved, "faces_dropped": dropped, "external_id_dropped": lost}
                 complete(tx, client_id, request, into_id, {"person_id": into_id, "merge": counts})
-            return Merge(_get_person(tx, client_id, into_id), moved, dropped, lost)
+            return Merge(get_person(tx, client_id, into_id), moved, dropped, lost)
 
     def delete_person(self, client_id: str, person_id: int) -> int:
         """Delete a person and all faces; returns how many faces there were."""
@@ -331,7 +300,7 @@ class Gallery:
 
     def list_faces(self, client_id: str, person_id: int) -> tuple[StoredFace, ...]:
         with self._database.transaction(client_id) as tx:
-            _get_person(tx, client_id, person_id)
+            get_person(tx, client_id, person_id)
             rows = tx.exec_driver_sql(
                 "SELECT id, person_id, face_bbox, confidence, quality_score, image_path, image_data IS NOT NULL AS has_image, "
                 "created_at FROM face_encodings WHERE client_id = %s AND person_id = %s ORDER BY id",
@@ -454,85 +423,6 @@ class Gallery:
             return DuplicateFaceError("One of the photos was sent twice. Nothing was stored.")
         where = f"region {region!r}" if region is not None else "this region"
         return DuplicateFaceError(f"The same photo is enrolled in {where} already. Nothing was stored.")
-
-
-def hold_person(tx: sa.Connection, client_id: str, person_id: int) -> None:
-    """Nobody deletes the person until the transaction ends: what it writes of the person can't outlive an erasure.
-
-    Raises UnknownPersonError.
-    """
-    held = tx.exec_driver_sql(
-        "SELECT 1 FROM persons WHERE client_id = %s AND id = %s FOR KEY SHARE", (client_id, person_id)
-    ).scalar()
-    if held is None:
-        raise UnknownPersonError(person_id)
-
-
-def _answer(
-    tx: sa.Connection,
-    client_id: str,
-    request: RequestToken,
-    person_id: int,
-    face_ids: tuple[int, ...],
-    quality: Sequence[Quality],
-    likely_duplicates: Sequence[Candidate],
-) -> None:
-    detail = {
-        "person_id": person_id,
-        "face_ids": face_ids,
-        "quality": [{"score": each.score, "reasons": each.reasons} for each in quality],
-        # Only which faces were near: whose they are is looked up again, so that nobody's name or id is kept here.
-        "near": [(each.face_id, each.similarity) for each in likely_duplicates],
-    }
-    complete(tx, client_id, request, person_id, detail)
-
-
-def _answered(tx: sa.Connection, client_id: str, before: AnsweredRequest) -> Enrollment:
-    detail = before.detail
-    if before.resource_id is None:
-        if "person_id" not in detail:
-            raise NotFoundError("The person whom this request stored was erased since. Nothing was stored again.")
-        raise UnknownPersonError(detail["person_id"])
-    quality = tuple(Quality(each["score"], tuple(each["reasons"])) for each in detail["quality"])
-    person = _get_person(tx, client_id, before.resource_id)
-    near = _likely_duplicates(tx, person, dict(detail.get("near", ())))
-    return Enrollment(person, tuple(detail["face_ids"]), quality, near)
-
-
-def _likely_duplicates(tx: sa.Connection, person: Person, near: dict[int, float]) -> tuple[Candidate, ...]:
-    """Those who were near when the person was enrolled, as far as they are other persons of its region still."""
-    if not near:
-        return ()
-    rows = tx.exec_driver_sql(
-        "SELECT f.id AS face_id, p.id AS person_id, p.name, p.region, p.external_id, p.description "
-        "FROM face_encodings f JOIN persons p ON p.client_id = %(client_id)s AND p.id = f.person_id "
-        "WHERE f.client_id = %(client_id)s AND f.id = ANY(%(near)s) AND f.region = %(region)s AND p.id <> %(own)s",
-        {"client_id": person.client_id, "near": list(near), "region": person.region, "own": person.id},
-    ).mappings()
-    found = sorted(
-        (Candidate(**row, similarity=near[row["face_id"]]) for row in rows), key=lambda each: -each.similarity
-    )
-    return tuple({each.person_id: each for each in reversed(found)}.values())[::-1]
-
-
-def _merged(tx: sa.Connection, client_id: str, before: AnsweredRequest) -> Merge:
-    if before.resource_id is None:
-        raise UnknownPersonError(before.detail["person_id"])
-    return Merge(person=_get_person(tx, client_id, before.resource_id), **before.detail["merge"])
-
-
-def _get_person(tx: sa.Connection, client_id: str, person_id: int) -> Person:
-    row = (
-        tx.exec_driver_sql(
-            f"{_PERSON} WHERE p.client_id = %(client_id)s AND p.id = %(person_id)s",
-            {"client_id": client_id, "person_id": person_id},
-        )
-        .mappings()
-        .first()
-    )
-    if row is None:
-        raise UnknownPersonError(person_id)
-    return Person.from_row(row)
 
 
 def _person_of_photo(tx: sa.Connection, client_id: str, region: str, image_sha256: bytes) -> int | None:

@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from faceward.store.audit_log import record
 from faceward.store.database import Database
 from faceward.store.erasure import PERSON_COLUMNS, naming
-from faceward.store.gallery import hold_person
+from faceward.store.person_rows import hold_person
 from faceward.store.photo_vault import PhotoVault
 from faceward.store.photos import photos_of
 from faceward.store.request_tokens import OF_PERSONS

@@ -16,7 +16,7 @@ from faceward.errors import ImageKeyError
 from faceward.store.audit_log import record
 from faceward.store.boxes import box_of, crop_of, crop_text
 from faceward.store.database import Database
-from faceward.store.gallery import hold_person
+from faceward.store.person_rows import hold_person
 from faceward.store.photo_vault import PhotoVault, Sealed, photo_binding
 from faceward.store.shadow import LIVE, NEXT, PREVIOUS, exists
 from faceward.types import Box, Crop

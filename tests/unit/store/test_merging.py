@@ -12,12 +12,13 @@ from faceward.errors import (
     DifferentRegionsError,
     DuplicateFaceError,
     DuplicatePersonError,
+    NotFoundError,
     RequestReusedError,
     UnknownPersonError,
 )
 from faceward.store.database import Database
 from faceward.store.gallery import Gallery
-from faceward.store.request_tokens import ADD_FACE, ENROLL
+from faceward.store.request_tokens import ADD_FACE, ENROLL, erase_person
 from faceward.types import Box, NewFace, Person, RequestToken
 from rows import count_rows
 from searching import CLIENT, Searching
@@ -107,6 +108,15 @@ def test_a_repeated_merge_gets_the_first_answer(gallery: Gallery, database_url: 
     assert count_rows(database_url) == before
     gallery.delete_person(CLIENT, into.id)
     with pytest.raises(UnknownPersonError, match=f"Person {into.id} does"):
+        gallery.merge_persons(CLIENT, gone.id, into.id, request=MERGE)
+
+
+def test_a_repeated_merge_into_somebody_erased_since_says_so(gallery: Gallery, database: Database) -> None:
+    gone, into = enroll(gallery, "A"), enroll(gallery, "A")
+    gallery.merge_persons(CLIENT, gone.id, into.id, request=MERGE)
+    with database.transaction(CLIENT) as tx:
+        erase_person(tx, CLIENT, into.id, deleted=False)
+    with pytest.raises(NotFoundError, match="erased since"):
         gallery.merge_persons(CLIENT, gone.id, into.id, request=MERGE)
 
 
