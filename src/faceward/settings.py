@@ -205,7 +205,11 @@ class ApiSettings(_Section):
     )
     max_body: int = Field(64 << 20, ge=1024, description="The most bytes of a request's body.")
     max_import: int = Field(2 << 30, ge=1024, description="The most bytes of an uploaded import.")
-    max_held: int = Field(512 << 20, ge=1024, description="The most bytes of all bodies under way together.")
+    max_held: int = Field(
+        512 << 20,
+        ge=1024,
+        description="The most bytes of all bodies under way together; and as many of answers that nobody took yet.",
+    )
     body_seconds: float = Field(
         30.0, gt=0, le=3600, description="Seconds for a body to arrive; for an import, for each MiB."
     )

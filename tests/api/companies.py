@@ -18,6 +18,7 @@ from faceward.settings import Settings
 
 FIRST_KEY = "fw_adminadmin12_" + "A" * 43
 HEADER_SECONDS = 1.0
+MOST_UNSENT = 16 << 20
 
 
 class RunningServer:
@@ -32,7 +33,7 @@ class RunningServer:
         self.url = f"http://127.0.0.1:{self.port}"
         config = uvicorn.Config(
             self.app,
-            http=protocol_with(HEADER_SECONDS),
+            http=protocol_with(HEADER_SECONDS, MOST_UNSENT),
             ws="none",
             lifespan="on",
             log_config=None,

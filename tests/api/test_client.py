@@ -255,6 +255,7 @@ def test_the_methods_are_those_of_the_service() -> None:
 
     inside = {
         "import_photos",
+        "face_page",
         "faces_to_store",
         "count_expired",
         "purge_expired",

@@ -6,8 +6,13 @@ import contextlib
 import socket
 import time
 
+import httpx
 import psutil
-from companies import HEADER_SECONDS, RunningServer
+from companies import HEADER_SECONDS, Company, RunningServer
+
+from faceward import PersonRecord
+from searching import at_last
+from synthetic import unit
 
 CHUNKED = b"POST /v1/detect HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
 
@@ -73,3 +78,40 @@ def test_a_connection_goes_on_after_a_refusal_whose_body_came(running: RunningSe
         for _ in range(3):
             line.sendall(sent + body)
             assert line.recv(1 << 16).startswith(b"HTTP/1.1 401")
+
+
+def test_answers_that_nobody_takes_have_a_bound_together(running: RunningServer, company: Company) -> None:
+    """Each is 8 MB, of which the kernel takes half, ten callers read none of theirs, and there is room for 16 MiB: those who
+    hold most are cut off.
+    """
+    service, client_id = running.app.state.parts.service, company.client_id
+    people = [PersonRecord(f"{number}", "A", "P", unit(number), "x" * 10_000) for number in range(800)]
+    assert service.import_embeddings(people, client_id=client_id).persons == 800
+    ask = f"GET /v1/persons?limit=800 HTTP/1.1\r\nHost: x\r\nx-api-key: {company.keys['recognizer']}\r\n\r\n"
+
+    def answered() -> float:
+        """Lists of persons, told to whoever asks for the figures."""
+        page = httpx.get(f"{running.url}/metrics").text
+        counts = [line for line in page.splitlines() if 'method="GET",route="/v1/persons",status="200"' in line]
+        return sum(float(line.rpartition(" ")[2]) for line in counts if "_total{" in line)
+
+    def taken(line: socket.socket) -> int:
+        line.settimeout(20)
+        size = 0
+        with contextlib.suppress(ConnectionResetError):
+            while size < 8_000_000 and (data := line.recv(1 << 16)):
+                size += len(data)
+        return size
+
+    before = answered()
+    with contextlib.ExitStack() as stack:
+        lines = []
+        for _ in range(10):
+            line = stack.enter_context(socket.socket())
+            line.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            line.connect(("127.0.0.1", running.port))
+            line.sendall(ask.encode())
+            lines.append(line)
+        at_last(lambda: answered() == before + len(lines))
+        sizes = [taken(line) for line in lines]
+    assert min(sizes) < 8_000_000 <= max(sizes)

@@ -82,6 +82,9 @@ def test_a_person_from_first_to_last_day(company: Company) -> None:
     assert more["person"]["face_count"] == 2
     faces = good(http.get(f"{path}/faces"))["items"]
     assert [each["id"] for each in faces] == [face["id"], more["faces"][0]["id"]]
+    page = good(http.get(f"{path}/faces", params={"limit": 1}))
+    assert page == {"items": faces[:1], "next": str(face["id"])}
+    assert good(http.get(f"{path}/faces", params={"cursor": page["next"]})) == {"items": faces[1:], "next": None}
     assert faces[0]["has_image"]
     assert faces[0]["box"]["right"] > faces[0]["box"]["left"]
 

@@ -16,10 +16,32 @@ MOST_HEADER_BYTES = 64 * 1024
 _LINGER_SECONDS = 0.5
 
 
+class Unsent:
+    """The answers of all connections that their peers have yet to take, held to a number of bytes.
+
+    Beyond it the connection that holds most is cut off: a caller who asks for long lists over many connections and reads
+    none of them must not fill the memory.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._held: dict[BoundedProtocol, int] = {}
+
+    def hold(self, connection: BoundedProtocol, size: int) -> None:
+        self._held[connection] = size
+        while sum(self._held.values()) > self._most:
+            largest = max(self._held, key=self._held.__getitem__)
+            del self._held[largest]
+            largest.transport.abort()
+
+    def release(self, connection: BoundedProtocol) -> None:
+        self._held.pop(connection, None)
+
+
 class BoundedProtocol(HttpToolsProtocol):
     """A connection that is closed when the headers of a request are too large, or do not arrive in time; when a request that
     was answered early does not come to its end; and when the peer takes nothing of its answer for as long as an idle
-    connection may last.
+    connection may last, or the peers of all together leave more than there is room for.
 
     Without this a peer could hold a connection, and grow the server's memory, by sending a header byte by byte, or trailers
     without end behind a body in chunks.
@@ -29,6 +51,7 @@ class BoundedProtocol(HttpToolsProtocol):
     """
 
     header_seconds: ClassVar[float] = 10.0
+    unsent: ClassVar[Unsent]
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(cast("asyncio.Transport", transport))
@@ -42,6 +65,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_waiting()
         self._stop_watching()
+        self.unsent.release(self)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -102,10 +126,13 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._watch(self.transport.get_write_buffer_size())
+        size = self.transport.get_write_buffer_size()
+        self._watch(size)
+        self.unsent.hold(self, size)
 
     def resume_writing(self) -> None:
         self._stop_watching()
+        self.unsent.release(self)
         super().resume_writing()
 
     def send_400_response(self, msg: str) -> None:
@@ -133,6 +160,7 @@ class BoundedProtocol(HttpToolsProtocol):
         left = self.transport.get_write_buffer_size()
         if left < before:
             self._watch(left)
+            self.unsent.hold(self, left)
         else:
             self.transport.abort()
 
@@ -177,6 +205,7 @@ def _has_arrived(transport: asyncio.Transport) -> bool:
     return bool(poll.poll(0))
 
 
-def protocol_with(header_seconds: float) -> type[BoundedProtocol]:
-    """The protocol with this limit."""
-    return type("BoundedProtocol", (BoundedProtocol,), {"header_seconds": header_seconds})
+def protocol_with(header_seconds: float, most_unsent: int) -> type[BoundedProtocol]:
+    """The protocol with these limits, for the connections of one server. most_unsent: bytes, as of Unsent."""
+    limits = {"header_seconds": header_seconds, "unsent": Unsent(most_unsent)}
+    return type("BoundedProtocol", (BoundedProtocol,), limits)

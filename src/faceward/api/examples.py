@@ -142,10 +142,11 @@ EXAMPLES: Mapping[type[BaseModel], Any] = {
     answered.ReceiptOut: _RECEIPT,
     answered.AuditPage: {"items": [_AUDIT_ENTRY], "next": None},
     answered.DecisionPage: {"items": [_DECISION], "next": "88120"},
-    answered.FaceList: {
+    answered.FacePage: {
         "items": [
             {"id": 2077, "box": _BOX, "confidence": 0.91, "quality": 0.93, "has_image": True, "created_at": _AT},
-        ]
+        ],
+        "next": None,
     },
     answered.Detection: {
         "faces": [{"box": _BOX, "landmarks": _LANDMARKS, "confidence": 0.9127, "quality": _QUALITY}],

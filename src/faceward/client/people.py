@@ -128,7 +128,16 @@ class People(Requests):
         return self._send("POST", f"/v1/persons/{person_id}/erase", answered.ReceiptOut)
 
     def list_faces(self, person_id: int) -> list[answered.FaceOut]:
-        return self._send("GET", f"/v1/persons/{person_id}/faces", answered.FaceList).items
+        """All stored faces of a person, the oldest first."""
+        found: list[answered.FaceOut] = []
+        cursor: str | None = None
+        while True:
+            query = {"cursor": cursor, "limit": 1000}
+            page = self._send("GET", f"/v1/persons/{person_id}/faces", answered.FacePage, query=query)
+            found += page.items
+            cursor = page.next
+            if cursor is None:
+                return found
 
     def delete_face(self, person_id: int, face_id: int) -> None:
         self._delete(f"/v1/persons/{person_id}/faces/{face_id}")

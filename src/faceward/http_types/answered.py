@@ -104,8 +104,9 @@ class FaceOut(Answered):
     created_at: Time
 
 
-class FaceList(Answered):
+class FacePage(Answered):
     items: list[FaceOut]
+    next: str | None
 
 
 class DetectedFace(Answered):

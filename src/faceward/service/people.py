@@ -22,7 +22,7 @@ from faceward.checks import (
 )
 from faceward.errors import InvalidValueError, NotFoundError
 from faceward.store.gallery import Gallery
-from faceward.store.person_rows import PersonPage
+from faceward.store.person_rows import FacePage, PersonPage
 from faceward.store.photos import StoredPhotos
 from faceward.types import UNCHANGED, Merge, Person, PersonState, RequestToken, StoredFace, Unchanged
 from faceward.vision.image_headers import ImageFormat, read_header
@@ -149,6 +149,17 @@ class People:
     def list_faces(self, person_id: int, *, client_id: str | None = None) -> tuple[StoredFace, ...]:
         """The stored faces of a person, the oldest first. Raises UnknownPersonError."""
         return self._gallery.list_faces(check_client_id(client_id), check_id("person_id", person_id))
+
+    def face_page(self, person_id: int, *, client_id: str | None = None, after: int = 0, limit: int = 100) -> FacePage:
+        """As `list_faces`, a page at a time. after: the `next_after` of the page before. limit: 1..1000."""
+        if after != 0:
+            check_id("after", after)
+        return self._gallery.face_page(
+            check_client_id(client_id),
+            check_id("person_id", person_id),
+            after=after,
+            limit=check_count("limit", limit, 1000),
+        )
 
     def delete_face(self, person_id: int, face_id: int, *, client_id: str | None = None) -> None:
         """Delete one face of a person. Raises UnknownPersonError, NotFoundError."""

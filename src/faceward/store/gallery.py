@@ -22,7 +22,7 @@ from faceward.store.database import Database
 from faceward.store.embedding_models import ensure_model
 from faceward.store.merging import merge
 from faceward.store.person_requests import answer, answered, merged
-from faceward.store.person_rows import PersonPage, get_person, hold_person, page_of_persons
+from faceward.store.person_rows import FacePage, PersonPage, get_person, hold_person, page_of_persons
 from faceward.store.person_states import EXPIRY_OF_NEW, change_state
 from faceward.store.photo_vault import PhotoVault
 from faceward.store.regions import MOST_REGIONS, ensure_region, list_regions, region_names, require_regions
@@ -299,14 +299,25 @@ class Gallery:
             return faces
 
     def list_faces(self, client_id: str, person_id: int) -> tuple[StoredFace, ...]:
+        """All faces of a person, by ascending id."""
+        return self.face_page(client_id, person_id).faces
+
+    def face_page(self, client_id: str, person_id: int, *, after: int = 0, limit: int | None = None) -> FacePage:
+        """A page of a person's faces by ascending id, those with an id above `after`. limit: None is all of them."""
         with self._database.transaction(client_id) as tx:
             get_person(tx, client_id, person_id)
-            rows = tx.exec_driver_sql(
-                "SELECT id, person_id, face_bbox, confidence, quality_score, image_path, image_data IS NOT NULL AS has_image, "
-                "created_at FROM face_encodings WHERE client_id = %s AND person_id = %s ORDER BY id",
-                (client_id, person_id),
-            ).mappings()
-            return tuple(StoredFace.from_row(row) for row in rows)
+            rows = (
+                tx.exec_driver_sql(
+                    "SELECT id, person_id, face_bbox, confidence, quality_score, image_path, "
+                    "image_data IS NOT NULL AS has_image, created_at FROM face_encodings "
+                    "WHERE client_id = %s AND person_id = %s AND id > %s ORDER BY id LIMIT %s",
+                    (client_id, person_id, after, None if limit is None else limit + 1),
+                )
+                .mappings()
+                .all()
+            )
+        faces = tuple(StoredFace.from_row(row) for row in rows[:limit])
+        return FacePage(faces, faces[-1].id if len(rows) > len(faces) else None)
 
     def delete_face(self, client_id: str, person_id: int, face_id: int) -> bool:
         """Delete one face of a person; False if there is none with that id."""

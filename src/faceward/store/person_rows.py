@@ -9,7 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from faceward.errors import UnknownPersonError
-from faceward.types import Person
+from faceward.types import Person, StoredFace
 
 _PERSON = """
 SELECT p.id, p.client_id, p.region, p.name, p.description, p.external_id, p.created_at, p.updated_at,
@@ -24,6 +24,14 @@ class PersonPage:
     """next_after: the `after` of the next page, or None at the end."""
 
     persons: tuple[Person, ...]
+    next_after: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class FacePage:
+    """next_after: the `after` of the next page, or None at the end."""
+
+    faces: tuple[StoredFace, ...]
     next_after: int | None
 
 

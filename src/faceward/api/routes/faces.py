@@ -7,12 +7,14 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Response
 
 from faceward.api import answers
+from faceward.api.authentication import parse_cursor
 from faceward.api.openapi import ALWAYS, IDEMPOTENT, WITH_BODY, refusals
 from faceward.api.parts import Enroller, EnrollerOfImages, Recognizer
-from faceward.api.routes.common import RowId
+from faceward.api.routes.common import Cursor, Limit, RowId, next_cursor
 from faceward.api.uploads import body_of, request_body
 from faceward.http_types import answered, sent
-from faceward.types import Enrollment, StoredFace
+from faceward.store.person_rows import FacePage
+from faceward.types import Enrollment
 
 router = APIRouter(prefix="/v1/persons/{person_id}/faces", tags=["faces"], responses=refusals(404, *ALWAYS))
 
@@ -46,14 +48,20 @@ async def add_faces(
 
 
 @router.get("")
-async def list_faces(work: Recognizer, person_id: RowId) -> answered.FaceList:
+async def list_faces(
+    work: Recognizer, person_id: RowId, cursor: Cursor = None, limit: Limit = 100
+) -> answered.FacePage:
     """The faces of a person, the oldest first."""
+    after = parse_cursor(cursor)
 
-    def faces() -> tuple[StoredFace, ...]:
+    def faces() -> FacePage:
         work.person(person_id)
-        return work.service.list_faces(person_id, client_id=work.caller.client_id)
+        return work.service.face_page(person_id, client_id=work.caller.client_id, after=after, limit=limit)
 
-    return answered.FaceList(items=[answers.stored_face(face) for face in await work.ask(faces)])
+    page = await work.ask(faces)
+    return answered.FacePage(
+        items=[answers.stored_face(face) for face in page.faces], next=next_cursor(page.next_after)
+    )
 
 
 @router.delete("/{face_id}", status_code=204)
