@@ -556,11 +556,13 @@ def open_audit(settings: Settings, manifest: PackManifest) -> Iterator[RecallAud
 
 @contextmanager
 def open_gallery_check(settings: Settings, manifest: PackManifest) -> Iterator[GalleryCheck]:
-    """A check of the galleries, on the database that answers the searches; needs no model file.
+    """A check of the galleries; needs no model file.
+
+    Not on the hot standby that may answer the searches: it would end a reading that takes longer than its replay can wait.
 
     manifest: of the pack in use. Raises StoreError, ModelMismatchError.
     """
-    with closing(Deployment(settings)) as deployment, deployment.connect(settings.database.search_url) as database:
+    with closing(Deployment(settings)) as deployment, deployment.connect() as database:
         manifest = pack_in_use(settings, database)
         model_id, dimension = manifest.model_id, manifest.embedding.dimension
         check_database(database, model_id, dimension)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -118,3 +120,18 @@ def test_a_repeated_call_gets_the_same_answer(
     assert [each.person_id for each in add().likely_duplicates] == [barack.id]
     service.delete_person(barack.id, client_id=client)
     assert add().likely_duplicates == ()
+
+
+def test_of_twins_that_come_at_once_none_is_refused_for_the_other(
+    refusing: FaceService, photos: dict[str, Path], client: str
+) -> None:
+    token, start = RequestToken(1, "enroll", b"1"), threading.Barrier(4)
+
+    def enroll(_: int) -> faceward.Enrollment:
+        start.wait()
+        return refusing.enroll(photos["obama.jpg"], name="Barack", region="A", client_id=client, request=token)
+
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(enroll, range(4)))
+    assert answers == [answers[0]] * 4
+    assert answers[0].likely_duplicates == ()

@@ -48,8 +48,10 @@ def list_people(
     as_json: AsJson = False,
 ) -> None:
     """List the people of a client, a page at a time."""
-    with invocation(ctx).open_service() as service:
-        page = service.list_persons(region=region, name_prefix=prefix, client_id=client, after=after, limit=limit)
+    with invocation(ctx).open_records() as records:
+        page = records.people.list_persons(
+            region=region, name_prefix=prefix, client_id=client, after=after, limit=limit
+        )
     if as_json:
         output.print_json({"people": page.persons, "next_after": page.next_after})
         return
@@ -76,9 +78,9 @@ def list_people(
 
 def show(ctx: typer.Context, person_id: PersonId, client: Client = None, as_json: AsJson = False) -> None:
     """Show a person and the enrolled photos."""
-    with invocation(ctx).open_service() as service:
-        person = service.get_person(person_id, client_id=client)
-        faces = service.list_faces(person_id, client_id=client)
+    with invocation(ctx).open_records() as records:
+        person = records.people.get_person(person_id, client_id=client)
+        faces = records.people.list_faces(person_id, client_id=client)
     if as_json:
         output.print_json({**output.plain(person), "faces": faces})
         return
@@ -123,9 +125,9 @@ def delete_photo(
     as_json: AsJson = False,
 ) -> None:
     """Delete one photo of a person."""
-    with invocation(ctx).open_service() as service:
-        service.delete_face(person_id, face_id, client_id=client)
-        person = service.get_person(person_id, client_id=client)
+    with invocation(ctx).open_records() as records:
+        records.people.delete_face(person_id, face_id, client_id=client)
+        person = records.people.get_person(person_id, client_id=client)
     if as_json:
         output.print_json(person)
     else:
@@ -140,8 +142,8 @@ def move(
     as_json: AsJson = False,
 ) -> None:
     """Move a person with all photos to another region of the same client."""
-    with invocation(ctx).open_service() as service:
-        person = service.move_region(person_id, region, client_id=client)
+    with invocation(ctx).open_records() as records:
+        person = records.people.move_region(person_id, region, client_id=client)
     if as_json:
         output.print_json(person)
     else:
@@ -161,15 +163,15 @@ def merge(
     as_json: AsJson = False,
 ) -> None:
     """Make two records of one person one: INTO_ID gets all photos of ID, which is deleted."""
-    with invocation(ctx).open_service() as service:
+    with invocation(ctx).open_records() as records:
         if not yes:
-            gone, into = (service.get_person(each, client_id=client) for each in (person_id, into_id))
+            gone, into = (records.people.get_person(each, client_id=client) for each in (person_id, into_id))
             question = (
                 f"Give the {gone.face_count} photos of {gone.name} (person {person_id}, region {gone.region}) to {into.name} "
                 f"(person {into_id}, region {into.region}) and delete person {person_id}?"
             )
             typer.confirm(question, abort=True, err=True)
-        merged = service.merge_persons(person_id, into_id, across_regions=across_regions, client_id=client)
+        merged = records.people.merge_persons(person_id, into_id, across_regions=across_regions, client_id=client)
     if as_json:
         output.print_json(merged)
         return
@@ -236,14 +238,14 @@ def delete(
     as_json: AsJson = False,
 ) -> None:
     """Delete a person with all photos, for good."""
-    with invocation(ctx).open_service() as service:
+    with invocation(ctx).open_records() as records:
         if not yes:
-            person = service.get_person(person_id, client_id=client)
+            person = records.people.get_person(person_id, client_id=client)
             question = (
                 f"Delete {person.name} (person {person_id}, region {person.region}) and {person.face_count} photos?"
             )
             typer.confirm(question, abort=True, err=True)
-        faces = service.delete_person(person_id, client_id=client)
+        faces = records.people.delete_person(person_id, client_id=client)
     if as_json:
         output.print_json({"person_id": person_id, "faces_deleted": faces})
     else:
