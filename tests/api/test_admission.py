@@ -112,6 +112,25 @@ def test_work_that_waited_longer_than_its_time_is_not_done() -> None:
     asyncio.run(scene())
 
 
+def test_who_waited_for_all_of_the_time_is_told_at_its_end_and_not_when_a_thread_comes_free() -> None:
+    async def scene() -> None:
+        with contextlib.closing(WorkPool("test", threads=1, queue=5, seconds=0.05)) as pool:
+            free, done = threading.Event(), []
+            first = asyncio.ensure_future(pool.run(lambda: free.wait(20)))
+            await until(lambda: pool.running == 1)
+            with pytest.raises(DeadlineExceededError):
+                await pool.run(lambda: done.append(1), client_id="c")
+            with pytest.raises(DeadlineExceededError):
+                await pool.run(lambda: done.append(2), gone=asyncio.Event().wait)
+            assert not first.done()  # its time is over too, and it goes on
+            free.set()
+            assert await first
+            await until(lambda: pool.running == 0)
+            assert done == []
+
+    asyncio.run(scene())
+
+
 def test_an_error_of_the_work_is_the_caller_s_and_frees_the_place(pool: WorkPool) -> None:
     async def scene() -> None:
         def fail() -> None:
