@@ -24,7 +24,7 @@ OWN = {"method_not_allowed": 405, "internal_error": 500}
 """Of the HTTP side alone, beside the tree of errors."""
 INSIDE = {
     *("invalid_input", "invalid_image", "access_error", "capacity"),  # always raised as one of their kinds
-    *("invalid_receipt", "backup_file", "database_not_empty"),  # of files, on the command line
+    *("invalid_receipt", "backup_file", "database_not_empty", "persons_left_behind"),  # on the command line
     *("image_not_found", "job_lost"),  # of paths, of workers: no request meets them
 }
 
