@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,6 +12,9 @@ from companies import Companies, Company, RunningServer
 
 from faceward.settings import Settings, load_settings
 
+KEY = base64.b64encode(bytes(range(32))).decode()
+"""Photos and uploads of all these tests are encrypted."""
+
 
 @pytest.fixture(scope="session")
 def api_settings(new_database: Callable[[], contextlib.AbstractContextManager[str]], home: Path) -> Iterator[Settings]:
@@ -18,7 +22,7 @@ def api_settings(new_database: Callable[[], contextlib.AbstractContextManager[st
         yield load_settings(
             home=home,
             database={"url": url, "pool_size": 4},
-            images={"store": "original", "max_bytes": 8 << 20},
+            images={"store": "original", "max_bytes": 8 << 20, "keys": {"2026": KEY}, "key": "2026"},
             api={"max_body": 16 << 20, "max_held": 64 << 20, "body_seconds": 2.0},
         )
 

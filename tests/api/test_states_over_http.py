@@ -1,14 +1,16 @@
-"""States, expiry and retention over HTTP."""
+"""States, expiry, retention and sealed photos over HTTP."""
 
 from __future__ import annotations
 
 import datetime as dt
 
+import psycopg
 import pytest
 from companies import Company
 
 from faceward import Client
 from faceward.errors import InvalidValueError, PersonSuspendedError
+from faceward.settings import Settings
 
 PAST = "2020-01-01T00:00:00Z"
 
@@ -79,3 +81,22 @@ def test_a_retention_decides_when_new_people_expire(company: Company) -> None:
         made = admin.create_client(f"{company.client_id}-short", retention_days=7)
         assert made.retention_days == 7
         assert admin.update_client(made.client_id, retention_days=None).retention_days is None
+
+
+def test_a_photo_is_sealed_and_one_whose_key_is_gone_is_told_by_the_keys_id(
+    company: Company, api_settings: Settings
+) -> None:
+    enrolled = company.enroll()
+    http = company.http("enroller")
+    path = f"/v1/persons/{enrolled['person']['id']}/faces/{enrolled['faces'][0]['id']}/image"
+    assert http.get(path).content == company.photo("obama.jpg")
+    with psycopg.connect(api_settings.database.url) as owner:
+        changed = owner.execute(
+            "UPDATE face_encodings SET image_key_id = 'lost' WHERE client_id = %s AND image_key_id = '2026' "
+            "AND position('\\xffd8ff'::bytea IN image_data) <> 1",
+            (company.client_id,),
+        )
+        assert changed.rowcount == 1
+    answer = http.get(path)
+    assert (answer.status_code, answer.json()["code"]) == (503, "image_key")
+    assert "'lost'" in answer.json()["detail"]

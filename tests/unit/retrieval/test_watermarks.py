@@ -82,7 +82,7 @@ def test_rows_that_arrive_with_an_old_version_in_a_table_made_anew(
     searching.warm()
     assert searching.names(unit(1000))[:1] != ["restored"]
     columns = "client_id, id, person_id, region, model_id, row_version, embedding"
-    owner.execute("TRUNCATE face_encodings, persons")
+    owner.execute("TRUNCATE face_encodings, persons CASCADE")
     owner.execute("INSERT INTO persons (client_id, id, name, region) SELECT client_id, id, name, region FROM p")
     owner.execute(f"INSERT INTO face_encodings ({columns}) SELECT {columns} FROM f")
     assert searching.names(unit(1000))[:1] == ["restored"]

@@ -15,6 +15,8 @@ from faceward.store.database import Database
 from faceward.store.decision_log import Compared, DecisionStore, NewDecision
 from faceward.store.erasure import Eraser
 from faceward.store.gallery import Gallery
+from faceward.store.photo_vault import PhotoVault
+from faceward.store.photos import StoredPhotos
 from faceward.types import NewFace, RequestToken
 from synthetic import new_face, unit
 
@@ -176,7 +178,7 @@ def test_others_who_write_at_the_same_moment_leave_no_trace(
     database: Database, gallery: Gallery, eraser: Eraser
 ) -> None:
     """Decisions, photos read, faces added and changes that race with the erasure."""
-    decisions = DecisionStore(database)
+    decisions, photos = DecisionStore(database), StoredPhotos(database, PhotoVault())
     for round_ in range(5):
         alice, (face,) = gallery.create_person(
             CLIENT, "A", "Alice", [NewFace(unit(1), image_data=b"p", image_sha256=bytes([round_]) * 32)]
@@ -193,7 +195,7 @@ def test_others_who_write_at_the_same_moment_leave_no_trace(
 
         works = [
             lambda person_id=alice.id: decisions.write(CLIENT, [decided(person_id)]),
-            lambda person_id=alice.id, face_id=face: gallery.face_image(CLIENT, person_id, face_id),
+            lambda person_id=alice.id, face_id=face: photos.read(CLIENT, person_id, face_id),
             lambda person_id=alice.id: gallery.add_faces(CLIENT, person_id, [new_face(9)]),
             lambda person_id=alice.id: gallery.update_person(CLIENT, person_id, description="x"),
         ]
