@@ -22,6 +22,7 @@ NOBODY = -2.0
 
 _TILE = 2_048
 _SAMPLED = 32
+_MOST_TILES = 512
 _ENOUGH = 1_000
 Ints: TypeAlias = NDArray[np.int64]
 Mask: TypeAlias = NDArray[np.bool_]
@@ -57,15 +58,24 @@ class Strangers:
 
     pairs: int = 0
     _sample: list[NDArray[np.float32]] = field(default_factory=list)
+    _tiles: int = 0
+    _every: int = 1
 
     def add(self, scores: NDArray[np.float32], pairs: int) -> None:
+        """Take a tile of similarities into the sample, NOBODY for those of one person."""
         self.pairs += pairs
+        self._tiles += 1
+        if self._tiles % self._every:
+            return
         step = [max(1, side // _SAMPLED) for side in scores.shape]
         part = scores[:: step[0], :: step[1]].ravel()
         self._sample.append(part[part > NOBODY])
+        if len(self._sample) == _MOST_TILES:  # every second one, and from now on half as often
+            self._sample = self._sample[1::2]
+            self._every *= 2
 
     def reach(self) -> float:
-        """The similarity that strangers reach by chance, among this many pairs, in every second gallery of this kind.
+        """The similarity that, in two galleries of this kind and size, one pair of strangers reaches by chance.
 
         Their similarities are taken to be normal, with the median and the spread of the middle two thirds: a few persons
         who are enrolled twice don't move these. Of too few pairs nothing is known: NOBODY.
