@@ -244,6 +244,19 @@ def test_a_change_of_model_that_was_forgotten_is_told(faceward: CommandLine, sql
     }
 
 
+def test_expired_people_whom_nobody_erases_are_told(faceward: CommandLine, sql: Any) -> None:
+    sql(
+        "INSERT INTO clients (client_id, name) VALUES ('acme', 'Acme')",
+        "INSERT INTO regions (client_id, name) VALUES ('acme', 'A')",
+        "INSERT INTO persons (client_id, region, name, expires_at) VALUES ('acme', 'A', 'Joe', now() - interval '1 hour')",
+    )
+    assert not failed(faceward)
+    sql("UPDATE persons SET expires_at = now() - interval '3 days'")
+    assert list(failed(faceward)) == ["expired people"]
+    faceward.succeeds("purge")
+    assert not failed(faceward)
+
+
 def test_a_spool_that_cant_be_written_is_told(
     faceward: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

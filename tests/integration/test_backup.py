@@ -37,6 +37,7 @@ from faceward.store.restore import Restoration
 from faceward.store.schema import HEAD, Schema
 from faceward.store.scratch_server import locked, scratch_server
 from faceward.vision import ModelPack
+from older_versions import stand_at
 from searching import Searching
 from synthetic import MODEL, unit
 
@@ -278,6 +279,18 @@ class TestWhatIsRefused:
 
 def with_one_more(found: Contents) -> Contents:
     return dataclasses.replace(found, rows={**found.rows, "public.persons": found.rows["public.persons"] + 1})
+
+
+def test_a_backup_of_an_older_faceward_is_brought_up_to_date(
+    filled: None, backups: Backups, restoration: Restoration, file: Path, database_url: str
+) -> None:
+    stand_at(database_url, "0003")
+    assert backups.write(file, check=False).version == "0003"
+    Schema(database_url).upgrade()
+    before = contents(database_url)
+    assert restoration.run(file, replace=True).version == HEAD
+    after = contents(database_url)
+    assert (after.revision, after.rows, after.probes) == (HEAD, before.rows, before.probes)
 
 
 def test_a_database_without_tables_is_nothing_to_back_up(server: EmbeddedServer, file: Path, tmp_path: Path) -> None:

@@ -24,15 +24,10 @@ def photo_keys(settings: Settings, database: Database) -> Point:
         vault = photo_vault(settings)
     except SettingsError as exc:
         return Point(PHOTO_KEYS, "failed", str(exc), "correct images.key and images.keys")
-    photos, clients = StoredPhotos(database, vault), ClientStore(database)
+    photos = StoredPhotos(database, vault)
     in_use: set[str | None] = set()
-    page = clients.list(limit=1000)
-    while True:
-        for client in page.clients:
-            in_use |= photos.key_ids(client.client_id)
-        if page.next_after is None:
-            break
-        page = clients.list(page.next_after, 1000)
+    for client_id in ClientStore(database).ids():
+        in_use |= photos.key_ids(client_id)
     used = sorted(key_id for key_id in in_use if key_id is not None)
     missing = [key_id for key_id in used if key_id not in vault.key_ids]
     named = ", ".join(used) or "none"

@@ -20,12 +20,20 @@ if TYPE_CHECKING:
     from faceward.store.reembeddings import Reembedding
     from faceward.store.server_health import ServerHealth
 
-SERVER_POINTS = ("connections", "clock", "vacuum of the faces", "logs in the database", "change of model")
+SERVER_POINTS = (
+    "connections",
+    "clock",
+    "vacuum of the faces",
+    "logs in the database",
+    "change of model",
+    "expired people",
+)
 
 _MIN_FREE_BYTES = 1 << 30
 _MOST_CLOCK_SECONDS = 2.0
 _FEW_PAGES = 10_000  # 80 MB, read in no time
 _MOST_LOG_BYTES = 10 << 30
+_PURGED_WITHIN = dt.timedelta(days=2)
 _LONG_AGO: Mapping[str, dt.timedelta] = {
     "filling": dt.timedelta(days=2),
     "ready": dt.timedelta(days=14),
@@ -55,10 +63,10 @@ def spool(settings: Settings) -> Point:
 
 def server_points(settings: Settings, database: Database) -> Iterator[Point]:
     from faceward.store.reembeddings import latest
-    from faceward.store.server_health import server_health
+    from faceward.store.server_health import expired_people, server_health
 
     try:
-        found, change = server_health(database), latest(database)
+        found, change, (expired, since) = server_health(database), latest(database), expired_people(database)
     except StoreError as exc:
         yield Point(SERVER_POINTS[0], "failed", str(exc), "./setup_postgres.sh")
         return
@@ -67,6 +75,7 @@ def server_points(settings: Settings, database: Database) -> Iterator[Point]:
     yield _vacuum(found)
     yield _logs(settings, found)
     yield _change(change)
+    yield _expired(expired, since)
 
 
 def _connections(settings: Settings, found: ServerHealth) -> Point:
@@ -130,3 +139,14 @@ def _change(change: Reembedding | None) -> Point:
         "cut_over": "faceward reembed finish, or faceward reembed roll-back",
     }
     return Point(name, "failed", detail, mend[change.state])
+
+
+def _expired(count: int, since: dt.datetime | None) -> Point:
+    """They are matched no more from the moment on; what is kept of them still is for nobody."""
+    name = SERVER_POINTS[5]
+    if since is None:
+        return Point(name, "ok", "none waits to be erased")
+    detail = f"{count} wait to be erased, the first since {output.when(since)}"
+    if dt.datetime.now(dt.UTC) - since <= _PURGED_WITHIN:
+        return Point(name, "ok", detail)
+    return Point(name, "failed", detail, "faceward purge; for always: retention.purge_seconds, or cron")

@@ -180,8 +180,8 @@ def _check_login(connection: Connection, url: str) -> None:
     if not row[0]:
         raise AccessDeniedError(
             f"The login {row[1]} ({url}) is bound by row-level security, so its backup would lack rows. As a superuser: "
-            "CREATE ROLE faceward_backup LOGIN BYPASSRLS PASSWORD '...'; GRANT pg_read_all_data TO faceward_backup; then "
-            "name that login in database.backup_url."
+            "CREATE ROLE faceward_backup LOGIN BYPASSRLS; GRANT pg_read_all_data TO faceward_backup; then give it a "
+            "password (in psql: \\password faceward_backup), and name that login in database.backup_url."
         )
 
 

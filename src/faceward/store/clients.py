@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import sqlalchemy as sa
@@ -79,6 +80,14 @@ class ClientStore:
             )
         clients = tuple(Client.from_row(row) for row in rows[:limit])
         return ClientPage(clients, clients[-1].client_id if len(rows) > limit else None)
+
+    def ids(self) -> Iterator[str]:
+        """Of all clients, ascending."""
+        after: str | None = ""
+        while after is not None:
+            page = self.list(after, 1000)
+            yield from (client.client_id for client in page.clients)
+            after = page.next_after
 
     def get(self, client_id: str) -> Client:
         """Raises UnknownClientError."""

@@ -118,7 +118,10 @@ class Restoration:
                         script.close()  # psql has ended, and says why
                 psql.finish(self._failed)
             printed.seek(0)
-            counts = [int(count) for count in re.findall(rb"^COPY (\d+)$", printed.read(), flags=re.M)]
+            done = printed.read().decode(errors="replace").splitlines()
+        if "COMMIT" not in done[-1:]:
+            raise self._failed("psql ended before the last statement")
+        counts = [int(line.removeprefix("COPY ")) for line in done if re.fullmatch(r"COPY \d+", line)]
         tables = [found[1].replace(" ", ".") for entry in entries if (found := _DATA.search(entry))]
         return dict(zip(tables, counts, strict=True)) if len(tables) == len(counts) else {}
 

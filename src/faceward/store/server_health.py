@@ -6,6 +6,7 @@ import datetime as dt
 import time
 from dataclasses import dataclass
 
+from faceward.store.clients import ClientStore
 from faceward.store.database import Database
 
 # Pages as they are now, not as the last VACUUM found them: the visibility map can't cover what it has not seen.
@@ -22,6 +23,9 @@ SELECT current_setting('max_connections')::int AS max_connections,
        pg_total_relation_size('decisions') + pg_total_relation_size('decision_candidates') AS decision_bytes
 FROM pg_class c LEFT JOIN pg_stat_all_tables s ON s.relid = c.oid WHERE c.oid = 'face_encodings'::regclass
 """
+
+
+_EXPIRED = "SELECT count(*), min(expires_at) FROM persons WHERE client_id = %s AND expires_at <= now()"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,3 +64,14 @@ def server_health(database: Database) -> ServerHealth:
         audit_bytes=row.audit_bytes,
         decision_bytes=row.decision_bytes,
     )
+
+
+def expired_people(database: Database) -> tuple[int, dt.datetime | None]:
+    """How many people of all clients have expired and are there still, and when the first of them did. Raises StoreError."""
+    total, first = 0, None
+    for client_id in ClientStore(database).ids():
+        with database.transaction(client_id) as tx:
+            count, earliest = tx.exec_driver_sql(_EXPIRED, (client_id,)).one()
+        total += count
+        first = min(filter(None, (first, earliest)), default=None)
+    return total, first

@@ -6,29 +6,16 @@ from collections.abc import Callable
 
 import psycopg
 import pytest
-import sqlalchemy as sa
-from alembic import command
-from alembic.config import Config
 
 from faceward.store import schema
 from faceward.store.clients import ClientStore
-from faceward.store.database import APP_ROLE, Database, parse_url
+from faceward.store.database import APP_ROLE, Database
 from faceward.store.gallery import Gallery
 from faceward.store.schema import Schema
+from older_versions import stand_at
 from synthetic import MODEL, new_face
 
 REGIONS = {("acme", "A"): 2, ("acme", "B"): 1, ("globex", "A"): 1}
-
-
-def stand_at(url: str, revision: str) -> None:
-    """Take a current database back to the tables of an older version."""
-    engine = sa.create_engine(parse_url(url), poolclass=sa.NullPool)
-    with engine.begin() as connection:
-        config = Config()
-        config.set_main_option("script_location", "faceward.store:migrations")
-        config.set_main_option("path_separator", "os")
-        config.attributes.update(connection=connection, dimension=512)
-        command.downgrade(config, revision)
 
 
 def fill(url: str) -> None:
