@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Callable
 
 from faceward.actors import MAX_ACTOR
 from faceward.checks import check_client_id, check_count, check_id, check_text
@@ -78,13 +79,18 @@ class Journal:
             limit=limit,
         )
 
-    def expire(self) -> Expired:
-        """Delete what is older than it is to be kept, of all clients, in small steps. Raises StoreError."""
+    def expire(self, stop: Callable[[], bool] = lambda: False) -> Expired:
+        """Delete what is older than it is to be kept, of all clients, in small steps. stop: asked between clients.
+
+        Raises StoreError.
+        """
         gone = Expired()
         after = ""
         while True:
             page = self._clients.list(after, 1000)
             for client in page.clients:
+                if stop():
+                    return gone
                 gone += self._log.expire(client.client_id, self._log_days, self._decision_days)
             if page.next_after is None:
                 return gone

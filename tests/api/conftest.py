@@ -23,6 +23,7 @@ def api_settings(new_database: Callable[[], contextlib.AbstractContextManager[st
             home=home,
             database={"url": url, "pool_size": 4},
             images={"store": "original", "max_bytes": 8 << 20, "keys": {"2026": KEY}, "key": "2026"},
+            audit={"receipt_key": "A" * 43 + "="},  # not this machine's own
             api={"max_body": 16 << 20, "max_held": 64 << 20, "body_seconds": 2.0},
         )
 

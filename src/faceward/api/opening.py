@@ -17,6 +17,7 @@ from faceward.api.admission import WorkPool
 from faceward.api.app import AppSettings, create_app
 from faceward.api.authentication import Authenticator
 from faceward.api.bodies import BodySettings
+from faceward.api.log_retention import LogRetention
 from faceward.api.metrics import Metrics
 from faceward.api.observation import LogLine
 from faceward.api.parts import ApiParts
@@ -88,6 +89,9 @@ def build_app(settings: Settings) -> FastAPI:
         purge_watch = PurgeWatch(core.service, core.administration, log, seconds=settings.retention.purge_seconds)
         opened.callback(purge_watch.close)
         purge_watch.start()
+        retention = LogRetention(core.journal, log)
+        opened.callback(retention.close)
+        retention.start()
         if given.metrics_directory is not None:
             gauge_watch = GaugeWatch(gauges)
             opened.callback(gauge_watch.close)

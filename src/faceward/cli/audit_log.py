@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 
 
 def audit_app() -> typer.Typer:
-    app = typer.Typer(help="Read the audit log.", no_args_is_help=True)
+    app = typer.Typer(help="Read the audit log, and delete what is old enough.", no_args_is_help=True)
     app.command("list")(list_entries)
+    app.command("expire")(expire)
     return app
 
 
@@ -65,6 +66,19 @@ def list_entries(
     output.print_table(table)
     if page.next_before is not None:
         output.tell(f"There are more: the next page with --before {page.next_before}")
+
+
+def expire(ctx: typer.Context, as_json: AsJson = False) -> None:
+    """Delete entries and decisions older than audit.log_days and audit.decision_days, of all clients.
+
+    `faceward serve` does it by itself, every hour.
+    """
+    with invocation(ctx).open_records() as records:
+        gone = records.journal.expire()
+    if as_json:
+        output.print_json(gone)
+    else:
+        output.say(f"Deleted {gone.audit_entries} entries of the audit log and {gone.decisions} decisions.")
 
 
 def _person(entry: AuditEntry) -> str:

@@ -296,7 +296,7 @@ def erase(
     if as_json:
         output.print_json(signed.as_json())
     else:
-        counts = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in removed.items() if count)
+        counts = ", ".join(f"{name.replace('_', ' ')} {count}" for name, count in removed.items() if count)
         output.say(f"Erased person {person_id}: {counts}. Receipt {signed.content['id']}.")
     if not complete:
         left = ", ".join(f"{count} in {where}" for where, count in signed.content["left"].items())

@@ -1,0 +1,110 @@
+"""What a person may ask for, and what was done, at the command line."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import stat
+import zipfile
+from pathlib import Path
+
+import psycopg
+import pytest
+from command_line import CommandLine
+
+
+@pytest.fixture(autouse=True)
+def _own_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Receipts of the tests are not signed by this machine's key."""
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+
+
+def test_a_person_is_exported_for_the_eyes_of_whoever_asked(
+    faceward: CommandLine, enrolled: int, tmp_path: Path
+) -> None:
+    out = tmp_path / "person.zip"
+    answer = faceward.succeeds("people", "export", enrolled, "--out", out)
+    assert f"All that is held of person {enrolled}" in answer.stdout
+    assert stat.S_IMODE(out.stat().st_mode) == 0o600
+    with zipfile.ZipFile(out) as archive:
+        assert json.loads(archive.read("person.json"))["name"] == "Barack Obama"
+    assert faceward.succeeds("people", "export", enrolled, "--out", out, "--json").json["bytes"] == out.stat().st_size
+    (entry, _) = faceward.succeeds("audit", "list", "--action", "person.export", "--json").json["entries"]
+    assert (entry["person_id"], entry["actor"]) == (enrolled, f"cli:{getpass.getuser()}")
+
+
+def test_an_export_that_fails_leaves_no_file(faceward: CommandLine, enrolled: int, tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    folder.mkdir()
+    assert "does not exist" in faceward.fails("people", "export", enrolled + 1, "--out", folder / "x.zip")
+    assert list(folder.iterdir()) == []
+    line = faceward.fails("people", "export", enrolled, "--out", folder / "missing" / "x.zip")
+    assert "No such file" in line
+    assert "missing" in line
+    assert faceward.succeeds("audit", "list", "--action", "person.export", "--json").json["entries"] == []
+
+
+def test_erasing_asks_first_and_leaves_a_receipt_that_can_be_verified(
+    faceward: CommandLine, enrolled: int, tmp_path: Path
+) -> None:
+    receipt = tmp_path / "receipt.json"
+    refused = faceward("people", "erase", enrolled, "--receipt", receipt, typed="n\n")
+    assert refused.status == 1
+    assert not receipt.exists()
+    faceward.succeeds("people", "show", enrolled)
+    done = faceward.succeeds("people", "erase", enrolled, "--receipt", receipt, typed="y\n")
+    assert f"Erased person {enrolled}: persons 1, faces 1" in done.stdout
+    assert stat.S_IMODE(receipt.stat().st_mode) == 0o600
+    assert "does not exist" in faceward.fails("people", "show", enrolled)
+    assert "does not exist" in faceward.fails("people", "erase", enrolled, "--yes")
+
+    verified = faceward.succeeds("receipt", "verify", receipt)
+    assert "The receipt is genuine." in verified.stdout
+    assert faceward.succeeds("receipt", "verify", receipt, "--json").json["removed"]["faces"] == 1
+    key = faceward.succeeds("receipt", "public-key").stdout.strip()
+    faceward.succeeds("receipt", "verify", receipt, "--public-key", key)
+    assert "another service's" in faceward.fails("receipt", "verify", receipt, "--public-key", "A" * 44)
+    receipt.write_text(receipt.read_text().replace('"faces": 1', '"faces": 2'))
+    assert "was changed" in faceward.fails("receipt", "verify", receipt)
+    receipt.write_text("no receipt")
+    assert "This is no receipt" in faceward.fails("receipt", "verify", receipt)
+    assert "No such file" in faceward.fails("receipt", "verify", tmp_path / "missing.json")
+
+
+def test_a_receipt_that_can_not_be_written_keeps_the_person(
+    faceward: CommandLine, enrolled: int, tmp_path: Path
+) -> None:
+    line = faceward.fails("people", "erase", enrolled, "--yes", "--receipt", tmp_path / "missing" / "r.json")
+    assert "No such file" in line
+    faceward.succeeds("people", "show", enrolled)
+
+
+def test_erasing_for_a_program(faceward: CommandLine, enrolled: int) -> None:
+    answer = faceward.succeeds("people", "erase", enrolled, "--yes", "--json").json
+    assert answer["receipt"]["complete"] is True
+    assert set(answer) == {"receipt", "public_key", "signature"}
+
+
+def test_who_did_what_is_listed_page_by_page(faceward: CommandLine, enrolled: int) -> None:
+    faceward.succeeds("people", "move", enrolled, "B")
+    shown = faceward.succeeds("audit", "list", "--person", enrolled).stdout
+    assert "person.move" in shown
+    assert "person.enroll" in shown
+    assert f"cli:{getpass.getuser()}" in shown
+    first = faceward.succeeds("audit", "list", "--limit", 1, "--json").json
+    (newest,) = first["entries"]
+    assert newest["action"] == "person.move"
+    assert newest["details"] == {"old": "A", "new": "B"}
+    second = faceward.succeeds("audit", "list", "--limit", 1, "--before", first["next_before"])
+    assert f"the next page with --before {int(first['next_before']) - 1}" in second.stderr
+    assert faceward.succeeds("audit", "list", "--since", "2999-01-01", "--json").json["entries"] == []
+    assert "no such entry" in faceward.succeeds("audit", "list", "--client", "globex").stderr
+    assert "one of person.enroll" in faceward.fails("audit", "list", "--action", "person.think")
+    assert "is no time" in faceward.misused("audit", "list", "--since", "yesterday")
+
+
+def test_what_is_old_enough_goes(faceward: CommandLine, enrolled: int, database_url: str) -> None:
+    with psycopg.connect(database_url) as connection:
+        connection.execute("UPDATE audit_log SET at = at - interval '400 days'")
+    assert faceward.succeeds("audit", "expire", "--json").json["audit_entries"] >= 1
+    assert "Deleted 0 entries" in faceward.succeeds("audit", "expire").stdout

@@ -1,0 +1,141 @@
+"""Over HTTP: who did what, what was decided, a person's data, and its end."""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import pytest
+from companies import Company, RunningServer
+
+import faceward
+from faceward.api.log_retention import LogRetention
+from faceward.receipts import Receipt
+from searching import at_last
+
+
+@pytest.fixture
+def alice(company: Company) -> int:
+    made: int = company.enroll(name="Alice")["person"]["id"]
+    return made
+
+
+def test_the_log_names_the_key_and_never_the_person(company: Company, alice: int) -> None:
+    enroller, manager = company.http("enroller"), company.http("manager")
+    assert enroller.patch(f"/v1/persons/{alice}", json={"description": "Hidden"}).status_code == 200
+    page = manager.get("/v1/audit", params={"person_id": alice}).json()
+    assert [entry["action"] for entry in page["items"]] == ["person.change", "person.enroll"]
+    prefix = enroller.get("/v1/me").json()["prefix"]
+    assert {entry["actor"] for entry in page["items"]} == {f"key:{prefix}"}
+    assert page["next"] is None
+    everything = manager.get("/v1/audit").text
+    assert "Alice" not in everything
+    assert "Hidden" not in everything
+
+
+def test_the_log_is_read_by_page_and_filter(company: Company, alice: int) -> None:
+    manager = company.http("manager")
+    first = manager.get("/v1/audit", params={"limit": 2}).json()
+    rest = manager.get("/v1/audit", params={"limit": 1000, "cursor": first["next"]}).json()
+    ids = [entry["id"] for entry in first["items"] + rest["items"]]
+    assert ids == sorted(ids, reverse=True)
+    assert rest["next"] is None
+    (entry,) = manager.get("/v1/audit", params={"action": "person.enroll"}).json()["items"]
+    assert entry["person_id"] == alice
+    after = manager.get("/v1/audit", params={"since": "2999-01-01T00:00:00Z"}).json()
+    assert after["items"] == []
+    at = manager.get("/v1/audit", params={"since": entry["at"], "actor": entry["actor"]}).json()
+    assert [each["action"] for each in at["items"]][-1] in ("person.enroll", "region.create", "client.create")
+    for wrong in (
+        {"action": "x"},
+        {"since": "yesterday"},
+        {"since": "2026-01-01T00:00:00"},
+        {"cursor": "x"},
+        {"limit": 0},
+    ):
+        assert manager.get("/v1/audit", params=wrong).status_code == 422, wrong
+
+
+def test_decisions_are_read_with_their_candidates(company: Company, alice: int) -> None:
+    recognizer, manager = company.http("recognizer"), company.http("manager")
+    image = {"image": ("p.jpg", company.photo("obama2.jpg"))}
+    assert recognizer.post("/v1/recognize", data={"region": "A"}, files=image).status_code == 200
+    assert recognizer.post("/v1/verify", data={"person_id": alice}, files=image).status_code == 200
+    at_last(lambda: len(manager.get("/v1/decisions").json()["items"]) == 2)
+    verified, recognised = manager.get("/v1/decisions", params={"person_id": alice}).json()["items"]
+    prefix = recognizer.get("/v1/me").json()["prefix"]
+    assert (recognised["kind"], recognised["decision"], recognised["regions"]) == ("recognize", "match", ["A"])
+    assert (verified["kind"], verified["decision"], verified["actor"]) == ("verify", "verified", f"key:{prefix}")
+    (candidate,) = recognised["candidates"]
+    assert candidate["person_id"] == alice
+    assert candidate["similarity"] > 0.4
+    assert recognised["threshold"]["source"] == "pack"
+    assert manager.get("/v1/decisions", params={"decision": "unknown"}).json()["items"] == []
+
+
+def test_a_person_is_exported(company: Company, alice: int) -> None:
+    answer = company.http("manager").get(f"/v1/persons/{alice}/export")
+    assert answer.status_code == 200
+    assert answer.headers["content-type"] == "application/zip"
+    assert int(answer.headers["content-length"]) == len(answer.content)
+    with zipfile.ZipFile(io.BytesIO(answer.content)) as archive:
+        assert json.loads(archive.read("person.json"))["id"] == alice
+        (photo,) = [name for name in archive.namelist() if name.startswith("photos/")]
+        assert archive.read(photo) == company.photo("obama.jpg")
+    file = io.BytesIO()
+    with faceward.Client(company.url, company.keys["manager"]) as client:
+        client.export_person(alice, file)
+    assert zipfile.is_zipfile(file)
+
+
+def test_an_erasure_has_one_receipt_however_often_it_is_asked_for(
+    company: Company, alice: int, running: RunningServer
+) -> None:
+    manager = company.http("manager")
+    headers = {"idempotency-key": "erase-1"}
+    first = manager.post(f"/v1/persons/{alice}/erase", headers=headers)
+    again = manager.post(f"/v1/persons/{alice}/erase", headers=headers)
+    assert first.status_code == again.status_code == 200, first.text
+    assert first.json() == again.json()
+    receipt = Receipt.parse(first.text)
+    receipt.verify(running.app.state.parts.service._signer.public_key)
+    assert receipt.content["client_id"] == company.client_id
+    assert receipt.content["complete"] is True
+    assert manager.post(f"/v1/persons/{alice}/erase").json()["code"] == "unknown_person"
+    (entry,) = manager.get("/v1/audit", params={"action": "person.erase"}).json()["items"]
+    assert (entry["person_id"], entry["details"]["receipt"]) == (None, receipt.content["id"])
+
+
+def test_the_client_erases_and_reads(company: Company, alice: int) -> None:
+    with faceward.Client(company.url, company.keys["manager"]) as client:
+        receipt = client.erase_person(alice)
+        assert receipt.receipt["removed"]["persons"] == 1
+        assert client.list_audit(action="person.erase").items[0].details["receipt"] == receipt.receipt["id"]
+        assert client.list_decisions(person_id=alice).items == []
+
+
+def test_what_waits_and_what_was_lost_is_measured(running: RunningServer) -> None:
+    page = httpx.get(f"{running.url}/metrics").text
+    for name in ("faceward_decisions_waiting", "faceward_decisions_written", "faceward_decisions_lost"):
+        assert name in page
+
+
+def test_the_background_looks_again_after_a_failure(running: RunningServer) -> None:
+    looks: list[int] = []
+    said: list[tuple[str, dict[str, Any]]] = []
+
+    class Journal:
+        def expire(self, stop: Callable[[], bool]) -> None:
+            looks.append(len(looks))
+            if len(looks) == 1:
+                raise faceward.FacewardError("away")
+
+    retention = LogRetention(Journal(), lambda event, **more: said.append((event, more)), seconds=0.01)  # type: ignore[arg-type]
+    retention.start()
+    at_last(lambda: len(looks) >= 3)
+    retention.close()
+    assert said == [("log retention", {"error": "faceward_error"})]
