@@ -50,7 +50,9 @@ def verify(
             "client": receipt.content["client_id"],
             "erased at": receipt.content["erased_at"],
             "by": receipt.content["actor"],
-            "removed": ", ".join(f"{name.replace('_', ' ')} {count}" for name, count in receipt.content["removed"].items()),
+            "removed": ", ".join(
+                f"{name.replace('_', ' ')} {count}" for name, count in receipt.content["removed"].items()
+            ),
             "nothing left": "yes" if receipt.content["complete"] else "no",
         }
     )
