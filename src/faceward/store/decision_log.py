@@ -79,12 +79,10 @@ INSERT INTO decisions (client_id, id, at, actor, kind, regions, threshold, thres
 SELECT %(client_id)s::varchar, d.* FROM jsonb_to_recordset(%(decisions)s) AS d (
     id bigint, at timestamptz, actor text, kind text, regions text[], threshold real, threshold_source text, decision text)
 """
-# Somebody may have been erased since the decision.
 _INSERT_CANDIDATES = """
 INSERT INTO decision_candidates (client_id, decision_id, person_id, face_id, similarity)
 SELECT %(client_id)s::varchar, c.* FROM jsonb_to_recordset(%(candidates)s) AS c (
     decision_id bigint, person_id bigint, face_id bigint, similarity real)
-WHERE EXISTS (SELECT 1 FROM persons p WHERE p.client_id = %(client_id)s::varchar AND p.id = c.person_id)
 """
 _COLUMNS = ", ".join(name for name in StoredDecision.__dataclass_fields__ if name != "candidates")
 
@@ -118,6 +116,13 @@ class DecisionStore:
                 }
                 for number, decision in zip(ids, decisions, strict=True)
             ]
+            # Somebody may have been deleted or erased since the decision.
+            named = {each.person_id for decision in decisions for each in decision.candidates}
+            there = set(
+                tx.exec_driver_sql(
+                    "SELECT id FROM persons WHERE client_id = %s AND id = ANY(%s)", (client_id, sorted(named))
+                ).scalars()
+            )
             candidates = [
                 {
                     "decision_id": number,
@@ -127,6 +132,7 @@ class DecisionStore:
                 }
                 for number, decision in zip(ids, decisions, strict=True)
                 for each in decision.candidates
+                if each.person_id in there
             ]
             tx.exec_driver_sql(_INSERT, {"client_id": client_id, "decisions": Jsonb(rows)})
             if candidates:
