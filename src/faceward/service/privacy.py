@@ -79,15 +79,18 @@ class Privacy:
                 expired = self._eraser.expired(client_id, after=after)
                 if not expired:
                     break
-                for person_id in expired[: None if most is None else most - erased]:
-                    after = person_id
-                    try:
-                        faces = self._eraser.erase(client_id, person_id, only_expired=True).faces
-                    except UnknownPersonError:
-                        continue
+                faces: list[int] = []  # forgotten page by page: a large region's sketch takes seconds to load anew
+                try:
+                    for person_id in expired[: None if most is None else most - erased]:
+                        after = person_id
+                        try:
+                            faces += self._eraser.erase(client_id, person_id, only_expired=True).faces
+                        except UnknownPersonError:
+                            continue
+                        erased += 1
+                        on_erased()
+                finally:
                     self._forget_faces(client_id, faces)
-                    erased += 1
-                    on_erased()
         return erased
 
     def _forget_faces(self, client_id: str, face_ids: Sequence[int]) -> None:

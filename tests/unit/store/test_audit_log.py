@@ -21,6 +21,8 @@ from faceward.store.clients import ClientStore
 from faceward.store.database import Database
 from faceward.store.gallery import Gallery
 from faceward.store.jobs import JobStore
+from faceward.store.photo_vault import PhotoVault
+from faceward.store.photos import StoredPhotos
 from faceward.store.regions import RegionStore
 from faceward.types import Box, NewFace
 from synthetic import MODEL, new_face, unit
@@ -40,7 +42,7 @@ def told(log: AuditLog, **filters: object) -> list[tuple[str, int | None, dict[s
     return [(entry.action, entry.person_id, dict(entry.details)) for entry in reversed(entries)]
 
 
-def test_a_persons_life_is_told_without_values(log: AuditLog, gallery: Gallery) -> None:
+def test_a_persons_life_is_told_without_values(log: AuditLog, gallery: Gallery, database: Database) -> None:
     with acting_as("key:abc"):
         person, _ = gallery.create_person(CLIENT, "A", "Alice Secret", [new_face(1)], description="Hidden")
         _, (face,) = gallery.add_faces(
@@ -48,7 +50,7 @@ def test_a_persons_life_is_told_without_values(log: AuditLog, gallery: Gallery) 
         )
         gallery.update_person(CLIENT, person.id, name="Alicia Secret", external_id="E-77")
         gallery.move_person(CLIENT, person.id, "B")
-        assert gallery.face_image(CLIENT, person.id, face) == b"photo"
+        assert StoredPhotos(database, PhotoVault()).read(CLIENT, person.id, face) == b"photo"
         gallery.delete_face(CLIENT, person.id, face)
         gallery.delete_person(CLIENT, person.id)
     assert told(log) == [
@@ -125,7 +127,7 @@ def test_a_batch_of_an_import_is_one_entry_with_counts(log: AuditLog, database: 
         lambda gallery, regions: regions.delete(CLIENT, "A"),
         lambda gallery, regions: regions.update(CLIENT, "A", threshold=0.5, new_name="B"),
         lambda gallery, regions: gallery.update_person(CLIENT, 2**60, name="Nobody"),
-        lambda gallery, regions: gallery.face_image(CLIENT, 2**60, 1),
+        lambda gallery, regions: gallery.delete_face(CLIENT, 2**60, 1),
         lambda gallery, regions: gallery.delete_person(CLIENT, 2**60),
     ],
 )
