@@ -67,7 +67,9 @@ class DecisionWriter:
             if self._thread is None or not self._thread.is_alive():  # a fork leaves the thread behind
                 self._thread = threading.Thread(target=self._run, name="faceward-decisions", daemon=True)
                 self._thread.start()
-            elif len(self._waiting) >= self._batch:
+            elif (
+                self.waiting == len(decisions) or len(self._waiting) >= self._batch
+            ):  # it is idle, or has a whole batch
                 self._condition.notify()
 
     def close(self, seconds: float = 5.0) -> None:
@@ -98,16 +100,14 @@ class DecisionWriter:
         """Take the next batch when it is whole or its time is over, or what is left of the last one; False at the end."""
         pause = min(_LONGEST_PAUSE, self._seconds * 2.0 ** min(failures, 10))
         with self._condition:
+            while not (self._closed or self.waiting):
+                self._condition.wait()
             until = time.monotonic() + pause
             while not self._closed and (failures or len(self._waiting) < self._batch):
                 left = until - time.monotonic()
                 if left <= 0:
-                    if self.waiting:
-                        break
-                    self._condition.wait()
-                    until = time.monotonic() + pause
-                else:
-                    self._condition.wait(left)
+                    break
+                self._condition.wait(left)
             if self._closed and (failures or not self.waiting):
                 return False
             while self._waiting and len(self._taken) < self._batch:

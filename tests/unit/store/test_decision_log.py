@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 
 import psycopg
@@ -109,6 +110,13 @@ def test_what_is_added_is_written_in_the_background(store: DecisionStore, writer
     at_last(lambda: writer.written == 100)
     assert (writer.waiting, writer.lost) == (0, 0)
     assert len(store.list(CLIENT).decisions) == len(store.list("globex").decisions) == 50
+
+
+def test_a_writer_that_was_idle_goes_on(store: DecisionStore, writer: DecisionWriter) -> None:
+    for number in range(3):
+        writer.add([decision(number)])
+        at_last(lambda written=number + 1: writer.written == written)
+        time.sleep(0.05)  # longer than it waits for others
 
 
 def test_closing_writes_what_waits(store: DecisionStore) -> None:
