@@ -55,7 +55,8 @@ def test_the_document_from_its_first_command_to_its_last(
         program, *arguments = shlex.split(line)
         assert program == "faceward"
         said[line] = changing.succeeds(*arguments).stdout
-        assert who() == "Barack"
+        if arguments[-1] in ("cut-over", "roll-back", "finish"):
+            assert who() == "Barack"
     assert len(said) >= 7
     assert "3 in the gallery, 3 of them also by stronger-1" in said["faceward reembed --pack stronger-1"]
     assert "0 would be left without a face" in said["faceward reembed status --faces"]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import io
+import itertools
 import json
 import os
 import subprocess
@@ -14,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import psycopg
 import pytest
+from PIL import Image
 
 import faceward
 from faceward.errors import (
@@ -227,6 +230,68 @@ def test_what_happens_during_the_filling_is_caught_up(
         (face,) = service.recognize(photos[photo], region=region, client_id=client).faces
         assert (face.match.person_id if face.match else None) == person
     assert service.model_id == models[NARROW]
+
+
+def test_nothing_that_is_acknowledged_during_an_exchange_is_lost(
+    service: faceward.FaceService,
+    changing: ReembeddingParts,
+    photos: dict[str, Path],
+    models: dict[str, str],
+    database_url: str,
+) -> None:
+    """People are enrolled, moved and deleted without a pause, while the tables are exchanged there and back."""
+    with Image.open(photos["obama.jpg"]) as image:
+        image.thumbnail((240, 240))
+        made = io.BytesIO()
+        image.save(made, "JPEG", quality=95)
+    stop, failed = threading.Event(), list[Exception]()
+    held: dict[int, tuple[str, str]] = {}
+
+    def write(number: int) -> None:
+        mine: list[int] = []
+        for turn in itertools.count():
+            if stop.wait(0.1):
+                return
+            client = ("acme", "globex")[turn % 2]
+            try:
+                photo = made.getvalue() + b"%d %d" % (number, turn)
+                done = service.enroll(photo, name=f"{number} {turn}", region="N", client_id=client)
+                held[done.person.id] = (client, "N")
+                mine.append(done.person.id)
+                if turn % 3 == 1:
+                    service.move_region(mine[-1], "M", client_id=client)
+                    held[mine[-1]] = (client, "M")
+                if turn % 5 == 4:
+                    client, _ = held[mine[0]]
+                    service.delete_person(mine[0], client_id=client)
+                    del held[mine.pop(0)]
+            except FacewardError as exc:
+                failed.append(exc)
+                return
+
+    threads = [threading.Thread(target=write, args=(number,)) for number in range(2)]
+    fill(changing, models[TURNED], 512)
+    for thread in threads:
+        thread.start()
+    try:
+        at_last(lambda: len(held) > 4 or bool(failed))
+        for step in (changing.change.cut_over, changing.change.roll_back):
+            assert step().persons_left == 0
+            known = len(held)
+            at_last(lambda known=known: len(held) > known + 4 or bool(failed))  # type: ignore[misc]
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+    assert failed == []
+    with psycopg.connect(database_url) as connection:
+        rows = connection.execute(
+            "SELECT p.id, p.client_id, p.region, f.region, f.model_id FROM persons p "
+            "LEFT JOIN face_encodings f ON f.client_id = p.client_id AND f.person_id = p.id WHERE p.region IN ('N', 'M')"
+        ).fetchall()
+    assert {row[0]: row[1:3] for row in rows} == held
+    assert {row[4] for row in rows} == {models["faceplugin-0.0.1"]}
+    assert all(row[2] == row[3] for row in rows)
 
 
 def test_persons_without_a_photo_are_not_left_behind_unasked(

@@ -23,6 +23,7 @@ from faceward.store.reembeddings import (
     StoredPhoto,
     Unmade,
     bring_in_line,
+    newest_face,
     photos_waiting,
     store_made,
     store_unmade,
@@ -72,14 +73,17 @@ class Filler:
     def fill(self, client_id: str, progress: Progress | None = None, *, since: str | None = None) -> int:
         """Make what a tenant's gallery lacks, and bring in line what changed; returns how many faces these were.
 
-        since: only what was written by that transaction or a later one.
+        What is enrolled from now on is left for the next time: this one ends, however fast people are enrolled. since: only
+        what was written by that transaction or a later one.
         """
         changed = self.bring_in_line(client_id, since=since)
         after = 0
+        with self._database.transaction(client_id) as tx:
+            until = newest_face(tx, client_id)
         while True:
             with self._database.transaction(client_id) as tx:
                 tx.exec_driver_sql("SET LOCAL statement_timeout = 0")
-                waiting = self._waiting(tx, client_id, after, since)
+                waiting = self._waiting(tx, client_id, after, since, until=until)
             if not waiting:
                 return changed
             results = self._embed(client_id, waiting)
@@ -125,7 +129,14 @@ class Filler:
         return changed + made
 
     def _waiting(
-        self, tx: sa.Connection, client_id: str, after: int, since: str | None, limit: int | None = None
+        self,
+        tx: sa.Connection,
+        client_id: str,
+        after: int,
+        since: str | None,
+        *,
+        until: int | None = None,
+        limit: int | None = None,
     ) -> list[StoredPhoto | Unmade]:
         change = self._change
         return photos_waiting(
@@ -135,6 +146,7 @@ class Filler:
             change.model_of_shadow,
             after=after,
             limit=limit or self._settings.batch,
+            until=until,
             since=since,
             vault=self._vault,
         )

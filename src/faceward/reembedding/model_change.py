@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import time
 from collections.abc import Callable, Iterator
@@ -35,8 +36,10 @@ from faceward.store.schema import Schema
 OpenEmbedder = Callable[[str], AbstractContextManager[PhotoEmbedder]]
 """Opens the model of that id, as the pack of its name on this machine."""
 
-_FEW = 32
-"""Faces made anew while nobody else may write: a second or two of the model's time."""
+_FEW, _MANY = 32, 512
+"""Faces made anew while nobody else may write: at first a second of the model's time, and with each try more, since where
+people are enrolled as fast as the model embeds there are never few.
+"""
 _WRITES_SECONDS = 3.0
 _SEARCHES_SECONDS = 0.2
 _SEARCHES_TRIED = 8
@@ -268,12 +271,12 @@ class ModelChange:
                 f"The table {change.shadow} lacks indexes of the live one: {', '.join(missing)}. "
                 "`faceward reembed --pack NAME` builds them."
             )
-        with self._filler(change, None) as filler:
+        with self._filler(change, FillSettings(workers=os.cpu_count() or 1)) as filler:
             since = self._version()
             caught_up = sum(filler.fill(client_id, progress) for client_id in self._tenants())
             looked = None if leave_behind else self._version()
             if looked is not None:
-                count, left = self._persons_left(tables.LIVE, change.shadow)
+                count, left = self._persons_left(tables.LIVE, change.shadow, change.model_of_shadow)
                 if count:
                     raise PersonsLeftBehindError(count, left, change.model_of_shadow)
             attempts = 0
@@ -286,7 +289,8 @@ class ModelChange:
                 caught_up += sum(filler.fill(client_id, progress, since=since) for client_id in changed)
                 try:
                     held = _Held()
-                    exchanged, last = self._hold_and_exchange(change, state, filler, now, looked, held)
+                    most = min(_FEW << (attempts - 1), _MANY)
+                    exchanged, last = self._hold_and_exchange(change, state, filler, now, looked, most, held)
                     break
                 except BusyError:
                     if time.monotonic() > until:
@@ -316,12 +320,13 @@ class ModelChange:
         filler: Filler,
         since: str,
         looked: str | None,
+        most: int,
         held: _Held,
     ) -> tuple[Reembedding, int]:
         """Returns the record, and how many faces were caught up.
 
         since: what was written from then on may not be in line. looked: from then on persons may have come who would be left
-        without a face; None where they may be.
+        without a face; None where they may be. most: faces to catch up.
         """
         incoming = change.shadow
         outgoing = tables.PREVIOUS if state == "cut_over" else tables.NEXT
@@ -332,7 +337,7 @@ class ModelChange:
             held.begin()
             tables.carried_columns(tx, incoming)
             for client_id in tables.changed_tenants(tx, since):
-                done = filler.fill_held(tx, client_id, since, most=_FEW - caught_up)
+                done = filler.fill_held(tx, client_id, since, most=most - caught_up)
                 if done is None:
                     raise BusyError("More was enrolled or moved meanwhile than can be caught up while others wait.")
                 caught_up += done
@@ -359,15 +364,20 @@ class ModelChange:
                     raise
                 time.sleep(0.1)
 
-    def _persons_left(self, having: str, lacking: str) -> tuple[int, tuple[tuple[str, int], ...]]:
-        """The persons who have faces in one table and none in the other: how many, and the first of them."""
+    def _persons_left(
+        self, having: str, lacking: str, model_id: str | None = None
+    ) -> tuple[int, tuple[tuple[str, int], ...]]:
+        """The persons who have faces in one table and none in the other: how many, and the first of them.
+
+        model_id: of the other one; who was enrolled this moment and merely waits for it is none of them.
+        """
         count, left = 0, list[tuple[str, int]]()
         for client_id in self._tenants():
             after = 0
             while True:
                 with self._database.transaction(client_id) as tx:
                     tx.exec_driver_sql("SET LOCAL statement_timeout = 0")
-                    page = records.persons_left(tx, client_id, having, lacking, after=after)
+                    page = records.persons_left(tx, client_id, having, lacking, model_id=model_id, after=after)
                 if not page:
                     break
                 count, after = count + len(page), page[-1]

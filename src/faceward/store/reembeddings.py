@@ -89,7 +89,8 @@ class Unmade:
 @dataclass(frozen=True, slots=True)
 class Counts:
     """Faces of a tenant's live gallery. made: of these in the other table. unmade: of these refused. without_image: of these
-    that are neither, and have no stored photo. persons_left: persons with faces of which the other table has none.
+    that are neither, and have no stored photo. persons_left: persons with faces of which the other table has none, and none
+    waits.
     """
 
     faces: int = 0
@@ -168,6 +169,14 @@ def snapshot_version(tx: sa.Connection) -> str:
     return version
 
 
+def newest_face(tx: sa.Connection, client_id: str) -> int:
+    """The highest id of a tenant's faces; 0 where it has none."""
+    newest: int = tx.exec_driver_sql(
+        f"SELECT coalesce(max(id), 0) FROM {LIVE} WHERE client_id = %s", (client_id,)
+    ).scalar_one()
+    return newest
+
+
 def photos_waiting(
     tx: sa.Connection,
     client_id: str,
@@ -176,23 +185,31 @@ def photos_waiting(
     *,
     after: int,
     limit: int,
+    until: int | None = None,
     since: str | None = None,
     vault: PhotoVault,
 ) -> list[StoredPhoto | Unmade]:
     """The next faces with a photo that the other table has not and that were not refused, by ascending id.
 
-    Their photos have 32 MiB together, or it is one. since: only those written by that transaction or a later one. vault:
-    opens those that are encrypted; of one that its key does not open nothing can be made. Raises ImageKeyError where the
-    key is not there.
+    Their photos have 32 MiB together, or it is one. until: the last id. since: only those written by that transaction or a
+    later one. vault: opens those that are encrypted; of one that its key does not open nothing can be made. Raises
+    ImageKeyError where the key is not there.
     """
     rows = tx.exec_driver_sql(
         "SELECT id, person_id, face_bbox, image_sha256, image_key_id, image_box, image_data FROM ("
         "SELECT w.*, sum(octet_length(image_data)) OVER (ORDER BY id) AS bytes, row_number() OVER (ORDER BY id) AS place FROM ("
         f"SELECT {PHOTO_COLUMNS} FROM {_faces(since)} "
-        "WHERE f.client_id = %(client_id)s AND f.id > %(after)s AND f.image_data IS NOT NULL "
+        "WHERE f.client_id = %(client_id)s AND f.id > %(after)s AND f.id <= %(until)s AND f.image_data IS NOT NULL "
         f"AND {_LACKING.format(shadow=shadow)} AND NOT {_REFUSED} ORDER BY f.id LIMIT %(limit)s) w) w "
         f"WHERE place = 1 OR bytes <= {_MOST_BYTES} ORDER BY id",
-        {"client_id": client_id, "model_id": model_id, "after": after, "limit": limit, "since": since},
+        {
+            "client_id": client_id,
+            "model_id": model_id,
+            "after": after,
+            "until": 2**63 - 1 if until is None else until,
+            "limit": limit,
+            "since": since,
+        },
     )
     return [_opened(vault, client_id, row) for row in rows]
 
@@ -215,13 +232,14 @@ def store_made(
     mine, theirs = ", ".join(carried), ", ".join(f"f.{name}" for name in carried)
     return tx.exec_driver_sql(
         f"INSERT INTO {shadow} ({mine}, model_id, embedding) SELECT {theirs}, %(model_id)s, m.embedding "
-        "FROM unnest(%(ids)s::bigint[], %(embeddings)s::vector[]) AS m (id, embedding) "
+        "FROM unnest(%(ids)s::bigint[], %(embeddings)s::text[]::vector[]) AS m (id, embedding) "
         f"JOIN {LIVE} f ON f.client_id = %(client_id)s AND f.id = m.id FOR KEY SHARE OF f ON CONFLICT DO NOTHING",
         {
             "client_id": client_id,
             "model_id": model_id,
             "ids": list(made),
-            "embeddings": [Vector(embedding) for embedding in made.values()],
+            # As text: the owner's connections know no vectors.
+            "embeddings": [Vector(embedding).to_text() for embedding in made.values()],
         },
     ).rowcount
 
@@ -296,7 +314,7 @@ def bring_in_line(
 def counts(tx: sa.Connection, client_id: str, shadow: Shadow | None, model_id: str) -> Counts:
     """How far a tenant's gallery is. shadow: None where there is no other table."""
     made = "false" if shadow is None else f"NOT {_LACKING.format(shadow=shadow)}"
-    persons = "false" if shadow is None else f"NOT {_PERSON_LACKING.format(shadow=shadow)}"
+    persons = "false" if shadow is None else f"NOT ({_PERSON_LACKING.format(shadow=shadow)} AND NOT {_PERSON_WAITING})"
     row = (
         tx.exec_driver_sql(
             "SELECT count(*) AS faces, count(*) FILTER (WHERE made) AS made, "
@@ -314,7 +332,7 @@ def counts(tx: sa.Connection, client_id: str, shadow: Shadow | None, model_id: s
             "SELECT count(*) AS persons, count(*) FILTER (WHERE NOT kept) AS persons_left FROM "
             f"(SELECT {persons} AS kept FROM (SELECT DISTINCT person_id FROM {LIVE} WHERE client_id = %(client_id)s) f "
             "OFFSET 0) p",
-            {"client_id": client_id},
+            {"client_id": client_id, "model_id": model_id},
         )
         .mappings()
         .one()
@@ -328,19 +346,22 @@ def persons_left(
     having: str,
     lacking: str,
     *,
+    model_id: str | None = None,
     after: int = 0,
     limit: int = 1_000,
     since: str | None = None,
 ) -> list[int]:
     """Persons with faces in the one table and none in the other, by ascending id.
 
-    since: only those with a face that the live table had written by that transaction or a later one.
+    model_id: of the other table; who has a face that waits for it is left out. since: only those with a face that the live
+    table had written by that transaction or a later one.
     """
+    waiting = "" if model_id is None else f"AND NOT {_PERSON_WAITING} "
     faces = f"{having} f" if since is None else _faces(since)
     rows = tx.exec_driver_sql(
         f"SELECT DISTINCT f.person_id FROM {faces} WHERE f.client_id = %(client_id)s AND f.person_id > %(after)s "
-        f"AND {_PERSON_LACKING.format(shadow=lacking)} ORDER BY 1 LIMIT %(limit)s",
-        {"client_id": client_id, "after": after, "limit": limit, "since": since},
+        f"AND {_PERSON_LACKING.format(shadow=lacking)} {waiting}ORDER BY 1 LIMIT %(limit)s",
+        {"client_id": client_id, "model_id": model_id, "after": after, "limit": limit, "since": since},
     )
     return list(rows.scalars())
 
@@ -375,6 +396,11 @@ _MOST_BYTES = 32 << 20
 _LACKING = "NOT EXISTS (SELECT 1 FROM {shadow} o WHERE o.client_id = %(client_id)s AND o.id = f.id)"
 _PERSON_LACKING = (
     "NOT EXISTS (SELECT 1 FROM {shadow} o WHERE o.client_id = %(client_id)s AND o.person_id = f.person_id)"
+)
+_PERSON_WAITING = (
+    f"EXISTS (SELECT 1 FROM {LIVE} w WHERE w.client_id = %(client_id)s AND w.person_id = f.person_id "
+    "AND w.image_data IS NOT NULL AND NOT EXISTS (SELECT 1 FROM reembedding_refusals r "
+    "WHERE r.client_id = %(client_id)s AND r.model_id = %(model_id)s AND r.face_id = w.id))"
 )
 _REFUSED = (
     "EXISTS (SELECT 1 FROM reembedding_refusals r "

@@ -258,7 +258,7 @@ def test_what_waits_what_was_refused_and_what_has_no_photo_is_counted(
             second
         ]
         assert records.counts(tx, "acme", tables.NEXT, OTHER) == records.Counts(
-            faces=3, made=0, unmade=1, without_image=1, persons=2, persons_left=2
+            faces=3, made=0, unmade=1, without_image=1, persons=2, persons_left=1
         )
     change.fill("acme")
     with database.transaction("acme") as tx:
