@@ -37,7 +37,7 @@ LEFT JOIN pg_constraint k ON k.conindid = i.indexrelid AND k.conrelid = i.indrel
 WHERE i.indrelid = to_regclass(%s) AND c.relname NOT LIKE '{GRAPH}%%' ORDER BY c.relname
 """
 _COLUMNS = """
-SELECT attname AS name, attstorage::text AS storage, attgenerated <> '' AS generated
+SELECT attname AS name, attstorage::text AS storage, attgenerated <> '' AS generated, attstattarget = 0 AS unsampled
 FROM pg_attribute WHERE attrelid = to_regclass(%s) AND attnum > 0 AND NOT attisdropped ORDER BY attnum
 """
 _NOT_CARRIED = frozenset({"model_id", "embedding", "code", "row_version"})
@@ -79,6 +79,8 @@ def make(tx: sa.Connection, model_id: str, dimension: int) -> None:
     for column in tx.exec_driver_sql(_COLUMNS, (LIVE,)):
         storage = {"p": "PLAIN", "m": "MAIN", "e": "EXTERNAL", "x": "EXTENDED"}[column.storage]
         tx.exec_driver_sql(f'ALTER TABLE {NEXT} ALTER COLUMN "{column.name}" SET STORAGE {storage}')
+        if column.unsampled:  # as migration 0005 has it: no statistics are to keep what an erasure has to remove
+            tx.exec_driver_sql(f'ALTER TABLE {NEXT} ALTER COLUMN "{column.name}" SET STATISTICS 0')
     options = tx.exec_driver_sql("SELECT reloptions FROM pg_class WHERE oid = to_regclass(%s)", (LIVE,)).scalar()
     if options:
         tx.exec_driver_sql(f"ALTER TABLE {NEXT} SET ({', '.join(options)})")

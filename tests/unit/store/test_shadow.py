@@ -26,6 +26,7 @@ WIDE, NARROW = 512, 128
 SHAPE = """
 SELECT 'column ' || attname,
        format_type(atttypid, atttypmod) || attstorage::text || attnotnull || attgenerated::text || attidentity::text
+       || coalesce(attstattarget, -1)
 FROM pg_attribute WHERE attrelid = 'face_encodings'::regclass AND attnum > 0 AND NOT attisdropped
 UNION ALL SELECT 'index ' || indexname, regexp_replace(indexdef, '^.* USING', '') FROM pg_indexes
 WHERE tablename = 'face_encodings'
