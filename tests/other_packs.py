@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -120,6 +119,9 @@ def folder_of(folder: Path, pack: ModelPack, name: str, dimension: int) -> Path:
 
 
 def home_with(home: Path, pack: ModelPack, own: Path) -> Path:
-    """A home of a test's own, with a copy of the default pack."""
-    shutil.copytree(PackStore(home).directory(pack.name), PackStore(own).directory(pack.name))
+    """A home of a test's own, with the default pack and all models that were compiled before."""
+    (own / "packs").mkdir(parents=True)
+    (own / "packs" / pack.name).symlink_to(PackStore(home).directory(pack.name))
+    (home / "compiled").mkdir(exist_ok=True)
+    (own / "compiled").symlink_to(home / "compiled")
     return own

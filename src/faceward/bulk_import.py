@@ -90,6 +90,11 @@ class Importer:
         self._large_import = large_import
         self._large_from = large_from
 
+    @property
+    def model_id(self) -> str:
+        """Of the model whose embeddings it stores."""
+        return self._writer.model_id
+
     def run(
         self,
         client_id: str,

@@ -533,7 +533,7 @@ def _imports(
     )
     # One that could never be kept is refused as too large, not as one for later.
     most = min(settings.api.max_import, given.max_waiting_bytes)
-    return Imports(jobs, max_bytes=most, on_queued=runner.wake), runner
+    return Imports(jobs, max_bytes=most, model_id=lambda: service.model_id, on_queued=runner.wake), runner
 
 
 @contextmanager

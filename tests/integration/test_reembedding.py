@@ -196,17 +196,28 @@ def test_every_kind_of_call_follows(
 
 
 def test_embeddings_of_the_model_before_are_refused(
-    service: faceward.FaceService, changing: ReembeddingParts, photos: dict[str, Path], models: dict[str, str]
+    settings: Settings, changing: ReembeddingParts, photos: dict[str, Path], models: dict[str, str]
 ) -> None:
     """Also where those of both models are of one length: nobody could ever tell them apart."""
-    row = service.faces_to_store(photos["obama_partial_face.jpg"])[0].embedding
-    person = faceward.PersonRecord("7", "A", "Late", row)
     fill(changing, models[TURNED], 512)
-    changing.change.cut_over()
-    with pytest.raises(ModelMismatchError):
-        service.import_embeddings([person], client_id="acme")
-    assert service.list_persons(client_id="acme", external_id="7").persons == ()
-    assert service.model_id == models[TURNED]
+    with open_parts(settings) as parts:
+        service, old = parts.service, parts.service.model_id
+        row = service.faces_to_store(photos["obama_partial_face.jpg"])[0].embedding
+        person = faceward.PersonRecord("7", "A", "Late", row)
+        with parts.imports.receive("acme", "embeddings") as upload:
+            line = {"external_id": "8", "region": "A", "name": "Queued", "embedding": row.tolist()}
+            upload.append(json.dumps(line).encode())
+            job = upload.finish()
+        changing.change.cut_over()
+        with pytest.raises(ModelMismatchError):
+            service.import_embeddings([person], client_id="acme")
+        assert service.model_id == models[TURNED]
+        with pytest.raises(ModelMismatchError, match="Send the photos instead"):
+            service.import_embeddings([person], client_id="acme", model_id=old)
+        assert parts.runner.run_next()
+        failed = parts.imports.get(job.id, client_id="acme")
+        assert (failed.state, failed.error_code) == ("failed", "model_mismatch")
+        assert service.list_persons(client_id="acme", region="A", external_id="7").persons == ()
 
 
 def test_what_happens_during_the_filling_is_caught_up(

@@ -150,6 +150,7 @@ class BatchStore:
                 for line in given
             ),
             client_id=self._job.client_id,
+            model_id=self._job.options.get("model_id"),
         )
         refused = {given[refusal.position].position: refusal.reason for refusal in report.refusals}
         for line in lines:

@@ -24,12 +24,20 @@ _PIECE = 1024 * 1024
 
 
 class Imports:
-    """The imports of all clients. max_bytes: of one upload. on_queued: called when a job is ready to be worked on."""
+    """The imports of all clients. max_bytes: of one upload. model_id: of the model in use, whose embeddings an upload
+    holds unless it says otherwise. on_queued: called when a job is ready to be worked on.
+    """
 
     def __init__(
-        self, jobs: JobStore, *, max_bytes: int = 2 << 30, on_queued: Callable[[], None] = lambda: None
+        self,
+        jobs: JobStore,
+        *,
+        max_bytes: int = 2 << 30,
+        model_id: Callable[[], str] | None = None,
+        on_queued: Callable[[], None] = lambda: None,
     ) -> None:
         self._jobs = jobs
+        self._model_id = model_id
         self._max_bytes = max_bytes
         self._on_queued = on_queued
 
@@ -53,6 +61,9 @@ class Imports:
         """
         client_id = check_client_id(client_id)
         options = _checked_options(kind, options or {})
+        if kind == "embeddings" and self._model_id is not None:
+            # By the time it runs the gallery may be of another model.
+            options.setdefault("model_id", self._model_id())
         regions = None if region_limit is None else [check_region(region) for region in region_limit]
         most = self._max_bytes if max_bytes is None else min(max_bytes, self._max_bytes)
         job = self._jobs.begin(client_id, kind, region_limit=regions, options=options, key_id=key_id)

@@ -21,6 +21,7 @@ from faceward.checks import (
     check_request_token,
 )
 from faceward.enrolment import EnrolmentGate
+from faceward.errors import ModelMismatchError
 from faceward.photo_import import PhotoImporter, PhotoRecord, PhotoReport, PhotoResult
 from faceward.service.duplicates import Duplicates
 from faceward.service.following import OfModel, by_model
@@ -142,9 +143,12 @@ class Enrolling(OfModel):
         persons: Iterable[PersonRecord],
         *,
         client_id: str | None = None,
+        model_id: str | None = None,
         progress: Callable[[ImportReport], None] | None = None,
     ) -> ImportReport:
         """Import persons with embeddings that were made before, by this service's model.
+
+        model_id: of the model that made them, so that they are refused where the gallery is of another one by now.
 
         persons: read as a stream, in batches of one transaction each. A person whose external id is in its region already
         is left as it is, so an import that was interrupted is simply run again. A record that can't be used is refused and
@@ -154,10 +158,18 @@ class Enrolling(OfModel):
         """
         client_id = check_client_id(client_id)
         if self._follower is None:
+            if model_id not in (None, self._importer.model_id):
+                raise ModelMismatchError(
+                    f"The embeddings were made by the model {model_id}; the gallery's is {self._importer.model_id}. They can't "
+                    "be compared. Send the photos instead."
+                )
             return self._importer.run(client_id, persons, progress)
         # Not anew where the model changes meanwhile: the embeddings are of the one before.
         report: ImportReport = self._follower.run(
-            lambda service: service.import_embeddings(persons, client_id=client_id, progress=progress), again=False
+            lambda service: service.import_embeddings(
+                persons, client_id=client_id, model_id=model_id, progress=progress
+            ),
+            again=False,
         )
         return report
 

@@ -153,6 +153,11 @@ class BulkWriter:
         self._model_id = model_id
         self._max_regions = max_regions
 
+    @property
+    def model_id(self) -> str:
+        """Of the model whose embeddings it stores."""
+        return self._model_id
+
     def write(self, client_id: str, persons: Sequence[NewPerson]) -> tuple[int, int]:
         """Store the persons whose external id is not in their region yet; returns (persons, faces) stored.
 
