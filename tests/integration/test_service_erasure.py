@@ -134,6 +134,8 @@ def test_a_search_of_everything_finds_nothing(
     with psycopg.connect(database_url, autocommit=True) as connection:
         connection.execute("ANALYZE")
         at_last(lambda: connection.execute("SELECT count(*) FROM decisions").fetchone() == (2,))
+    batches = parts.journal.list_audit(action="import.batch").entries
+    assert {entry.actor.partition(":")[0] for entry in batches} == {"import"}
     photo = photos["obama.jpg"].read_bytes()
     needles = needles_of(database_url, photo)
     before = searched(database_url, needles)

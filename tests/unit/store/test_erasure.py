@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import threading
+from collections.abc import Callable
 from dataclasses import asdict
 
 import psycopg
@@ -11,14 +12,15 @@ import pytest
 
 from faceward.errors import NotFoundError, RequestReusedError, UnknownPersonError
 from faceward.store.audit_log import AuditLog, record
-from faceward.store.database import Database
+from faceward.store.database import APP_ROLE, Database
 from faceward.store.decision_log import Compared, DecisionStore, NewDecision
 from faceward.store.erasure import Eraser
 from faceward.store.gallery import Gallery
 from faceward.store.photo_vault import PhotoVault
 from faceward.store.photos import StoredPhotos
+from faceward.store.schema import Schema
 from faceward.types import NewFace, RequestToken
-from synthetic import new_face, unit
+from synthetic import MODEL, new_face, unit
 
 CLIENT = "acme"
 
@@ -225,3 +227,28 @@ def test_names_of_every_kind_are_looked_for_as_they_are(
             (f"of {name}, he said", f"A/{external_id}/1.jpg"),
         )
     assert eraser.erase(CLIENT, person.id).removed.refusals == 2
+
+
+def test_an_owner_that_row_security_binds_forgets_too(
+    empty_database: str, login: Callable[..., str], admin: psycopg.Connection
+) -> None:
+    """The functions run as the tables' owner: on a server of others that is no superuser, and the policies bind it."""
+    url = login(empty_database, "owner", "CREATEROLE")
+    admin.execute("ALTER DATABASE empty OWNER TO owner")
+    admin.execute(f"GRANT {APP_ROLE} TO owner")
+    with psycopg.connect(empty_database) as connection:
+        connection.execute("CREATE EXTENSION vector")
+    Schema(url).upgrade()
+    with Database(url) as database:
+        gallery, eraser = Gallery(database, MODEL), Eraser(database)
+        alice, _ = gallery.create_person(CLIENT, "A", "Alice", [new_face(1)])
+        other, _ = gallery.create_person("globex", "A", "Other", [new_face(1)])
+        DecisionStore(database).write(CLIENT, [decided(alice.id)])
+        erased = eraser.erase(CLIENT, alice.id)
+        assert (erased.removed.audit_entries, erased.removed.decisions) == (1, 1)
+        assert eraser.left(erased, alice.id) == {}
+        with psycopg.connect(empty_database) as connection:
+            connection.execute("UPDATE audit_log SET at = at - interval '400 days'")
+        assert AuditLog(database).expire(CLIENT, 365, 30).audit_entries == 4
+        assert AuditLog(database).list("globex", person_id=other.id).entries
+    admin.execute("ALTER DATABASE empty OWNER TO postgres")
