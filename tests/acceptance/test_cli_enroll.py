@@ -215,3 +215,28 @@ def test_killed_and_run_again_a_folder_is_enrolled_once(
     assert (again["skipped"], again["enrolled"]) == (there, 60 - there)
     listed = faceward.succeeds("people", "list", "--json").json["people"]
     assert {(each["external_id"], each["face_count"]) for each in listed} == {(f"Person_{n}", 15) for n in range(4)}
+
+
+def test_a_folder_is_planned_and_imported_with_the_report_of_any_import(
+    faceward: CommandLine, people: Path, photos: dict[str, Path]
+) -> None:
+    shutil.copy(photos["obama.jpg"], people / "A" / "loose.jpg")
+    (people / "A" / "Barack_Obama" / "more").mkdir()
+    shutil.copy(photos["obama.jpg"], people / "A" / "Barack_Obama" / "more" / "deep.jpg")
+    (people / "B" / " Odd ").mkdir()
+    shutil.copy(photos["obama.jpg"], people / "B" / " Odd ")
+    plan = faceward("import-dir", people, "--dry-run", "--json")
+    assert (plan.status, plan.json["dry_run"]) == (1, True)
+    assert faceward.succeeds("people", "list", "--json").json["people"] == []
+    for given in (plan, faceward("import-dir", people, "--json"), faceward("import-dir", people, "--json")):
+        account = given.json
+        for each in (account["persons"], account["faces"]):
+            assert each["read"] == each["imported"] + each["present"] + sum(each["refused"].values())
+        assert (account["persons"]["read"], account["faces"]["read"]) == (4, 8)
+        assert account["regions"] == {"A": 1, "B": 2}
+        told = {(each["row"], each["code"]) for each in account["problems"]}
+        assert told >= {("A/loose.jpg", "misplaced"), ("A/Barack_Obama/more/deep.jpg", "misplaced")}
+        assert ("B/ Odd /obama.jpg", "invalid_value") in told
+    assert (account["persons"]["present"], account["faces"]["present"]) == (3, 4)
+    shown = faceward("import-dir", people).stdout
+    assert "misplaced" in shown

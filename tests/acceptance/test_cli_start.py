@@ -55,10 +55,13 @@ def test_version(faceward: CommandLine) -> None:
     assert faceward.succeeds("--version").stdout == f"faceward {version('faceward')}\n"
 
 
-@pytest.mark.parametrize(
-    "command",
-    ["enroll", "enroll-dir", "recognize", "verify", "people", "regions", "models", "db", "doctor", "demo"],
+COMMANDS = (
+    "enroll enroll-dir import-dir import-sqlite import-csv import-compreface import-deepface recognize verify people regions "
+    "models db doctor demo"
 )
+
+
+@pytest.mark.parametrize("command", COMMANDS.split())
 def test_every_command_has_help(faceward: CommandLine, command: str) -> None:
     assert command in faceward.succeeds("--help").stdout
     assert "Usage" in faceward.succeeds(command, "--help").stdout

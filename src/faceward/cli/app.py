@@ -19,8 +19,9 @@ from faceward.cli.clients import clients_app
 from faceward.cli.database import database_app
 from faceward.cli.demo import demo
 from faceward.cli.doctor import doctor
-from faceward.cli.enroll import enroll, enroll_dir
+from faceward.cli.enroll import enroll
 from faceward.cli.gallery import gallery_app
+from faceward.cli.import_dir import import_dir
 from faceward.cli.imports import import_compreface, import_csv, import_deepface, import_sqlite
 from faceward.cli.invocation import Invocation
 from faceward.cli.keys import keys_app
@@ -69,7 +70,8 @@ def build_app() -> typer.Typer:
     app.callback()(_options)
     app.command("demo")(demo)
     app.command("enroll")(enroll)
-    app.command("enroll-dir")(enroll_dir)
+    app.command("enroll-dir", help="The older name of import-dir.")(import_dir)
+    app.command("import-dir")(import_dir)
     app.command("import-sqlite")(import_sqlite)
     app.command("import-csv")(import_csv)
     app.command("import-compreface")(import_compreface)

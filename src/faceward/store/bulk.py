@@ -89,8 +89,12 @@ JOIN face_encodings f ON f.client_id = %(client_id)s AND f.region = wanted.regio
 JOIN persons p ON p.client_id = %(client_id)s AND p.id = f.person_id
 ORDER BY f.id
 """
-# A batch's embeddings are sorted in memory, and its commit does not wait for the disk.
-_OF_MANY = "SELECT set_config('synchronous_commit', 'off', true), set_config('work_mem', '32MB', true)"
+# A batch's embeddings are sorted in memory, its commit does not wait for the disk, and where the HNSW index is kept up with
+# each row it may take longer than a search may.
+_OF_MANY = (
+    "SELECT set_config('synchronous_commit', 'off', true), set_config('work_mem', '32MB', true), "
+    "set_config('statement_timeout', '10min', true)"
+)
 # A commit that does not wait for the disk may be lost with the server's crash. This one waits, for all before it as well.
 _SETTLE = "SELECT pg_logical_emit_message(true, 'faceward', 'import')"
 

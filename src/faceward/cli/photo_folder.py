@@ -1,0 +1,162 @@
+"""A folder of people as a stream of photos, and what became of them."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from faceward.checks import MAX_EXTERNAL_ID, check_name, check_region, check_text
+from faceward.errors import ImageNotFoundError, InputError
+from faceward.importers import Account, ImportAccount, RowProblem
+from faceward.photo_import import PhotoRecord, PhotoResult
+
+SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".webp", ".bmp"))
+_MOST_PROBLEMS = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class PersonPhotos:
+    """A person's folder. external_id: its name."""
+
+    region: str
+    external_id: str
+    photos: tuple[Path, ...]
+
+    @property
+    def name(self) -> str:
+        return self.external_id.replace("_", " ").strip()
+
+
+@dataclass(frozen=True, slots=True)
+class PhotoFolder:
+    """people: of DIR/REGION/PERSON/photo, by region and name. misplaced: photos that lie higher or deeper."""
+
+    directory: Path
+    people: tuple[PersonPhotos, ...]
+    misplaced: tuple[Path, ...]
+
+    @property
+    def photos(self) -> int:
+        return sum(len(person.photos) for person in self.people)
+
+    @classmethod
+    def find(cls, directory: Path) -> PhotoFolder:
+        """Raises ImageNotFoundError, OSError."""
+        people: list[PersonPhotos] = []
+        misplaced = _photos(directory)
+        for region in _folders(directory):
+            misplaced += _photos(region)
+            for person in _folders(region):
+                if photos := _photos(person):
+                    people.append(PersonPhotos(_text(region), _text(person), tuple(photos)))
+                misplaced += [photo for deeper in _folders(person) for photo in _photos(deeper)]
+        if not people:
+            raise ImageNotFoundError(
+                f"{directory} holds no photo to enroll: they are looked for as {directory}/REGION/PERSON/photo.jpg (or jpeg, "
+                "png, webp, bmp)."
+            )
+        return cls(directory, tuple(people), tuple(misplaced))
+
+    def records(self) -> Iterator[PhotoRecord]:
+        """The photos, as an import takes them."""
+        for person in self.people:
+            for photo in person.photos:
+                yield PhotoRecord(person.region, person.external_id, person.name, photo)
+
+
+@dataclass(frozen=True, slots=True)
+class RefusedPhoto:
+    """code: stable, for machines."""
+
+    photo: Path
+    code: str
+    reason: str
+
+
+@dataclass(slots=True)
+class FolderTally:
+    """What became of each photo of a folder, and of each person."""
+
+    folder: PhotoFolder
+    enrolled: int = 0
+    skipped: int = 0
+    refused: list[RefusedPhoto] = field(default_factory=list)
+    _persons: dict[tuple[str, str], str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for photo in self.folder.misplaced:
+            reason = "It does not lie in DIR/REGION/PERSON/, two folders deep."
+            self.refused.append(RefusedPhoto(photo, "misplaced", reason))
+
+    def add(self, result: PhotoResult) -> None:
+        record = result.record
+        assert isinstance(record.photo, Path)
+        if result.status == "refused":
+            self.refused.append(RefusedPhoto(record.photo, result.code, result.reason))
+            return
+        person = record.region, record.external_id
+        if result.status == "skipped":
+            self.skipped += 1
+            self._persons[person] = "present"
+        else:
+            self.enrolled += 1
+            self._persons.setdefault(person, "imported")
+
+    def plan(self) -> None:
+        """What would be, as far as names tell: no photo is read."""
+        for record in self.folder.records():
+            try:
+                check_region(record.region)
+                check_text("external_id", record.external_id, MAX_EXTERNAL_ID)
+                check_name(record.name)
+            except InputError as exc:
+                self.add(PhotoResult(record, "refused", code=exc.code, reason=str(exc)))
+            else:
+                self.add(PhotoResult(record, "enrolled"))
+
+    def account(self, *, dry_run: bool) -> ImportAccount:
+        """The report of any import: persons are those of the folders, faces the photos."""
+        persons = Counter(self._persons.values())
+        nobody = len(self.folder.people) - persons.total()
+        photos = self.folder.photos + len(self.folder.misplaced)
+        problems = sorted(self.refused, key=lambda each: each.photo)[:_MOST_PROBLEMS]
+        return ImportAccount(
+            layout={"faces.image_path": "REGION/PERSON/photo"},
+            dry_run=dry_run,
+            persons=Account(
+                len(self.folder.people), persons["imported"], persons["present"], {"no_face": nobody} if nobody else {}
+            ),
+            faces=Account(photos, self.enrolled, self.skipped, dict(Counter(each.code for each in self.refused))),
+            dimensions={},
+            encodings={},
+            regions=dict(Counter(region for region, _ in self._persons)),
+            unmapped=(),
+            same_name={},
+            images=photos,
+            compared=0,
+            agreed=0,
+            problems=tuple(RowProblem("photo", self._shown(each.photo), each.code, each.reason) for each in problems),
+        )
+
+    def _shown(self, photo: Path) -> str:
+        return str(photo.relative_to(self.folder.directory)).encode("utf-8", "replace").decode("utf-8")
+
+
+def _folders(directory: Path) -> list[Path]:
+    return sorted(each for each in directory.iterdir() if each.is_dir() and not each.name.startswith("."))
+
+
+def _photos(directory: Path) -> list[Path]:
+    return sorted(file for file in directory.iterdir() if _is_photo(file))
+
+
+def _is_photo(file: Path) -> bool:
+    return file.suffix.lower() in SUFFIXES and not file.name.startswith(".") and not file.is_dir()
+
+
+def _text(directory: Path) -> str:
+    """A folder's name in composed form: macOS hands out the decomposed one of the same name."""
+    return unicodedata.normalize("NFC", directory.name)
