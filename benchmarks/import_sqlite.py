@@ -8,6 +8,7 @@ Everything on this machine: the importer, PostgreSQL and the file. Without the H
 from __future__ import annotations
 
 import base64
+import contextlib
 import io
 import json
 import pickle
@@ -31,6 +32,7 @@ from faceward.service import FaceService
 from faceward.settings import load_settings
 from faceward.store.bulk import NewPerson
 from faceward.store.copy_rows import COPY, STAGING, copy_blocks
+from faceward.store.embedded import EmbeddedServer
 from galleries import Gallery
 from plots import plot_bars
 from report import options, scratch_server, show, wide_console, write_json
@@ -67,6 +69,10 @@ def embeddings(faces: int) -> Iterator[NDArray[np.float32]]:
         yield from block[:faces]
 
 
+def postmaster(server: EmbeddedServer) -> psutil.Process:
+    return psutil.Process(int((server.pgdata / "postmaster.pid").read_text().split()[0]))
+
+
 def bare_copy(url: str, faces: int) -> float:
     """Rows a second."""
     halves: list[list[bytes]] = []
@@ -93,16 +99,31 @@ def bare_copy(url: str, faces: int) -> float:
     return faces / taken
 
 
-def measure(service: FaceService, path: Path, client: str) -> dict[str, float]:
+def measure(service: FaceService, path: Path, client: str, server: psutil.Process) -> dict[str, float]:
     wanted = SourceImport(RegionAssignment("A"), client_id=client, same_model=True)
-    seconds = {}
+    seconds, work = {}, {}
     for name in ("reading", "import", "again"):
         with SqliteSource(path) as source:
-            start = time.perf_counter()
+            start, worked = time.perf_counter(), processor_seconds(server)
             account = plan_import(wanted, source, 512) if name == "reading" else run_import(wanted, source, service)
             seconds[name] = time.perf_counter() - start
+            work[name] = processor_seconds(server) - worked
     assert account.faces.present == account.faces.read
-    return {f"{name}_per_s": round(account.faces.read / taken) for name, taken in seconds.items()}
+    faces = account.faces.read
+    return {
+        **{f"{name}_per_s": round(faces / taken) for name, taken in seconds.items()},
+        **{f"{name}_cpu_us": round(work[name] / faces * 1e6, 1) for name in ("reading", "import")},
+    }
+
+
+def processor_seconds(server: psutil.Process) -> float:
+    """Spent by this process and by PostgreSQL: what a rate can be on processors that nobody else uses."""
+    spent = 0.0
+    for process in (psutil.Process(), server, *server.children(recursive=True)):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            times = process.cpu_times()
+            spent += times.user + times.system
+    return spent
 
 
 def main() -> None:
@@ -121,7 +142,7 @@ def main() -> None:
             settings = load_settings(database={"url": server.url_of(database)}, search={"hnsw_index": False})
             with faceward.open_service(settings) as service:
                 bound = bare_copy(server.url_of(database), faces)
-                figures = measure(service, path, "bench")
+                figures = measure(service, path, "bench", postmaster(server))
             peak = psutil.Process().memory_info().rss / 2**20
             ratio = round(figures["import_per_s"] / bound, 3)
             rows.append(

@@ -5,10 +5,12 @@ from __future__ import annotations
 import base64
 import io
 import json
+import os
 import pickle
 import sqlite3
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -87,3 +89,109 @@ def write_people(path: Path, people: Iterable[tuple[object, object]], faces: Ite
         old.execute("CREATE TABLE face_encodings (id INTEGER PRIMARY KEY, person_id, embedding, image BLOB)")
         old.executemany("INSERT INTO persons VALUES (?, ?)", people)
         old.executemany("INSERT INTO face_encodings (person_id, embedding) VALUES (?, ?)", faces)
+
+
+@dataclass(frozen=True)
+class Planted:
+    """A file of many persons, one in a hundred with a defect; each defect in turn.
+
+    There are `each` of every defect: a second, equal face; no embedding; bytes that are none; a pickle that would make a file;
+    NaN; a pickled list; another length; no region; no name; no face; a face of somebody who is gone; one of nobody; a second
+    person of the same id.
+    """
+
+    path: Path
+    regions: Path
+    would_make: Path
+    vectors: np.ndarray
+    each: int
+
+    @classmethod
+    def write(cls, directory: Path, persons: int) -> Planted:
+        rng = np.random.default_rng(1)
+        vectors = rng.standard_normal((persons, 512)).astype("<f4")
+        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+        made = directory / "made by a pickle"
+        planted = cls(directory / "old.db", directory / "regions.csv", made, vectors, persons // 1300)
+        with closing(sqlite3.connect(planted.path)) as old, old:
+            old.execute("CREATE TABLE persons (id INTEGER, name TEXT)")
+            old.execute("CREATE TABLE face_encodings (id INTEGER PRIMARY KEY, person_id, embedding)")
+            old.executemany("INSERT INTO persons VALUES (?, ?)", planted._people())
+            old.executemany("INSERT INTO face_encodings (person_id, embedding) VALUES (?, ?)", planted._faces())
+        lines = (f"{n},{planted.region(n)}" for n in range(persons) if planted.defect(n) != 7)
+        planted.regions.write_text("\n".join(["id,region", *lines]))
+        return planted
+
+    @property
+    def persons(self) -> int:
+        return len(self.vectors)
+
+    def region(self, number: int) -> str:
+        return f"Region {number % 3}"
+
+    def defect(self, number: int) -> int | None:
+        if number % 100 or number // 100 >= 13 * self.each:
+            return None
+        return number // 100 % 13
+
+    @property
+    def imported(self) -> list[int]:
+        """The numbers of the persons who can be imported, each with one face."""
+        return [n for n in range(self.persons) if self.defect(n) not in (1, 2, 3, 4, 5, 6, 7, 8, 9)]
+
+    @property
+    def persons_refused(self) -> dict[str, int]:
+        return {"no_face": 7 * self.each, "no_region": self.each, "invalid": self.each, "duplicate_id": self.each}
+
+    @property
+    def faces_refused(self) -> dict[str, int]:
+        return {
+            "duplicate": self.each,
+            "unreadable": 5 * self.each,
+            "other_length": self.each,
+            "person_refused": 2 * self.each,
+            "orphan": 2 * self.each,
+        }
+
+    def _people(self) -> Iterator[tuple[object, object]]:
+        for n in range(self.persons):
+            yield n, None if self.defect(n) == 8 else f"Person {n}"
+            if self.defect(n) == 12:
+                yield n, "Another"
+
+    def _faces(self) -> Iterator[tuple[object, object]]:
+        encodings = list(ENCODINGS.values())
+        for n in reversed(range(self.persons)):
+            value = encodings[n % len(encodings)](self.vectors[n])
+            match self.defect(n):
+                case 0:
+                    yield n, value
+                case 1:
+                    value = None
+                case 2:
+                    value = b"\x00\x01\x02"
+                case 3:
+                    value = pickle.dumps(MakesAFile(self.would_make))
+                case 4:
+                    value = np.full(512, np.nan, "f4").tobytes()
+                case 5:
+                    value = pickle.dumps([1.0, 2.0])
+                case 6:
+                    value = self.vectors[n][:128].tobytes()
+                case 9:
+                    continue
+                case 10:
+                    yield f"gone {n}", value
+                case 11:
+                    yield None, value
+            yield n, value
+
+
+class MakesAFile:
+    """Pickled, a program that makes one where it is run."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return os.system, (f"touch '{self.path}'",)

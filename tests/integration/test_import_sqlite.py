@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import psycopg
 import pytest
-from old_systems import ENCODINGS, LAYOUTS, write_layout, write_people
+from old_systems import ENCODINGS, LAYOUTS, MakesAFile, Planted, write_layout, write_people
 
 import faceward
 from faceward.service import FaceService
@@ -126,7 +126,7 @@ def test_the_report_counts_what_was_planted(
     faces += [(None, RAW(unit(1))), (999, RAW(unit(1))), ("x", RAW(unit(1)))]  # orphans
     planted = tmp_path / "planted"
     bad = [b"\x00\x01\x02", None, "[1, 2", np.full(512, np.nan, "f4").tobytes(), bytes(2048), "no base64!"]
-    bad += [pickle.dumps(_Planted(planted)), pickle.dumps({"a": 1}), pickle.dumps(np.array([_Planted(planted)]))]
+    bad += [pickle.dumps(MakesAFile(planted)), pickle.dumps({"a": 1}), pickle.dumps(np.array([MakesAFile(planted)]))]
     faces += [(5, value) for value in bad] + [(45, b"???")]
     faces += [(6, RAW(unit(1)[:128])), (6, ENCODINGS["pickle"](np.ones(128)))]  # of another model's length
     write_people(old, people, faces)
@@ -161,49 +161,66 @@ def test_the_report_counts_what_was_planted(
     assert found.name == "Nobody's region"
 
 
-class _Planted:
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return os.system, (f"touch {self.path}",)
-
-
 def test_killed_at_ten_random_points_fifty_thousand_people_arrive_once(
-    tmp_path: Path, arguments: list[str], report: Callable[..., dict[str, Any]], database_url: str
+    tmp_path: Path,
+    arguments: list[str],
+    report: Callable[..., dict[str, Any]],
+    database_url: str,
+    service: FaceService,
 ) -> None:
-    old = tmp_path / "old.db"
-    vectors = np.random.default_rng(1).standard_normal((MANY, 512)).astype("<f4")
-    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    write_people(
-        old, ((n, f"Person {n}") for n in range(MANY)), ((n, vectors[n].tobytes()) for n in reversed(range(MANY)))
-    )
-    command = [*arguments, str(old), "--region", "A", "--same-model"]
+    """With every defect among them, in every encoding; and however large the file is, the same memory is enough."""
+    planted = Planted.write(tmp_path, MANY)
+    imported = planted.imported
+    given = [str(planted.path), "--regions", str(planted.regions), "--same-model"]
     seed = secrets.randbelow(10**6)
     print(f"seed {seed}")  # shown where the test fails
     chance = random.Random(seed)
     with psycopg.connect(database_url, autocommit=True) as database:
         database.execute("DROP INDEX idx_embedding_hnsw")  # no test of the index, and its upkeep takes minutes
         for target in sorted(chance.randrange(1, MANY * 3 // 4) for _ in range(10)):
-            with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+            with subprocess.Popen(
+                [*arguments, *given], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            ) as process:
                 while stored(database) < target and process.poll() is None:
                     time.sleep(0.01)
                 time.sleep(chance.random() / 20)
                 process.send_signal(signal.SIGKILL)
         there = stored(database)
-        assert 0 < there < MANY
-        assert counts(report(*command[len(arguments) :]), "persons") == (MANY, MANY - there, there)
-        assert counts(report(*command[len(arguments) :]), "faces") == (MANY, 0, MANY)
+        assert 0 < there < len(imported)
+        for before in (there, len(imported)):
+            account = report(*given)
+            assert counts(account, "persons") == (MANY + planted.each, len(imported) - before, before)
+            assert counts(account, "faces")[1:] == (len(imported) - before, before)
+            assert account["persons"]["refused"] == planted.persons_refused
+            assert account["faces"]["refused"] == planted.faces_refused
+        assert not planted.would_make.exists()
         rows = database.execute(
-            "SELECT external_id, count(*), min(name), min(md5(vector_send(embedding))) FROM persons p "
+            "SELECT external_id, count(*), min(name), min(p.region), min(md5(vector_send(embedding))) FROM persons p "
             "JOIN face_encodings f ON f.person_id = p.id GROUP BY external_id"
         ).fetchall()
-        (expected,) = database.execute(
-            "SELECT md5(vector_send(%s::vector))", (str(_stored_form(vectors[7]).tolist()),)
-        ).fetchone() or (None,)
-    assert {(row[0], row[1], row[2]) for row in rows} == {(f"sqlite:{n}", 1, f"Person {n}") for n in range(MANY)}
-    assert len({row[3] for row in rows}) == MANY
-    assert next(row[3] for row in rows if row[0] == "sqlite:7") == expected
+    assert {row[:4] for row in rows} == {(f"sqlite:{n}", 1, f"Person {n}", planted.region(n)) for n in imported}
+    assert len({row[4] for row in rows}) == len(imported)
+    for n in imported[:: len(imported) // 12]:
+        for region in range(3):
+            found = service.search(planted.vectors[n], region=f"Region {region}", threshold=0.9)
+            assert [each.external_id for each in found] == (
+                [f"sqlite:{n}"] if planted.region(n).endswith(str(region)) else []
+            )
+
+
+def test_memory_does_not_grow_with_the_file(tmp_path: Path, arguments: list[str]) -> None:
+    peaks = []
+    for faces in (100, 20_000):
+        old = tmp_path / f"{faces}.db"
+        vector = RAW(unit(1)) * 2  # as long as float64
+        write_people(old, ((n, f"P {n}") for n in range(faces)), ((n, vector) for n in range(faces)))
+        given = [str(old), "--region", "A", "--same-model", "--dry-run"]
+        with subprocess.Popen([*arguments, *given], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+            _, _, used = os.wait4(process.pid, 0)
+            process.returncode = 0
+        peaks.append(used.ru_maxrss * 1024)
+    assert old.stat().st_size > 80_000_000
+    assert peaks[1] - peaks[0] < 30_000_000
 
 
 def stored(database: psycopg.Connection) -> int:
@@ -211,12 +228,6 @@ def stored(database: psycopg.Connection) -> int:
     row = database.execute("SELECT count(*) FROM persons").fetchone()
     assert row is not None
     return int(row[0])
-
-
-def _stored_form(vector: np.ndarray) -> np.ndarray:
-    from faceward.checks import unit_embedding
-
-    return unit_embedding(vector, 512)
 
 
 def test_an_interrupt_ends_with_a_line_and_what_is_done_is_kept(

@@ -71,11 +71,14 @@ def photo_workers(given: int | None) -> int:
 
 def run(ctx: typer.Context, options: ImportOptions, opened: Callable[[], AbstractContextManager[Source]]) -> None:
     """Import what `opened` opens, tell what became of it, and exit with status 1 where a row was refused."""
+    from faceward.errors import ImportSourceError
     from faceward.importers import RegionAssignment, SourceImport, plan_import, run_import
 
     given, workers = invocation(ctx), photo_workers(options.workers)
     settings = given.settings(model={"threads": workers})
     with opened() as source, output.counting_bar() as bar:
+        if options.same_model and not source.has_embeddings:
+            raise ImportSourceError(f"{source.faces_table} holds no embeddings: leave out --same-model.")
         wanted = SourceImport(
             RegionAssignment.build(options.region, options.regions, options.default_region, told=source.has_regions),
             client_id=options.client,

@@ -160,7 +160,7 @@ class EmbeddingDecoder:
             numbers = read_array_pickle(value)
             self._learn("pickle", value, numbers)
             return "pickle", numbers
-        if value.startswith(b"["):
+        if value.startswith(b"[") and value.isascii():
             return "json", _json(value)
         if value.isascii() and (text := value.decode("ascii").strip()) and text.isprintable():
             return self._text(text)

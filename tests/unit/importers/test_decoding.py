@@ -148,6 +148,12 @@ def test_a_known_form_lets_nothing_through_that_was_refused_before(encoding: str
     assert many(decoder, [bytes(damaged)]) == [decoded(EmbeddingDecoder(512), bytes(damaged))]
 
 
+def test_numbers_that_begin_as_json_does_are_numbers() -> None:
+    vector = np.random.default_rng(1).standard_normal(128).astype("<f4")
+    data = b"[" + vector.tobytes()[1:]
+    assert many(EmbeddingDecoder(512), [data]) == [("float32", data)]
+
+
 def test_numbers_that_look_like_what_stands_around_them_teach_no_form() -> None:
     """Zeros follow the length of the pickle's bytes, which ends with zeros: where the numbers begin can't be told."""
     decoder = EmbeddingDecoder(512)
