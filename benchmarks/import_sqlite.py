@@ -80,7 +80,7 @@ def bare_copy(url: str, faces: int) -> float:
         rows = (
             (NewPerson(str(n), "A", f"Person {n}", ()), v) for n, v in enumerate(embeddings(faces)) if n % 2 == half
         )
-        halves.append(list(copy_blocks(rows)))
+        halves.append(list(copy_blocks(rows, lambda _: None)))
     table = STAGING.replace("TEMPORARY ", "").replace("ON COMMIT DROP", "")
 
     def copy(blocks: list[bytes]) -> None:

@@ -29,7 +29,7 @@ CREATE TABLE img (id uuid, content bytea);
 CREATE TABLE embedding (id uuid, subject_id uuid, embedding float8[], calculator text, img_id uuid);
 """
 DEEPFACE = "CREATE TABLE embeddings (id bigserial, img_name text, model_name text, embedding float8[])"
-PEOPLE = 30_000
+PEOPLE = 12_000
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 
 
