@@ -48,6 +48,9 @@ def test_the_log_is_read_by_page_and_filter(company: Company, alice: int) -> Non
     assert entry["person_id"] == alice
     after = manager.get("/v1/audit", params={"since": "2999-01-01T00:00:00Z"}).json()
     assert after["items"] == []
+    for edge in ("0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"):
+        assert manager.get("/v1/audit", params={"since": edge}).status_code == 200
+        assert manager.get("/v1/decisions", params={"since": edge}).status_code == 200
     at = manager.get("/v1/audit", params={"since": entry["at"], "actor": entry["actor"]}).json()
     assert [each["action"] for each in at["items"]][-1] in ("person.enroll", "region.create", "client.create")
     for wrong in (

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
 from typing import Annotated
 
 from fastapi import APIRouter, Query
@@ -51,7 +50,7 @@ async def list_audit(
             person_id=person_id,
             actor=actor,
             action=action,
-            since=_utc(since),
+            since=since,
             before=before,
             limit=limit,
         )
@@ -78,7 +77,7 @@ async def list_decisions(
             client_id=work.caller.client_id,
             person_id=person_id,
             decision=decision,
-            since=_utc(since),
+            since=since,
             before=before,
             limit=limit,
         )
@@ -86,7 +85,3 @@ async def list_decisions(
     return answered.DecisionPage(
         items=[answers.decision(each) for each in page.decisions], next=next_cursor(page.next_before)
     )
-
-
-def _utc(moment: dt.datetime | None) -> dt.datetime | None:
-    return None if moment is None else moment.astimezone(dt.UTC)
