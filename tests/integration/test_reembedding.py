@@ -29,10 +29,13 @@ from faceward.errors import (
 )
 from faceward.factory import ReembeddingParts, open_parts, open_reembedding, open_service
 from faceward.photo_import import PhotoRecord
-from faceward.reembedding import FillSettings, compare
+from faceward.reembedding import FillSettings, ModelChange, PhotoEmbedder, compare
 from faceward.settings import Settings, load_settings
 from faceward.store.embedding_models import models_in_use
+from faceward.store.graph_index import GraphSettings
+from faceward.store.photo_vault import PhotoVault
 from faceward.store.reembeddings import Counts
+from faceward.store.schema import Schema
 from faceward.vision import ModelPack
 from other_packs import add_pack, home_with
 from searching import at_last
@@ -404,6 +407,22 @@ def test_a_service_that_starts_takes_the_gallerys_pack(
         changing.change.roll_back()
         assert parts.checks() == {"models": "ok", "database": "ok"}
         assert parts.manifest.model_id == pack.model_id
+
+
+def test_the_way_back_needs_no_pack_where_nobody_was_enrolled_since(
+    settings: Settings, changing: ReembeddingParts, photos: dict[str, Path], models: dict[str, str]
+) -> None:
+    fill(changing, models[NARROW], 256)
+    changing.change.cut_over()
+
+    def absent(model_id: str) -> contextlib.AbstractContextManager[PhotoEmbedder]:
+        raise UnknownPackError(model_id)
+
+    schema = Schema(settings.database.url)
+    way_back = ModelChange(changing.database, schema, PhotoVault(), absent, GraphSettings())
+    assert way_back.roll_back().change.state == "ready"
+    with pytest.raises(UnknownPackError):
+        way_back.cut_over()
 
 
 def test_a_machine_without_the_pack_is_told_so(

@@ -58,7 +58,7 @@ class Filler:
         change: Reembedding,
         carried: Sequence[str],
         vault: PhotoVault,
-        embedder: PhotoEmbedder,
+        embedder: Callable[[], PhotoEmbedder],
         pool: ThreadPoolExecutor,
         settings: FillSettings,
     ) -> None:
@@ -152,10 +152,14 @@ class Filler:
         )
 
     def _embed(self, client_id: str, photos: Sequence[StoredPhoto | Unmade]) -> list[_Result]:
+        if not photos:
+            return []
+        embedder = self._embedder()
+
         def embed(photo: StoredPhoto | Unmade) -> _Result:
             if isinstance(photo, Unmade):
                 return photo.face_id, photo
-            made = self._embedder.embed(client_id, photo)
+            made = embedder.embed(client_id, photo)
             if self._settings.pause:
                 time.sleep(self._settings.pause)
             return photo.face_id, made

@@ -7,7 +7,7 @@ import random
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import reduce
 from operator import add
@@ -404,14 +404,23 @@ class ModelChange:
         with self._database.unscoped() as tx:
             carried = tables.carried_columns(tx, change.shadow)
         with (
-            self._open_embedder(change.model_of_shadow) as embedder,
+            ExitStack() as opened,
             ThreadPoolExecutor(settings.workers, thread_name_prefix="faceward-reembed") as pool,
         ):
-            if embedder.model_id != change.model_of_shadow:
-                raise ModelMismatchError(
-                    f"The pack on this machine is of the model {embedder.model_id}; what is needed is "
-                    f"{change.model_of_shadow}. Install that pack: `faceward models add DIR`."
-                )
+            known: list[PhotoEmbedder] = []
+
+            def embedder() -> PhotoEmbedder:
+                if not known:
+                    known.append(opened.enter_context(self._open_embedder(change.model_of_shadow)))
+                if known[0].model_id != change.model_of_shadow:
+                    raise ModelMismatchError(
+                        f"The pack on this machine is of the model {known[0].model_id}; what is needed is "
+                        f"{change.model_of_shadow}. Install that pack: `faceward models add DIR`."
+                    )
+                return known[0]
+
+            if change.state != "cut_over":  # the way back must not need the old pack where nobody was enrolled since
+                embedder()
             yield Filler(self._database, change, carried, self._vault, embedder, pool, settings)
 
     def _under_way(self) -> Reembedding:
