@@ -80,7 +80,7 @@ class Journal:
         )
 
     def expire(self, stop: Callable[[], bool] = lambda: False) -> Expired:
-        """Delete what is older than it is to be kept, of all clients, in small steps. stop: asked between clients.
+        """Delete what is older than it is to be kept, of all clients, in small steps. stop: asked after each step.
 
         Raises StoreError.
         """
@@ -91,7 +91,7 @@ class Journal:
             for client in page.clients:
                 if stop():
                     return gone
-                gone += self._log.expire(client.client_id, self._log_days, self._decision_days)
+                gone += self._log.expire(client.client_id, self._log_days, self._decision_days, stop)
             if page.next_after is None:
                 return gone
             after = page.next_after

@@ -7,7 +7,7 @@ never by their values. A batch of an import is one entry with counts, not one fo
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, get_args
 
@@ -170,9 +170,11 @@ class AuditLog:
         entries = tuple(AuditEntry.from_row(row) for row in rows[:limit])
         return AuditPage(entries, entries[-1].id if len(rows) > limit else None)
 
-    def expire(self, client_id: str, log_days: int, decision_days: int) -> Expired:
+    def expire(
+        self, client_id: str, log_days: int, decision_days: int, stop: Callable[[], bool] = lambda: False
+    ) -> Expired:
         """Delete a client's older entries and decisions, a thousand of each in a transaction. Entries of the last 30 days
-        stay whatever is asked for, so that nobody can cover the tracks.
+        stay whatever is asked for, so that nobody can cover the tracks. stop: asked after each transaction.
         """
         gone = Expired()
         while True:
@@ -184,7 +186,7 @@ class AuditLog:
                     ).one()
                 )
             gone += step
-            if max(step.audit_entries, step.decisions) < _AT_ONCE:
+            if max(step.audit_entries, step.decisions) < _AT_ONCE or stop():
                 return gone
 
 
