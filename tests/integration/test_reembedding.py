@@ -55,6 +55,19 @@ def homes(home: Path, pack: ModelPack, tmp_path_factory: pytest.TempPathFactory)
     return own, models
 
 
+@pytest.fixture(scope="session")
+def photos(photos: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Copies of 480 pixels where they are larger photos, which are quickly analysed."""
+    folder, small = tmp_path_factory.mktemp("small"), dict(photos)
+    for name in photos:
+        if name.endswith(".jpg"):
+            small[name] = folder / name
+            with Image.open(photos[name]) as image:
+                image.thumbnail((480, 480))
+                image.convert("RGB").save(small[name], "JPEG", quality=95)
+    return small
+
+
 @pytest.fixture
 def settings(homes: tuple[Path, dict[str, str]], database_url: str) -> Settings:
     return load_settings(
@@ -255,7 +268,7 @@ def test_nothing_that_is_acknowledged_during_an_exchange_is_lost(
 ) -> None:
     """People are enrolled, moved and deleted without a pause, while the tables are exchanged there and back."""
     with Image.open(photos["obama.jpg"]) as image:
-        image.thumbnail((240, 240))
+        image.thumbnail((200, 200))
         made = io.BytesIO()
         image.save(made, "JPEG", quality=95)
     stop, failed = threading.Event(), list[Exception]()
@@ -340,7 +353,7 @@ def test_a_filling_that_is_killed_goes_on(
     config.write_text(json.dumps({"database": {"url": database_url}, "images": {"store": "original"}}))
     program = (sys.executable, "-c", "from faceward.cli import main; main()")
     slow = subprocess.Popen(
-        [*program, "--config", config, "reembed", "--pack", NARROW, "--pause", "2"],
+        [*program, "--config", config, "reembed", "--pack", NARROW, "--pause", "0.7"],
         env={**os.environ, "FACEWARD_HOME": str(settings.home)},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
