@@ -29,7 +29,7 @@ CREATE TABLE img (id uuid, content bytea);
 CREATE TABLE embedding (id uuid, subject_id uuid, embedding float8[], calculator text, img_id uuid);
 """
 DEEPFACE = "CREATE TABLE embeddings (id bigserial, img_name text, model_name text, embedding float8[])"
-PEOPLE = 12_000
+PEOPLE = 25_000
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 
 
@@ -210,7 +210,7 @@ def test_an_interrupt_keeps_what_is_done_and_the_next_run_goes_on(
         running = faceward.program(command, source, *WHOM[command])
         while not gallery.execute("SELECT 1 FROM face_encodings LIMIT 1").fetchone():
             assert running.poll() is None, running.communicate()
-            time.sleep(0.01)
+            time.sleep(0.001)
         running.send_signal(signal.SIGINT)
         _, said = running.communicate(timeout=60)
         assert running.returncode == 130, said

@@ -239,7 +239,7 @@ def test_an_interrupt_ends_with_a_line_and_what_is_done_is_kept(
     with psycopg.connect(database_url, autocommit=True) as database:
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
             while not stored(database) and process.poll() is None:
-                time.sleep(0.01)
+                time.sleep(0.001)
             process.send_signal(signal.SIGINT)
             _, errors = process.communicate(timeout=60)
         assert 0 < stored(database) < 20_000
