@@ -80,7 +80,7 @@ def open_on(url: str) -> Iterator[Callable[..., Searching]]:
 
 
 def audit(searching: Searching, **options: Any) -> AuditReport:
-    return RecallAudit(searching.reader, searching.retriever, NoiseModel.load()).run(CLIENT, "A", **options)
+    return RecallAudit(searching.reader, searching.retriever, NoiseModel.load).run(CLIENT, "A", **options)
 
 
 def of(report: AuditReport, strategy: str) -> StrategyAudit:
@@ -132,7 +132,7 @@ def test_a_sketch_that_lost_faces_is_seen(open_on: Callable[..., Searching]) -> 
     builder = SketchBuilder(512, len(ids))
     builder.add(codes[::2], ids[::2])
     assert searching.keeper.cache.replace((CLIENT, "A"), entry, builder.build(), entry.watermark)
-    report = RecallAudit(searching.reader, _AsItIs(searching.retriever), NoiseModel.load()).run(CLIENT, "A", sample=100)
+    report = RecallAudit(searching.reader, _AsItIs(searching.retriever), NoiseModel.load).run(CLIENT, "A", sample=100)
     for strategy in ("auto", "sketch"):
         recall = of(report, strategy).recall
         assert recall is not None
@@ -144,7 +144,7 @@ def test_photos_that_are_not_alike_do_not_count(open_on: Callable[..., Searching
     searching = open_on()
     for n, (one, other) in enumerate(zip(photos["single"], photos["unlike"], strict=False)):
         searching.enroll(f"unlike {n}", one, other, region="B")
-    report = RecallAudit(searching.reader, searching.retriever, NoiseModel.load()).run(
+    report = RecallAudit(searching.reader, searching.retriever, NoiseModel.load).run(
         CLIENT, "B", strategies=["exact", "sketch"]
     )
     assert (report.second_photos, report.made) == (20, 0)
@@ -170,10 +170,10 @@ def test_who_is_deleted_meanwhile_is_no_miss(open_on: Callable[..., Searching]) 
 def test_a_region_that_gives_no_probe(open_on: Callable[..., Searching]) -> None:
     searching = open_on()
     with pytest.raises(NotFoundError, match=r"'empty' of client 'acme' has no face"):
-        RecallAudit(searching.reader, searching.retriever, NoiseModel.load()).run(CLIENT, "empty")
+        RecallAudit(searching.reader, searching.retriever, NoiseModel.load).run(CLIENT, "empty")
     searching.enroll("one", unit(1), region="B")
     with pytest.raises(NotFoundError, match=r"Nobody of the region 'B'.*second photo"):
-        RecallAudit(searching.reader, searching.retriever, None).run(CLIENT, "B")
+        RecallAudit(searching.reader, searching.retriever, lambda: None).run(CLIENT, "B")
     assert audit(searching, sample=10, strategies=["exact"]).made == 0
 
 

@@ -108,15 +108,16 @@ class _Probes:
 class RecallAudit:
     """Audits regions.
 
-    scopes: reads the gallery. retriever: does the searches. noise: makes probes; None where the model pack's embeddings
-    are of another dimension: then only people with several photos give probes. floor: the service's threshold.
+    scopes: reads the gallery. retriever: does the searches. noise: gives what makes probes, once it is needed: its making
+    takes half a second; None where the model pack's embeddings are of another dimension: then only people with several
+    photos give probes. floor: the service's threshold.
     """
 
     def __init__(
         self,
         scopes: ScopeReader,
         retriever: Retriever,
-        noise: NoiseModel | None,
+        noise: Callable[[], NoiseModel | None],
         *,
         floor: float = LOWEST_SIMILARITY,
         lowest: float = LOWEST_SIMILARITY,
@@ -192,8 +193,9 @@ class RecallAudit:
         lonely = rng.permutation(faces[first[~several]])[: sample - len(own)]
         dimension = snapshot.dimension
         rows = [snapshot.embeddings_of(own).reshape(-1, dimension)]
-        if self._noise is not None and len(lonely):
-            rows.append(self._noise.near(snapshot.embeddings_of(lonely), similarity, rng))
+        noise = self._noise() if len(lonely) else None
+        if noise is not None:
+            rows.append(noise.near(snapshot.embeddings_of(lonely), similarity, rng))
             own = np.concatenate([own, np.zeros(len(lonely), dtype=np.int64)])
         return _Probes(np.concatenate(rows), own)
 

@@ -59,10 +59,11 @@ class SearchParts:
 
     def audit(self, floor: float) -> RecallAudit:
         """Of these searches. floor: the threshold in use."""
+        return RecallAudit(self.scopes, self.retriever, self._noise, floor=floor)
+
+    def _noise(self) -> NoiseModel | None:
         noise = NoiseModel.load()
-        return RecallAudit(
-            self.scopes, self.retriever, noise if noise.dimension == self.dimension else None, floor=floor
-        )
+        return noise if noise.dimension == self.dimension else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,13 +9,10 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from importlib import resources
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 import sqlalchemy as sa
-from alembic import command
-from alembic.config import Config
-from alembic.script import ScriptDirectory
 from sqlalchemy.exc import SQLAlchemyError
 
 from faceward.errors import AccessDeniedError, ExtensionMissingError, ModelMismatchError, SchemaMissingError
@@ -23,6 +20,9 @@ from faceward.store.database import APP_ROLE, EVERY_MODEL, Database, parse_url, 
 from faceward.store.driver_errors import translate, without_values
 from faceward.store.graph_index import GraphIndex, GraphSettings
 from faceward.store.shadow import LIVE, NEXT, PREVIOUS, build_indexes
+
+if TYPE_CHECKING:
+    from alembic.config import Config
 
 HEAD = "0007"
 """The newest migration. Kept here so that a start on a current database needs no Alembic; a test holds the two equal."""
@@ -110,6 +110,8 @@ class Schema:
                 )
             _ensure_extension(connection)
             _ensure_app_role(connection)
+            from alembic import command  # here, as in what follows: a start on a current database does without it
+
             config = _alembic_config()
             config.attributes.update(connection=connection, dimension=dimension)
             command.upgrade(config, HEAD)
@@ -205,16 +207,22 @@ def pgvector_version(database: Database) -> tuple[int, ...]:
 
 def newest_revision() -> str | None:
     """The newest migration that the package carries."""
+    from alembic.script import ScriptDirectory
+
     return ScriptDirectory.from_config(_alembic_config()).get_current_head()
 
 
 def known_revisions() -> frozenset[str]:
     """The migrations that the package carries."""
+    from alembic.script import ScriptDirectory
+
     scripts = ScriptDirectory.from_config(_alembic_config())
     return frozenset(script.revision for script in scripts.walk_revisions())
 
 
 def _alembic_config() -> Config:
+    from alembic.config import Config
+
     config = Config()
     config.set_main_option("script_location", str(resources.files("faceward.store") / "migrations").replace("%", "%%"))
     config.set_main_option("path_separator", "os")
