@@ -31,6 +31,11 @@ Shape: TypeAlias = tuple[int | None, ...]
 _RUNTIMES = ("openvino", "onnxruntime")
 """The preferred one first: OpenVINO takes 3.1 ms for the default embedding where ONNX Runtime takes 7.9."""
 
+_FIRST_LOOKUP = threading.Lock()
+"""OpenVINO makes its table of types with the first look-up; two threads that do so at once, in a first inference or while a
+pack's models are loaded side by side, wait for each other for ever, one with Python's lock and one with the table's.
+"""
+
 
 class InferenceSession(Protocol):
     """A network with one input."""
@@ -144,9 +149,8 @@ class OpenVinoSession:
             "NUM_STREAMS": threads,
         }
         model = _compile(openvino, path, options, cache_dir)
-        # OpenVINO makes its table of types with the first look-up; two threads whose first inferences do so at once wait
-        # for each other for ever, one with Python's lock and one with the table's.
-        model.inputs[0].element_type.to_dtype()
+        with _FIRST_LOOKUP:
+            model.inputs[0].element_type.to_dtype()
         self.input_shape = _openvino_shape(model.inputs[0].partial_shape)
         self.output_shapes = tuple(_openvino_shape(output.partial_shape) for output in model.outputs)
         self._slots = _Slots([model.create_infer_request() for _ in range(threads)])

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import subprocess
 import sys
 import threading
 from collections.abc import Callable
@@ -67,6 +68,35 @@ def test_threads_never_get_the_result_of_another(runtime: str, slots: int, pack:
         for _ in range(10):
             for found, wanted in zip(pool.map(lambda one: session.run(one)[0], data), expected, strict=True):
                 assert np.allclose(found, wanted, atol=1e-5)
+
+
+_LOADED_AT_ONCE = """
+import sys, threading
+from pathlib import Path
+from faceward.vision import runtimes
+
+sys.setswitchinterval(1e-6)  # threads take turns at the worst of moments
+compiled, compile = threading.Barrier(4), runtimes._compile
+
+def together(*given):
+    model = compile(*given)
+    compiled.wait()
+    return model
+
+runtimes._compile = together
+load = lambda: runtimes.open_session(Path(sys.argv[1]), runtime="openvino")
+threads = [threading.Thread(target=load, daemon=True) for _ in range(4)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+"""
+
+
+def test_the_first_models_of_a_process_may_be_loaded_at_once(tmp_path: Path) -> None:
+    path = write_mean_model(tmp_path / "mean.onnx", (1, 3, 4, 4), (2, 3), (1, 3))
+    loading = [sys.executable, "-c", _LOADED_AT_ONCE, str(path)]
+    assert subprocess.run(loading, timeout=60, check=False).returncode == 0  # noqa: S603 - this Python, and code of ours
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES)
