@@ -173,7 +173,7 @@ class _Reader:
         self._stack.append(items)
 
     def _name(self, module: object, name: object) -> None:
-        path = f"{module}.{name}"
+        path = f"{_text(module)}.{_text(name)}"
         if path not in _KNOWN:
             raise InvalidEmbeddingError(f"The pickle names {path[:80]!r}, which no plain array needs; it was not run.")
         self._stack.append(_Name(path))
@@ -216,8 +216,12 @@ def _set_state(target: object, state: Any) -> None:
 
 
 def _text(value: object) -> str:
-    """Python 2 wrote its texts as bytes."""
-    return str(value, "latin-1") if isinstance(value, bytes) else str(value)
+    """Python 2 wrote its texts as bytes. Nothing else is written out: tuples that hold each other would have no end."""
+    if isinstance(value, bytes):
+        return str(value, "latin-1")
+    if not isinstance(value, str):
+        raise InvalidEmbeddingError("The pickle is damaged or ends early.")
+    return value
 
 
 def _kind_of(found: object) -> str:

@@ -107,6 +107,25 @@ def test_no_memory_is_taken_for_what_is_not_there(data: bytes) -> None:
         tracemalloc.stop()
 
 
+_NESTED = b"\x80\x04)\x94" + b"".join((b"h" + bytes([level])) * 2 + b"\x86\x94" for level in range(36))
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        b"\x8c\x01a\x93.",
+        b"\x8c\x01a" + b"h\x24" + b"\x93.",
+        b"\x85" + b"cnumpy\ndtype\n" + b"h\x24" + b"\x85R.",
+        b"cnumpy\ndtype\n" + b"\x8c\x02f4\x85R" + b"Nh\x24\x86b.",
+    ],
+    ids=["module", "name", "type", "order"],
+)
+def test_tuples_that_hold_each_other_are_not_written_out(end: bytes) -> None:
+    """A hundred instructions that would be a text of 2**36 signs."""
+    with pytest.raises(InvalidEmbeddingError):
+        read_array_pickle(_NESTED + end)
+
+
 @given(st.binary(max_size=200))
 def test_noise_is_refused(noise: bytes) -> None:
     with pytest.raises(InvalidEmbeddingError):
