@@ -451,3 +451,47 @@ def test_a_machine_without_the_pack_is_told_so(
     changing.change.cut_over()
     with pytest.raises(UnknownPackError, match=r"changed to the model narrow-1.*faceward models add"):
         open_service(settings.model_copy(update={"home": home_with(home, pack, tmp_path / "bare")}))
+
+
+def test_who_was_left_behind_comes_back_as_they_are_now(
+    service: faceward.FaceService, changing: ReembeddingParts, photos: dict[str, Path], models: dict[str, str]
+) -> None:
+    """Faces that only the table of before has follow no move and no suspension: until a roll-back makes them live again."""
+    rows = [service.faces_to_store(photos[name])[0].embedding for name in ("obama_partial_face.jpg", "biden.jpg")]
+    service.import_embeddings(
+        [faceward.PersonRecord(f"{number}", "A", f"No Photo {number}", row) for number, row in enumerate(rows)],
+        client_id="globex",
+    )
+    moved, suspended = (service.list_persons(client_id="globex", external_id=each).persons[0].id for each in ("0", "1"))
+    fill(changing, models[NARROW], 256)
+    changing.change.cut_over(leave_behind=True)
+    service.move_region(moved, "B", client_id="globex")
+    service.update_person(suspended, state="suspended", client_id="globex")
+    changing.change.roll_back()
+    service.detect(photos["obama.jpg"])
+    service.recognize(photos["astronaut.png"], region="A", client_id="globex")
+
+    def found(row: np.ndarray, region: str) -> list[int]:
+        return [each.person_id for each in service.search(row, region=region, client_id="globex")]
+
+    assert moved not in found(rows[0], "A")
+    assert moved in found(rows[0], "B")
+    assert suspended not in found(rows[1], "A")
+    service.update_person(suspended, state="active", client_id="globex")
+    assert suspended in found(rows[1], "A")
+
+
+def test_who_was_left_behind_by_a_roll_back_is_erased_everywhere(
+    service: faceward.FaceService, changing: ReembeddingParts, photos: dict[str, Path], models: dict[str, str]
+) -> None:
+    fill(changing, models[NARROW], 256)
+    changing.change.cut_over()
+    service.recognize(photos["astronaut.png"], region="A", client_id="globex")
+    row = service.faces_to_store(photos["obama_partial_face.jpg"])[0].embedding
+    service.import_embeddings([faceward.PersonRecord("7", "A", "No Photo", row)], client_id="globex")
+    (bare,) = service.list_persons(client_id="globex", external_id="7").persons
+    assert changing.change.roll_back(leave_behind=True).left == (("globex", bare.id),)
+    service.move_region(bare.id, "B", client_id="globex")
+    receipt = service.erase_person(bare.id, client_id="globex")
+    assert receipt.content["left"] == {}
+    assert changing.change.cut_over().persons_left == 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
@@ -279,6 +279,7 @@ class ModelChange:
                 count, left = self._persons_left(tables.LIVE, change.shadow, change.model_of_shadow)
                 if count:
                     raise PersonsLeftBehindError(count, left, change.model_of_shadow)
+            behind = [client_id for client_id in self._tenants() if self._leaves_behind(client_id, change)]
             attempts = 0
             while True:
                 attempts += 1
@@ -290,7 +291,7 @@ class ModelChange:
                 try:
                     held = _Held()
                     most = min(_FEW << (attempts - 1), _MANY)
-                    exchanged, last = self._hold_and_exchange(change, state, filler, now, looked, most, held)
+                    exchanged, last = self._hold_and_exchange(change, state, filler, now, looked, behind, most, held)
                     break
                 except BusyError:
                     if time.monotonic() > until:
@@ -320,13 +321,15 @@ class ModelChange:
         filler: Filler,
         since: str,
         looked: str | None,
+        behind: Sequence[str],
         most: int,
         held: _Held,
     ) -> tuple[Reembedding, int]:
         """Returns the record, and how many faces were caught up.
 
         since: what was written from then on may not be in line. looked: from then on persons may have come who would be left
-        without a face; None where they may be. most: faces to catch up.
+        without a face; None where they may be. behind: clients of whom the table that comes has faces that the live one has
+        not. most: faces to catch up.
         """
         incoming = change.shadow
         outgoing = tables.PREVIOUS if state == "cut_over" else tables.NEXT
@@ -343,6 +346,9 @@ class ModelChange:
                 caught_up += done
             if looked is not None:
                 self._require_nobody_left(tx, change, looked)
+            for client_id in behind:  # nobody moved or suspended these faces with their persons
+                tx.exec_driver_sql(SET_TENANT, (client_id,))
+                caught_up += records.bring_left_behind_in_line(tx, client_id, incoming)
             self._hold_searches(tx, incoming)
             held.begin_searches()
             tables.exchange(tx, incoming, outgoing, model_from=change.model_of_live, model_to=change.model_of_shadow)
@@ -392,6 +398,11 @@ class ModelChange:
             left += [(client_id, person) for person in page]
         if left:
             raise PersonsLeftBehindError(len(left), tuple(left), change.model_of_shadow)
+
+    def _leaves_behind(self, client_id: str, change: Reembedding) -> bool:
+        with self._database.transaction(client_id) as tx:
+            tx.exec_driver_sql("SET LOCAL statement_timeout = 0")
+            return records.leaves_behind(tx, client_id, change.shadow)
 
     def _counts(self, client_id: str, change: Reembedding) -> Counts:
         with self._database.transaction(client_id) as tx:

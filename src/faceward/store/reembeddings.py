@@ -311,6 +311,36 @@ def bring_in_line(
     return found
 
 
+def leaves_behind(tx: sa.Connection, client_id: str, shadow: Shadow) -> bool:
+    """Whether the other table has faces that the live one has not. There are no more of them until an exchange."""
+    found = tx.exec_driver_sql(
+        f"SELECT 1 FROM {shadow} o WHERE o.client_id = %(client_id)s AND {_ONLY_THERE} LIMIT 1",
+        {"client_id": client_id},
+    )
+    return found.first() is not None
+
+
+def bring_left_behind_in_line(tx: sa.Connection, client_id: str, shadow: Shadow) -> int:
+    """Give faces that only the other table has the region, state and expiry of their persons; returns how many differed.
+
+    One whose photo the region has of somebody else by now is dropped, as a merge drops it.
+    """
+    parameters = {"client_id": client_id}
+    tx.exec_driver_sql(
+        f"DELETE FROM {shadow} o USING persons p WHERE o.client_id = %(client_id)s AND p.client_id = %(client_id)s "
+        f"AND p.id = o.person_id AND o.region <> p.region AND {_ONLY_THERE} AND EXISTS ("
+        f"SELECT 1 FROM {shadow} k WHERE k.client_id = %(client_id)s AND k.region = p.region "
+        "AND k.image_sha256 = o.image_sha256 AND k.face_bbox = o.face_bbox)",
+        parameters,
+    )
+    return tx.exec_driver_sql(
+        f"UPDATE {shadow} o SET region = p.region, matchable_until = p.matchable_until, row_version = pg_current_xact_id() "
+        "FROM persons p WHERE o.client_id = %(client_id)s AND p.client_id = %(client_id)s AND p.id = o.person_id "
+        f"AND (o.region <> p.region OR o.matchable_until <> p.matchable_until) AND {_ONLY_THERE}",
+        parameters,
+    ).rowcount
+
+
 def counts(tx: sa.Connection, client_id: str, shadow: Shadow | None, model_id: str) -> Counts:
     """How far a tenant's gallery is. shadow: None where there is no other table."""
     made = "false" if shadow is None else f"NOT {_LACKING.format(shadow=shadow)}"
@@ -394,6 +424,7 @@ def _opened(vault: PhotoVault, client_id: str, row: sa.Row[Any]) -> StoredPhoto 
 
 _MOST_BYTES = 32 << 20
 _LACKING = "NOT EXISTS (SELECT 1 FROM {shadow} o WHERE o.client_id = %(client_id)s AND o.id = f.id)"
+_ONLY_THERE = f"NOT EXISTS (SELECT 1 FROM {LIVE} f WHERE f.client_id = %(client_id)s AND f.id = o.id)"
 _PERSON_LACKING = (
     "NOT EXISTS (SELECT 1 FROM {shadow} o WHERE o.client_id = %(client_id)s AND o.person_id = f.person_id)"
 )

@@ -4,8 +4,9 @@
 names in one transaction, and what served until then is `face_encodings_previous`. All that others may have added to the
 live table (columns, indexes, settings) is read from the catalogue, so that it comes along.
 
-Whichever of the two serves has the key to its person. The other one has keys to the live table instead: deleting or
-erasing a face or a person reaches it in the same transaction, while its rows need not follow each move.
+Whichever of the two serves has the key to its person. The other one has keys to the live table and, once it has served, to
+persons instead: deleting or erasing a face or a person reaches it in the same transaction, while its rows need not follow
+each move.
 """
 
 from __future__ import annotations
@@ -173,6 +174,11 @@ def exchange(tx: sa.Connection, incoming: Shadow, outgoing: Shadow, *, model_fro
         f"ALTER TABLE {LIVE} ADD CONSTRAINT {_PERSON_KEY} {person_key.removesuffix(' NOT VALID')} NOT VALID"
     )
     _follow_live(tx, outgoing)
+    # It may hold faces that are left behind now: of these no key to the live table tells.
+    tx.exec_driver_sql(
+        f"ALTER TABLE {outgoing} ADD CONSTRAINT {_OWNER_KEY} FOREIGN KEY (client_id, person_id) "
+        "REFERENCES persons (client_id, id) ON DELETE CASCADE NOT VALID"
+    )
     _name_model(tx, model_to)
 
 
@@ -253,11 +259,6 @@ def _follow_live(tx: sa.Connection, shadow: Shadow) -> None:
         f"ALTER TABLE {shadow} ADD CONSTRAINT {_LIVE_KEY} FOREIGN KEY (client_id, id) "
         f"REFERENCES {LIVE} (client_id, id) ON DELETE CASCADE NOT VALID"
     )
-    if shadow == PREVIOUS:
-        tx.exec_driver_sql(
-            f"ALTER TABLE {shadow} ADD CONSTRAINT {_OWNER_KEY} FOREIGN KEY (client_id, person_id) "
-            "REFERENCES persons (client_id, id) ON DELETE CASCADE NOT VALID"
-        )
 
 
 def _require_model(tx: sa.Connection, table: str, model_id: str) -> None:
