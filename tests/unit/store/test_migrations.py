@@ -50,6 +50,28 @@ def test_what_version_1_stored_is_kept_and_its_clients_are_known(empty_database:
         Gallery(database, MODEL).create_person("acme", "A", "Alice", [new_face(1)])
 
 
+def test_no_sample_of_a_face_is_kept_by_the_planner(empty_database: str) -> None:
+    """Neither of what an older version had sampled nor of what is analysed from now on: an erasure can't reach it."""
+    dimension = 128  # short enough that PostgreSQL samples the embeddings themselves
+    Schema(empty_database).upgrade(dimension=dimension)
+    stand_at(empty_database, "0003")
+    fill(empty_database)
+    sampled = "SELECT attname FROM pg_stats WHERE tablename = 'face_encodings' AND attname IN ('code', 'embedding')"
+    with psycopg.connect(empty_database, autocommit=True) as connection:
+        connection.execute(
+            "INSERT INTO face_encodings (client_id, person_id, region, model_id, embedding) "
+            "SELECT p.client_id, p.id, p.region, %s, l2_normalize(array_fill(p.id::real, ARRAY[%s])::vector - "
+            "(array_fill(0::real, ARRAY[%s - 1]) || 1::real)::vector) FROM persons p",
+            (MODEL, dimension, dimension),
+        )
+        connection.execute("ANALYZE face_encodings")
+        assert connection.execute(sampled).fetchall()
+        assert Schema(empty_database).upgrade(dimension=dimension)
+        assert connection.execute(sampled).fetchall() == []
+        connection.execute("ANALYZE face_encodings")
+        assert connection.execute(sampled).fetchall() == []
+
+
 def test_an_owner_that_row_security_binds_finds_the_clients_too(
     empty_database: str, login: Callable[..., str], admin: psycopg.Connection
 ) -> None:

@@ -102,10 +102,26 @@ def upgrade() -> None:
             name, kind = column.split()
             op.execute(f"ALTER TABLE {table} ALTER COLUMN {name} TYPE {kind}")  # the same: forgets what was sampled
             op.execute(f"ALTER TABLE {table} ALTER COLUMN {name} SET STATISTICS 0")
-    op.execute("ALTER TABLE face_encodings ALTER COLUMN code SET STATISTICS 0")
+    _forget_faces()
     # What the change of a type has set back: see migration 0001.
     op.execute("ALTER TABLE face_encodings ALTER COLUMN image_path SET STORAGE MAIN")
-    op.execute("ALTER TABLE face_encodings ALTER COLUMN image_sha256 SET STORAGE PLAIN")
+    for column in ("image_sha256", "code"):
+        op.execute(f"ALTER TABLE face_encodings ALTER COLUMN {column} SET STORAGE PLAIN")
+
+
+def _forget_faces() -> None:
+    """Short embeddings are sampled themselves, those of more than 253 numbers only by their signs."""
+    bind = op.get_bind()
+    kind = bind.exec_driver_sql(
+        "SELECT format_type(atttypid, atttypmod) FROM pg_attribute "
+        "WHERE attrelid = 'face_encodings'::regclass AND attname = 'code'"
+    ).scalar_one()
+    op.execute(f"ALTER TABLE face_encodings ALTER COLUMN code TYPE {kind}")
+    # The type of what another column is generated from can't be changed; before PostgreSQL 18 there is no other way.
+    if bind.exec_driver_sql("SELECT current_setting('server_version_num')::int >= 180000").scalar_one():
+        op.execute("SELECT pg_clear_attribute_stats(current_schema(), 'face_encodings', 'embedding', false)")
+    for column in ("code", "embedding"):
+        op.execute(f"ALTER TABLE face_encodings ALTER COLUMN {column} SET STATISTICS 0")
 
 
 def _create_functions() -> None:
@@ -185,4 +201,5 @@ def downgrade() -> None:
     for table, columns in PERSONAL.items():
         for column in columns:
             op.execute(f"ALTER TABLE {table} ALTER COLUMN {column.split()[0]} SET STATISTICS -1")
-    op.execute("ALTER TABLE face_encodings ALTER COLUMN code SET STATISTICS -1")
+    for column in ("code", "embedding"):
+        op.execute(f"ALTER TABLE face_encodings ALTER COLUMN {column} SET STATISTICS -1")
