@@ -286,6 +286,10 @@ class Gallery:
     def delete_person(self, client_id: str, person_id: int) -> int:
         """Delete a person and all faces; returns how many faces there were."""
         with self._database.transaction(client_id) as tx:
+            # First, as whoever moves, merges or suspends the person does: else each could hold what the other waits for.
+            tx.exec_driver_sql(
+                "SELECT 1 FROM persons WHERE client_id = %s AND id = %s FOR UPDATE", (client_id, person_id)
+            )
             faces = tx.exec_driver_sql(
                 "DELETE FROM face_encodings WHERE client_id = %s AND person_id = %s", (client_id, person_id)
             ).rowcount

@@ -227,6 +227,19 @@ def test_a_face_that_is_being_added_is_deleted_with_its_person(database_url: str
         gallery.get_person("acme", person.id)
 
 
+def test_who_is_being_suspended_or_moved_is_deleted_after_that(database_url: str, gallery: Gallery) -> None:
+    """Not each holding what the other waits for: both take the person first, then the faces."""
+    person, _ = gallery.create_person("acme", "A", "Alice", [photo(1, "one")])
+    with ThreadPoolExecutor(1) as pool, psycopg.connect(database_url) as suspending:
+        suspending.execute("SELECT 1 FROM persons WHERE client_id = 'acme' AND id = %s FOR UPDATE", (person.id,))
+        running = pool.submit(gallery.delete_person, "acme", person.id)
+        while not running.done() and not blocked(database_url):
+            pass
+        suspending.execute("UPDATE face_encodings SET quality_score = 0 WHERE person_id = %s", (person.id,))
+        suspending.commit()
+        assert running.result(timeout=30) == 1
+
+
 def test_a_face_is_added_in_the_region_that_its_person_is_in_by_then(database_url: str, gallery: Gallery) -> None:
     person, _ = gallery.create_person("acme", "A", "Alice", [photo(1, "one")])
     with ThreadPoolExecutor(1) as pool, psycopg.connect(database_url) as moving:
