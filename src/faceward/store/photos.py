@@ -36,6 +36,9 @@ WITH sized AS (
 SELECT {PHOTO_COLUMNS} FROM summed n JOIN {{table}} f ON f.client_id = %(client_id)s AND f.id = n.id
 WHERE n.before < {_BATCH_BYTES} AND {_KEPT} AND {{which}} ORDER BY f.id FOR UPDATE OF f
 """
+_LEFT = f"""
+SELECT 1 FROM {{table}} f WHERE f.client_id = %(client_id)s AND f.id > %(after)s AND {_KEPT} AND {{which}} LIMIT 1
+"""
 _PUT = """
 UPDATE {table} SET image_data = %(data)s, image_key_id = %(key_id)s, image_box = %(box)s
 WHERE client_id = %(client_id)s AND id = %(id)s
@@ -180,10 +183,9 @@ class StoredPhotos:
         **parameters: Any,
     ) -> PhotoBatch:
         done, unopened = 0, []
+        of_batch = {"client_id": client_id, "after": after, **parameters}
         with self._database.transaction(client_id) as tx:
-            rows = tx.exec_driver_sql(
-                _NEXT.format(table=table, which=which), {"client_id": client_id, "after": after, **parameters}
-            ).all()
+            rows = tx.exec_driver_sql(_NEXT.format(table=table, which=which), of_batch).all()
             for row in rows:
                 try:
                     photo = open_photo(self.vault, client_id, row)
@@ -200,7 +202,12 @@ class StoredPhotos:
                 done += 1
             if done and action is not None and table == LIVE:
                 record(tx, client_id, action, photos=done)
-        return PhotoBatch(done, len(rows), tuple(unopened), rows[-1].id if rows else None)
+            if rows:
+                next_after = rows[-1].id
+            else:  # or others had the batch, and deleted or changed all of it meanwhile: then it is not the end
+                left = tx.exec_driver_sql(_LEFT.format(table=table, which=which), of_batch).first()
+                next_after = after if left else None
+        return PhotoBatch(done, len(rows), tuple(unopened), next_after)
 
     def _tables(self, tx: sa.Connection) -> list[str]:
         return [table for table in (LIVE, NEXT, PREVIOUS) if table == LIVE or exists(tx, table)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import psycopg
 import pytest
@@ -18,6 +19,7 @@ from faceward.store.photo_vault import PhotoVault
 from faceward.store.photos import PhotoBatch, StoredPhoto, StoredPhotos, photos_of
 from faceward.store.shadow import LIVE
 from faceward.types import Box, Crop, NewFace
+from searching import at_last
 from synthetic import MODEL, unit
 
 KEYS = {"2025": os.urandom(32), "2026": os.urandom(32)}
@@ -125,6 +127,27 @@ def test_a_batch_ends_with_a_few_megabytes_and_goes_on_where_it_was(database: Da
     # Whoever was stopped here begins again at the front.
     assert rotate(database, NEW) == 2
     assert photos.key_ids("acme") == {"2026"}
+
+
+def test_a_batch_whose_photos_are_deleted_meanwhile_is_not_the_last(database_url: str, database: Database) -> None:
+    large = NewFace(unit(1), image_data=bytes(9 << 20), image_sha256=b"large")  # a batch of its own
+    person, _ = Gallery(database, MODEL, vault=OLD).create_person("acme", "A", "Alice", [large])
+    store(database, OLD, range(2, 4))
+    waiting = (
+        "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database() "
+        "AND application_name = 'faceward'"
+    )
+    with (
+        ThreadPoolExecutor(1) as pool,
+        psycopg.connect(database_url, autocommit=True) as looking,
+        psycopg.connect(database_url) as deleting,
+    ):
+        deleting.execute("DELETE FROM persons WHERE client_id = 'acme' AND id = %s", (person.id,))
+        running = pool.submit(rotate, database, NEW)
+        at_last(lambda: running.done() or looking.execute(waiting).fetchone() == (1,))
+        deleting.commit()
+        assert running.result(timeout=30) == 2
+    assert StoredPhotos(database, NEW).key_ids("acme") == {"2026"}
 
 
 def test_photos_that_do_not_open_are_left_and_told(database: Database) -> None:
