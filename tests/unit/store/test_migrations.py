@@ -11,6 +11,7 @@ from faceward.store import schema
 from faceward.store.clients import ClientStore
 from faceward.store.database import APP_ROLE, Database
 from faceward.store.gallery import Gallery
+from faceward.store.graph_index import GraphSettings
 from faceward.store.schema import Schema
 from older_versions import stand_at
 from synthetic import MODEL, new_face
@@ -56,7 +57,10 @@ def test_no_sample_of_a_face_is_kept_by_the_planner(empty_database: str) -> None
     Schema(empty_database).upgrade(dimension=dimension)
     stand_at(empty_database, "0003")
     fill(empty_database)
-    sampled = "SELECT attname FROM pg_stats WHERE tablename = 'face_encodings' AND attname IN ('code', 'embedding')"
+    sampled = (
+        "SELECT attname FROM pg_stats WHERE tablename = 'face_encodings' AND attname IN ('code', 'embedding') "
+        "OR tablename = 'idx_embedding_hnsw'"
+    )
     with psycopg.connect(empty_database, autocommit=True) as connection:
         connection.execute(
             "INSERT INTO face_encodings (client_id, person_id, region, model_id, embedding) "
@@ -68,6 +72,7 @@ def test_no_sample_of_a_face_is_kept_by_the_planner(empty_database: str) -> None
         assert connection.execute(sampled).fetchall()
         assert Schema(empty_database).upgrade(dimension=dimension)
         assert connection.execute(sampled).fetchall() == []
+        Schema(empty_database).apply_graph(GraphSettings(halfvec=True))
         connection.execute("ANALYZE face_encodings")
         assert connection.execute(sampled).fetchall() == []
 
