@@ -27,7 +27,7 @@ serve: venv-runtime
 	@.venv/bin/faceward serve --trial $(SERVE_ARGS)
 
 test: venv-dev
-	@.venv/bin/python -m pytest -n $(PYTEST_WORKERS) $(PYTEST_ARGS)
+	@.venv/bin/python -m pytest -n $(PYTEST_WORKERS) --dist worksteal $(PYTEST_ARGS)
 
 check: venv-dev
 	.venv/bin/ruff check .

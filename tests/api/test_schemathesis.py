@@ -23,7 +23,7 @@ from hypothesis.errors import Unsatisfiable
 from schemathesis import Case, GenerationMode, checks
 from schemathesis.core.failures import Failure, FailureGroup
 
-FITTING, BROKEN = 8, 4
+FITTING, BROKEN = 6, 3
 """Requests for each operation and role: that fit the document, and that do not."""
 EMPTY = "Empty"
 """A region without persons, which can be deleted."""
