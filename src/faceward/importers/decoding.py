@@ -8,6 +8,7 @@ import json
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from tokenize import TokenError
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -209,7 +210,7 @@ def _npy_header(header: bytes) -> tuple[str, int]:
         version = np.lib.format.read_magic(stream)
         read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[version]
         shape, _, kind = read(stream)
-    except (ValueError, KeyError, TypeError, SyntaxError, RecursionError, MemoryError) as exc:
+    except (ValueError, KeyError, TypeError, SyntaxError, TokenError, RecursionError, MemoryError) as exc:
         raise InvalidEmbeddingError("The .npy data has a damaged header.") from exc
     if kind.kind != "f" or kind.itemsize > 8:
         raise InvalidEmbeddingError(f"The .npy data is of the type {kind.str!r}; only floats are read.")

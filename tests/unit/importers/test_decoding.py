@@ -87,6 +87,7 @@ def test_float32_of_the_right_length_is_read_as_such(seed: int, size: float) -> 
         (npy(np.arange(4)), "floats"),
         (npy(np.ones(4))[:-1], "more or fewer"),
         (npy(np.ones(4)).replace(b"(4,), ", b"(4e9),"), "header"),
+        (npy(np.ones(4)).replace(b"_order':", b"_order'("), "header"),
         (npy(np.ones(4)).replace(b"(4,)", b"(9,)"), "more or fewer"),
         (npy(np.ones((2, 2, 2))), "shape"),
         (npy(np.ones(4))[:9], "damaged"),
