@@ -139,7 +139,9 @@ class Database:
                 "options": " ".join(options),
             },
         )
-        sa.event.listen(self._engine, "connect", _prepare_connection)
+        self._generation = 0
+        sa.event.listen(self._engine, "connect", self._prepare)
+        sa.event.listen(self._engine, "checkout", self._check_generation)
 
     def __enter__(self) -> Database:
         return self
@@ -156,8 +158,11 @@ class Database:
         self._engine.dispose()
 
     def reconnect(self) -> None:
-        """Work on new connections from now on: those of before keep statements that were prepared for tables of before."""
-        self._engine.dispose()
+        """Work on new connections from now on: those of before keep statements that were prepared for tables of before.
+
+        One that is in use is closed when it is wanted next. (Disposing of the pool would leave it to nobody.)
+        """
+        self._generation += 1
 
     def pool_status(self) -> dict[str, int]:
         """Connections in use and idle, for monitoring."""
@@ -228,10 +233,14 @@ class Database:
         except (SQLAlchemyError, psycopg.Error) as exc:
             if is_disconnect(exc):
                 # The other idle connections died with this one; the next call must not have to find out one by one.
-                self._engine.dispose()
+                self.reconnect()
             raise translate(exc, self.shown_url) from without_values(exc)
 
+    def _prepare(self, driver: psycopg.Connection[Any], record: Any) -> None:
+        register_vector(driver)
+        driver.commit()
+        record.info["generation"] = self._generation
 
-def _prepare_connection(driver: psycopg.Connection[Any], _record: object) -> None:
-    register_vector(driver)
-    driver.commit()
+    def _check_generation(self, _driver: object, record: Any, _proxy: object) -> None:
+        if record.info["generation"] != self._generation:
+            raise sa.exc.DisconnectionError("of before reconnect(): the pool replaces it")

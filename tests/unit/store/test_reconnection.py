@@ -95,3 +95,20 @@ def test_a_server_restarted_between_two_calls(own_server: EmbeddedServer) -> Non
                 everyone(database)[2]()
             for call in everyone(database):
                 call()
+
+
+def test_connections_of_before_are_closed_when_they_are_wanted_next(database: Database) -> None:
+    """Also one that was in use: nobody is left to close it when the pool is thrown away."""
+
+    def backend() -> int:
+        with database.unscoped() as connection:
+            return int(connection.exec_driver_sql("SELECT pg_backend_pid()").scalar_one())
+
+    with database.driver_connection() as in_use:
+        idle = backend()
+        database.reconnect()
+        assert backend() != idle
+    assert not in_use.closed
+    before = in_use.info.backend_pid
+    assert backend() != before
+    assert in_use.closed
