@@ -1,4 +1,4 @@
-"""Write the tables of README.md, docs/search.md and docs/operations.md from what the benchmarks left in docs/benchmarks.
+"""Write the tables of README.md and of the documents from what the benchmarks left in docs/benchmarks.
 
 `python benchmarks/tables.py` rewrites what stands between the markers; a test fails where a document and the figures part
 ways.
@@ -16,6 +16,7 @@ FIGURES = ROOT / "docs" / "benchmarks"
 SHORT = ("auto", "HNSW ef_search 40", "HNSW ef_search 200", "HNSW ef_search 800")
 SIMILARITY = 0.58
 SKETCH_BYTES = 72
+DOCUMENTS = ("search", "operations", "api", "migrating-from-sqlite")
 
 
 def tables() -> dict[str, str]:
@@ -23,6 +24,8 @@ def tables() -> dict[str, str]:
     searches = json.loads((FIGURES / "search.json").read_text(encoding="utf-8"))
     recognition = json.loads((FIGURES / "recognize.json").read_text(encoding="utf-8"))
     sizing = json.loads((FIGURES / "sizing.json").read_text(encoding="utf-8"))
+    load = json.loads((FIGURES / "api_load.json").read_text(encoding="utf-8"))
+    imported = json.loads((FIGURES / "import_sqlite.json").read_text(encoding="utf-8"))
     return {
         "search": short_table(searches),
         "search figures": long_table(searches),
@@ -30,6 +33,8 @@ def tables() -> dict[str, str]:
         "sizes": size_table(searches),
         "recognition": recognition_table(recognition),
         "sizing": sizing_table(sizing),
+        "load": load_table(load),
+        "import": import_table(imported),
     }
 
 
@@ -37,7 +42,7 @@ def documents() -> dict[Path, str]:
     """The documents as they must read."""
     made = tables()
     texts = {}
-    for path in (ROOT / "README.md", ROOT / "docs" / "search.md", ROOT / "docs" / "operations.md"):
+    for path in (ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in DOCUMENTS)):
         text = path.read_text(encoding="utf-8")
         for name, table in made.items():
             pattern = rf"(<!-- {re.escape(name)} -->\n).*?(<!-- end -->)"
@@ -140,6 +145,46 @@ def sizing_table(figures: dict[str, Any]) -> str:
             "",
             f"Of a region of {faces:,} faces, one for each person, after a VACUUM ({machine['processor']}, {machine['cores']} "
             f"cores): {times}.",
+            "",
+        ]
+    )
+
+
+def load_table(rows: list[dict[str, Any]]) -> str:
+    lines = [
+        "| connections | requests/s | of the bare pipeline | p50 | p95 | p99 | slowest 503 | errors, unanswered |",
+        "|--:" * 8 + "|",
+    ]
+    machine = next(row for row in rows if row.get("method") == "machine")
+    for row in rows:
+        if "connections" in row:
+            slowest = _ms(row["slowest_503_ms"]) if row["refused_503"] else "none"
+            lines.append(
+                f"| {row['connections']:,} | {row['requests_per_s']:.1f} | {row['ratio']:.2f} | {_ms(row['p50_ms'])} | "
+                f"{_ms(row['p95_ms'])} | {_ms(row['p99_ms'])} | {slowest} | {row['errors'] + row['unanswered']} |"
+            )
+    return "\n".join(
+        [*lines, "", f"{machine['processor']}, {machine['cores']} cores for server, clients and database.", ""]
+    )
+
+
+def import_table(figures: dict[str, Any]) -> str:
+    lines = [
+        "| embeddings stored as | read and checked (`--dry-run`), rows/s | imported, rows/s | of a bare COPY | memory |",
+        "|---|--:|--:|--:|--:|",
+    ]
+    lines += [
+        f"| {row['encoding']} | {row['reading_per_s']:,} | {row['import_per_s']:,} | {row['of_bare_copy']:.2f} | "
+        f"{row['rss_mib']} MiB |"
+        for row in figures["encodings"]
+    ]
+    machine = figures["machine"]
+    return "\n".join(
+        [
+            *lines,
+            "",
+            f"{figures['faces']:,} embeddings of 512 numbers, without the HNSW index; "
+            f"{machine['processor']}, {machine['cores']} cores, PostgreSQL beside it.",
             "",
         ]
     )

@@ -55,6 +55,8 @@ def place(tmp_path: Path, photos: dict[str, Path], config: Path) -> Path:
 
 
 def run(command: list[str], place: Path) -> subprocess.CompletedProcess[str]:
+    if command[0].startswith(".venv/"):  # by its own path: PostgreSQL's user may not pass through pytest's directories
+        command = [str((place / ".venv").resolve() / command[0].removeprefix(".venv/")), *command[1:]]
     return subprocess.run(
         command,
         cwd=place,
