@@ -55,7 +55,8 @@ def plot_bars(path: Path | None, title: str, values: dict[str, float], unit: str
         return
     figure, axes = plt.subplots(figsize=(8, 0.7 + 0.36 * len(values)), constrained_layout=True)
     bars = axes.barh(list(values), list(values.values()), color="#0b6e4f")
-    axes.bar_label(bars, fmt="{:,.4g}", padding=3, fontsize=8)
+    labels = [f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}" for value in values.values()]
+    axes.bar_label(bars, labels=labels, padding=3, fontsize=8)
     axes.invert_yaxis()
     axes.set(xlabel=unit, title=title)
     axes.margins(x=0.12)
