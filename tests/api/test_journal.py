@@ -5,15 +5,12 @@ from __future__ import annotations
 import io
 import json
 import zipfile
-from collections.abc import Callable
-from typing import Any
 
 import httpx
 import pytest
 from companies import Company, RunningServer
 
 import faceward
-from faceward.api.log_retention import LogRetention
 from faceward.receipts import Receipt
 from searching import at_last
 
@@ -125,20 +122,3 @@ def test_what_waits_and_what_was_lost_is_measured(running: RunningServer) -> Non
     page = httpx.get(f"{running.url}/metrics").text
     for name in ("faceward_decisions_waiting", "faceward_decisions_written", "faceward_decisions_lost"):
         assert name in page
-
-
-def test_the_background_looks_again_after_a_failure(running: RunningServer) -> None:
-    looks: list[int] = []
-    said: list[tuple[str, dict[str, Any]]] = []
-
-    class Journal:
-        def expire(self, stop: Callable[[], bool]) -> None:
-            looks.append(len(looks))
-            if len(looks) == 1:
-                raise faceward.FacewardError("away")
-
-    retention = LogRetention(Journal(), lambda event, **more: said.append((event, more)), seconds=0.01)  # type: ignore[arg-type]
-    retention.start()
-    at_last(lambda: len(looks) >= 3)
-    retention.close()
-    assert said == [("log retention", {"error": "faceward_error"})]

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-import threading
 import time
-from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any, TextIO
 
@@ -17,10 +15,10 @@ from faceward.api.admission import WorkPool
 from faceward.api.app import AppSettings, create_app
 from faceward.api.authentication import Authenticator
 from faceward.api.bodies import BodySettings
-from faceward.api.log_retention import LogRetention
 from faceward.api.metrics import Metrics
 from faceward.api.observation import LogLine
 from faceward.api.parts import ApiParts
+from faceward.api.periodic import Periodic
 from faceward.api.purge_watch import PurgeWatch
 from faceward.api.rate_limit import RateLimiter
 from faceward.api.recall_watch import RecallWatch
@@ -77,25 +75,21 @@ def build_app(settings: Settings) -> FastAPI:
             page=figures,
         )
         log = log_to(sys.stderr)
-        watch = RecallWatch(
-            lambda: core.audit,
-            lambda: [scope for scope, _ in core.sketches.cache.entries()],
-            metrics,
-            log,
-            seconds=given.audit_seconds,
-        )
-        opened.callback(watch.close)
-        watch.start()
-        purge_watch = PurgeWatch(core.service, core.administration, log, seconds=settings.retention.purge_seconds)
-        opened.callback(purge_watch.close)
-        purge_watch.start()
-        retention = LogRetention(core.journal, log)
-        opened.callback(retention.close)
-        retention.start()
+        recall = RecallWatch(lambda: core.audit, lambda: [scope for scope, _ in core.sketches.cache.entries()], metrics)
+        purge = PurgeWatch(core.service, core.administration, log)
+        background = [
+            Periodic("recall audit", recall.look, log, seconds=given.audit_seconds),
+            Periodic("purge", purge.look, log, seconds=settings.retention.purge_seconds),
+            Periodic(
+                "log retention", core.journal.expire, log, seconds=_RETENTION_SECONDS, first=_RETENTION_SECONDS / 10
+            ),
+        ]
         if given.metrics_directory is not None:
-            gauge_watch = GaugeWatch(gauges)
-            opened.callback(gauge_watch.close)
-            gauge_watch.start()
+            # A worker that nobody asks for its figures still has those of now among the ones that another shows for all.
+            background.append(Periodic("gauges", lambda _: gauges(), log, seconds=1.0))
+        for each in background:
+            opened.callback(each.close)
+            each.start()
         core.runner.start()
         return create_app(
             parts,
@@ -113,35 +107,12 @@ _READY_SECONDS = 1.0
 _CHECK_SECONDS = 10.0
 """After which a database that does not answer counts as away."""
 _PAGE_SECONDS = 0.2
+_RETENTION_SECONDS = 3600.0
 _LONG_THREADS = 2
 _OF_STRANGERS = 2
 """Threads that look for keys that were not seen before."""
 _AHEAD = 1
 """Threads beyond the images worked on at once: while one waits for the database another has its image computed."""
-
-
-class GaugeWatch:
-    """A thread that calls `refresh` every second: a worker that nobody asks for its figures still has those of now among
-    the ones that another shows for all.
-    """
-
-    def __init__(self, refresh: Callable[[], None], *, seconds: float = 1.0) -> None:
-        self._refresh = refresh
-        self._seconds = seconds
-        self._closed = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="faceward-gauges", daemon=True)
-
-    def start(self) -> None:
-        self._thread.start()
-
-    def close(self) -> None:
-        self._closed.set()
-        if self._thread.is_alive():
-            self._thread.join()
-
-    def _run(self) -> None:
-        while not self._closed.wait(self._seconds):
-            self._refresh()
 
 
 def refresh(metrics: Metrics, core: Parts, *pools: WorkPool) -> None:
