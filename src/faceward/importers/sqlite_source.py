@@ -18,6 +18,7 @@ from faceward.importers.decoding import MAX_ENCODED
 from faceward.importers.rows import FaceRow, PersonRow
 from faceward.importers.sqlite_layout import Table, recognise
 
+_STEPS = 1_000_000  # of SQLite's machine: some ten milliseconds
 _MAGIC = b"SQLite format 3\x00"
 _PENDING_BYTE = 0x40000000  # where SQLite's own processes lock a file: pending, reserved, then 510 shared bytes
 _LOCK_BYTES = 512
@@ -47,6 +48,8 @@ class SqliteSource:
                 self._connection.execute("PRAGMA trusted_schema = OFF")
                 self._connection.execute("PRAGMA query_only = ON")
                 self._connection.execute("PRAGMA temp_store = FILE")
+                # A view may have no end. SQLite alone would not hear of an interrupt before it.
+                self._connection.set_progress_handler(_listen, _STEPS)
                 tables = list(self._tables())
             if not tables:
                 raise ImportSourceError(f"{path} is an SQLite database without tables: there is nothing to import.")
@@ -199,6 +202,8 @@ class SqliteSource:
         try:
             yield
         except sqlite3.Error as exc:
+            if getattr(exc, "sqlite_errorcode", None) == sqlite3.SQLITE_INTERRUPT:
+                raise KeyboardInterrupt from exc
             raise ImportSourceError(
                 f"{self.path} can't be read as an SQLite database: {exc}. If it is damaged, `sqlite3 OLD.db .recover` may "
                 "save what is left."
@@ -233,6 +238,10 @@ def _shared_lock(path: Path) -> Iterator[int]:
             yield stream.fileno()
     except OSError as exc:
         raise ImportSourceError(f"{path} can't be read: {exc.strerror}.") from exc
+
+
+def _listen() -> None:
+    """What Python is told meanwhile is raised in here, and ends the statement."""
 
 
 def _quoted(name: str) -> str:
