@@ -34,7 +34,7 @@ from faceward.settings import Settings, load_settings
 from faceward.store.embedding_models import models_in_use
 from faceward.store.graph_index import GraphSettings
 from faceward.store.photo_vault import PhotoVault
-from faceward.store.reembeddings import Counts
+from faceward.store.reembedded_faces import Counts
 from faceward.store.schema import Schema
 from faceward.vision import ModelPack
 from other_packs import add_pack, home_with

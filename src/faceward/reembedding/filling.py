@@ -18,8 +18,7 @@ from faceward.errors import BusyError, ConstraintViolatedError
 from faceward.reembedding.photo_embedder import PhotoEmbedder
 from faceward.store.database import SET_TENANT, Database
 from faceward.store.photo_vault import PhotoVault
-from faceward.store.reembeddings import (
-    Reembedding,
+from faceward.store.reembedded_faces import (
     StoredPhoto,
     Unmade,
     bring_in_line,
@@ -28,6 +27,7 @@ from faceward.store.reembeddings import (
     store_made,
     store_unmade,
 )
+from faceward.store.reembeddings import Reembedding
 from faceward.types import Embedding
 
 Progress: TypeAlias = Callable[[int], None]

@@ -24,13 +24,15 @@ from faceward.errors import (
 )
 from faceward.reembedding.filling import Filler, FillSettings, Progress
 from faceward.reembedding.photo_embedder import PhotoEmbedder
+from faceward.store import reembedded_faces as remade
 from faceward.store import reembeddings as records
 from faceward.store import shadow as tables
 from faceward.store.database import SET_TENANT, Database
 from faceward.store.embedding_models import models_in_use
 from faceward.store.graph_index import GraphSettings
 from faceward.store.photo_vault import PhotoVault
-from faceward.store.reembeddings import Counts, Reembedding, Unmade
+from faceward.store.reembedded_faces import Counts, Unmade
+from faceward.store.reembeddings import Reembedding
 from faceward.store.schema import Schema
 
 OpenEmbedder = Callable[[str], AbstractContextManager[PhotoEmbedder]]
@@ -108,7 +110,7 @@ class ModelChange:
             after = 0
             while True:
                 with self._database.transaction(client_id) as tx:
-                    page = records.unmade_faces(tx, client_id, change.shadow, change.model_of_shadow, after=after)
+                    page = remade.unmade_faces(tx, client_id, change.shadow, change.model_of_shadow, after=after)
                 if not page:
                     break
                 yield from page
@@ -196,7 +198,7 @@ class ModelChange:
         self._under_way()
         for client_id in self._tenants():
             with self._database.transaction(client_id) as tx:
-                records.forget_unmade(tx, client_id)
+                remade.forget_unmade(tx, client_id)
 
     def cut_over(
         self, *, leave_behind: bool = False, wait: float = 60.0, progress: Progress | None = None
@@ -252,7 +254,7 @@ class ModelChange:
         ended = _patiently(end, self._dice)
         for client_id in self._tenants():
             with self._database.transaction(client_id) as tx:
-                records.forget_unmade(tx, client_id)
+                remade.forget_unmade(tx, client_id)
         return ended
 
     def _exchange(
@@ -348,7 +350,7 @@ class ModelChange:
                 self._require_nobody_left(tx, change, looked)
             for client_id in behind:  # nobody moved or suspended these faces with their persons
                 tx.exec_driver_sql(SET_TENANT, (client_id,))
-                caught_up += records.bring_left_behind_in_line(tx, client_id, incoming)
+                caught_up += remade.bring_left_behind_in_line(tx, client_id, incoming)
             self._hold_searches(tx, incoming)
             held.begin_searches()
             tables.exchange(tx, incoming, outgoing, model_from=change.model_of_live, model_to=change.model_of_shadow)
@@ -383,7 +385,7 @@ class ModelChange:
             while True:
                 with self._database.transaction(client_id) as tx:
                     tx.exec_driver_sql("SET LOCAL statement_timeout = 0")
-                    page = records.persons_left(tx, client_id, having, lacking, model_id=model_id, after=after)
+                    page = remade.persons_left(tx, client_id, having, lacking, model_id=model_id, after=after)
                 if not page:
                     break
                 count, after = count + len(page), page[-1]
@@ -394,7 +396,7 @@ class ModelChange:
         left: list[tuple[str, int]] = []
         for client_id in tables.changed_tenants(tx, since):
             tx.exec_driver_sql(SET_TENANT, (client_id,))
-            page = records.persons_left(tx, client_id, tables.LIVE, change.shadow, since=since)
+            page = remade.persons_left(tx, client_id, tables.LIVE, change.shadow, since=since)
             left += [(client_id, person) for person in page]
         if left:
             raise PersonsLeftBehindError(len(left), tuple(left), change.model_of_shadow)
@@ -402,12 +404,12 @@ class ModelChange:
     def _leaves_behind(self, client_id: str, change: Reembedding) -> bool:
         with self._database.transaction(client_id) as tx:
             tx.exec_driver_sql("SET LOCAL statement_timeout = 0")
-            return records.leaves_behind(tx, client_id, change.shadow)
+            return remade.leaves_behind(tx, client_id, change.shadow)
 
     def _counts(self, client_id: str, change: Reembedding) -> Counts:
         with self._database.transaction(client_id) as tx:
             tx.exec_driver_sql("SET LOCAL statement_timeout = 0")
-            return records.counts(tx, client_id, change.shadow, change.model_of_shadow)
+            return remade.counts(tx, client_id, change.shadow, change.model_of_shadow)
 
     @contextmanager
     def _filler(self, change: Reembedding, settings: FillSettings | None) -> Iterator[Filler]:
@@ -446,7 +448,7 @@ class ModelChange:
 
     def _version(self) -> str:
         with self._database.unscoped() as tx:
-            return records.snapshot_version(tx)
+            return remade.snapshot_version(tx)
 
 
 _ATTEMPTS = 5

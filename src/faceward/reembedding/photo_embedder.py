@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from faceward.errors import ImageError
-from faceward.store.reembeddings import StoredPhoto, Unmade
+from faceward.store.reembedded_faces import StoredPhoto, Unmade
 from faceward.types import Box, Embedding, Face
 from faceward.vision import FaceAnalyzer
 

@@ -9,6 +9,7 @@ import psycopg
 import pytest
 
 from faceward.errors import BusyError, ConflictError, ModelMismatchError
+from faceward.store import reembedded_faces as remade
 from faceward.store import reembeddings as records
 from faceward.store import shadow as tables
 from faceward.store.database import APP_ROLE, Database
@@ -74,10 +75,10 @@ class Change:
         shadow, model = self.record.shadow, self.record.model_of_shadow
         embed = narrow if model == OTHER else unit
         with self.database.transaction(client_id) as tx:
-            records.bring_in_line(tx, client_id, shadow, carried=self.carried)
-            waiting = records.photos_waiting(tx, client_id, shadow, model, after=0, limit=100, vault=PhotoVault())
+            remade.bring_in_line(tx, client_id, shadow, carried=self.carried)
+            waiting = remade.photos_waiting(tx, client_id, shadow, model, after=0, limit=100, vault=PhotoVault())
             made = {each.face_id: embed(int(each.image.split()[1])) for each in waiting}
-            records.store_made(tx, client_id, shadow, model, made, carried=self.carried)
+            remade.store_made(tx, client_id, shadow, model, made, carried=self.carried)
         return list(made)
 
     def index(self) -> None:
@@ -240,11 +241,11 @@ def test_a_face_deleted_while_it_is_embedded_is_left_out(
     database: Database, gallery: Gallery, change: Change, alice: int
 ) -> None:
     with database.transaction("acme") as tx:
-        waiting = records.photos_waiting(tx, "acme", tables.NEXT, OTHER, after=0, limit=100, vault=PhotoVault())
+        waiting = remade.photos_waiting(tx, "acme", tables.NEXT, OTHER, after=0, limit=100, vault=PhotoVault())
     gallery.delete_face("acme", alice, waiting[0].face_id)
     with database.transaction("acme") as tx:
         made = {each.face_id: narrow(1) for each in waiting}
-        assert records.store_made(tx, "acme", tables.NEXT, OTHER, made, carried=change.carried) == 1
+        assert remade.store_made(tx, "acme", tables.NEXT, OTHER, made, carried=change.carried) == 1
 
 
 def test_what_waits_what_was_refused_and_what_has_no_photo_is_counted(
@@ -252,21 +253,19 @@ def test_what_waits_what_was_refused_and_what_has_no_photo_is_counted(
 ) -> None:
     bare, _ = gallery.create_person("acme", "B", "No Photo", [new_face(9)])
     with database.transaction("acme") as tx:
-        first, second = records.photos_waiting(tx, "acme", tables.NEXT, OTHER, after=0, limit=100, vault=PhotoVault())
-        one = records.Unmade("acme", first.face_id, alice, "no_face", "None.")
-        records.store_unmade(tx, OTHER, [one])
-        assert records.photos_waiting(tx, "acme", tables.NEXT, OTHER, after=0, limit=100, vault=PhotoVault()) == [
-            second
-        ]
-        assert records.counts(tx, "acme", tables.NEXT, OTHER) == records.Counts(
+        first, second = remade.photos_waiting(tx, "acme", tables.NEXT, OTHER, after=0, limit=100, vault=PhotoVault())
+        one = remade.Unmade("acme", first.face_id, alice, "no_face", "None.")
+        remade.store_unmade(tx, OTHER, [one])
+        assert remade.photos_waiting(tx, "acme", tables.NEXT, OTHER, after=0, limit=100, vault=PhotoVault()) == [second]
+        assert remade.counts(tx, "acme", tables.NEXT, OTHER) == remade.Counts(
             faces=3, made=0, unmade=1, without_image=1, persons=2, persons_left=1
         )
     change.fill("acme")
     with database.transaction("acme") as tx:
-        counted = records.counts(tx, "acme", tables.NEXT, OTHER)
+        counted = remade.counts(tx, "acme", tables.NEXT, OTHER)
         assert (counted.made, counted.waiting, counted.persons_left) == (1, 0, 1)
-        assert records.persons_left(tx, "acme", "face_encodings", tables.NEXT) == [bare.id]
-        left = records.unmade_faces(tx, "acme", tables.NEXT, OTHER)
+        assert remade.persons_left(tx, "acme", "face_encodings", tables.NEXT) == [bare.id]
+        left = remade.unmade_faces(tx, "acme", tables.NEXT, OTHER)
         assert [(each.person_id, each.code) for each in left] == [(alice, "no_face"), (bare.id, "no_image")]
 
 
@@ -296,7 +295,7 @@ def test_an_owner_that_row_security_binds_changes_the_model_of_all_tenants(
         change.cut_over()
         assert models_in_use(database) == {OTHER}
         with change.schema.transaction() as tx:
-            before = records.snapshot_version(tx)
+            before = remade.snapshot_version(tx)
             assert tables.changed_tenants(tx, before) == []
         Gallery(database, OTHER).create_person("globex", "B", "Bob", [NewFace(narrow(2), image_data=b"photo 2")])
         with change.schema.transaction() as tx:

@@ -1,0 +1,351 @@
+"""The faces of a change of the embedding model: those that still wait, those that were made, and those of which nothing could
+be made.
+
+The functions work inside a transaction of one tenant, as any role: row-level security is obeyed, and each statement names
+the tenant as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import sqlalchemy as sa
+from pgvector import Vector
+
+from faceward.errors import ImageKeyError
+from faceward.store.photo_vault import PhotoVault
+from faceward.store.photos import PHOTO_COLUMNS, open_photo
+from faceward.store.shadow import LIVE, Shadow
+from faceward.types import Box, Embedding
+
+
+@dataclass(frozen=True, slots=True)
+class StoredPhoto:
+    """A face that another model is to embed. box: where it is in its photo, as far as that is known."""
+
+    face_id: int
+    person_id: int
+    box: Box | None
+    image: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Unmade:
+    """A face of which the model made nothing, and why."""
+
+    client_id: str
+    face_id: int
+    person_id: int
+    code: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Faces of a tenant's live gallery. made: of these in the other table. unmade: of these refused. without_image: of these
+    that are neither, and have no stored photo. persons_left: persons with faces of which the other table has none, and none
+    waits.
+    """
+
+    faces: int = 0
+    made: int = 0
+    unmade: int = 0
+    without_image: int = 0
+    persons: int = 0
+    persons_left: int = 0
+
+    @property
+    def waiting(self) -> int:
+        return self.faces - self.made - self.unmade - self.without_image
+
+    def __add__(self, other: Counts) -> Counts:
+        names = self.__dataclass_fields__
+        return Counts(**{name: getattr(self, name) + getattr(other, name) for name in names})
+
+
+def snapshot_version(tx: sa.Connection) -> str:
+    """What is written from now on has this version or a later one."""
+    version: str = tx.exec_driver_sql("SELECT pg_snapshot_xmin(pg_current_snapshot())::text").scalar_one()
+    return version
+
+
+def newest_face(tx: sa.Connection, client_id: str) -> int:
+    """The highest id of a tenant's faces; 0 where it has none."""
+    newest: int = tx.exec_driver_sql(
+        f"SELECT coalesce(max(id), 0) FROM {LIVE} WHERE client_id = %s", (client_id,)
+    ).scalar_one()
+    return newest
+
+
+def photos_waiting(
+    tx: sa.Connection,
+    client_id: str,
+    shadow: Shadow,
+    model_id: str,
+    *,
+    after: int,
+    limit: int,
+    until: int | None = None,
+    since: str | None = None,
+    vault: PhotoVault,
+) -> list[StoredPhoto | Unmade]:
+    """The next faces with a photo that the other table has not and that were not refused, by ascending id.
+
+    Their photos have 32 MiB together, or it is one. until: the last id. since: only those written by that transaction or a
+    later one. vault: opens those that are encrypted; of one that its key does not open nothing can be made. Raises
+    ImageKeyError where the key is not there.
+    """
+    rows = tx.exec_driver_sql(
+        "SELECT id, person_id, face_bbox, image_sha256, image_key_id, image_box, image_data FROM ("
+        "SELECT w.*, sum(octet_length(image_data)) OVER (ORDER BY id) AS bytes, row_number() OVER (ORDER BY id) AS place FROM ("
+        f"SELECT {PHOTO_COLUMNS} FROM {_faces(since)} "
+        "WHERE f.client_id = %(client_id)s AND f.id > %(after)s AND f.id <= %(until)s AND f.image_data IS NOT NULL "
+        f"AND {_LACKING.format(shadow=shadow)} AND NOT {_REFUSED} ORDER BY f.id LIMIT %(limit)s) w) w "
+        f"WHERE place = 1 OR bytes <= {_MOST_BYTES} ORDER BY id",
+        {
+            "client_id": client_id,
+            "model_id": model_id,
+            "after": after,
+            "until": 2**63 - 1 if until is None else until,
+            "limit": limit,
+            "since": since,
+        },
+    )
+    return [_opened(vault, client_id, row) for row in rows]
+
+
+def store_made(
+    tx: sa.Connection,
+    client_id: str,
+    shadow: Shadow,
+    model_id: str,
+    made: Mapping[int, Embedding],
+    *,
+    carried: Sequence[str],
+) -> int:
+    """Put faces into the other table, with the new embedding and all else as the live table has it; returns how many.
+
+    One that was deleted meanwhile is left out, and one that is there already left as it is.
+    """
+    if not made:
+        return 0
+    mine, theirs = ", ".join(carried), ", ".join(f"f.{name}" for name in carried)
+    return tx.exec_driver_sql(
+        f"INSERT INTO {shadow} ({mine}, model_id, embedding) SELECT {theirs}, %(model_id)s, m.embedding "
+        "FROM unnest(%(ids)s::bigint[], %(embeddings)s::text[]::vector[]) AS m (id, embedding) "
+        f"JOIN {LIVE} f ON f.client_id = %(client_id)s AND f.id = m.id FOR KEY SHARE OF f ON CONFLICT DO NOTHING",
+        {
+            "client_id": client_id,
+            "model_id": model_id,
+            "ids": list(made),
+            # As text: the owner's connections know no vectors.
+            "embeddings": [Vector(embedding).to_text() for embedding in made.values()],
+        },
+    ).rowcount
+
+
+def store_unmade(tx: sa.Connection, model_id: str, unmade: Sequence[Unmade]) -> None:
+    """Record faces of which the model makes nothing, so that they are not tried again."""
+    for one in unmade:
+        tx.exec_driver_sql(
+            "INSERT INTO reembedding_refusals (client_id, model_id, face_id, person_id, code, reason) "
+            "SELECT f.client_id, %(model_id)s, f.id, f.person_id, %(code)s, %(reason)s "
+            f"FROM {LIVE} f WHERE f.client_id = %(client_id)s AND f.id = %(face_id)s ON CONFLICT DO NOTHING",
+            {
+                "client_id": one.client_id,
+                "model_id": model_id,
+                "face_id": one.face_id,
+                "code": one.code,
+                "reason": one.reason,
+            },
+        )
+
+
+def forget_unmade(tx: sa.Connection, client_id: str) -> None:
+    """Of any model: they are tried again."""
+    tx.exec_driver_sql("DELETE FROM reembedding_refusals WHERE client_id = %s", (client_id,))
+
+
+def bring_in_line(
+    tx: sa.Connection,
+    client_id: str,
+    shadow: Shadow,
+    *,
+    carried: Sequence[str],
+    since: str | None = None,
+    limit: int = 5_000,
+) -> int:
+    """Give faces of the other table what the live one says of them now, but for the embedding: region, person, photo.
+
+    Returns how many there were, at most `limit`. since: only those that the live table had written by that transaction or
+    a later one. They are taken out and put in again, so that two which change places do not collide.
+    """
+    differs = " OR ".join(
+        f"octet_length(f.{name}) IS DISTINCT FROM octet_length(o.{name})"
+        if name == "image_data"
+        else f"f.{name} IS DISTINCT FROM o.{name}"
+        for name in carried
+        if name not in ("client_id", "id")
+    )
+    parameters = {"client_id": client_id, "since": since, "limit": limit}
+    tx.exec_driver_sql(
+        "CREATE TEMPORARY TABLE IF NOT EXISTS astray (id bigint, model_id text, embedding vector) ON COMMIT DROP"
+    )
+    tx.exec_driver_sql("TRUNCATE astray")
+    found = tx.exec_driver_sql(
+        f"INSERT INTO astray SELECT o.id, o.model_id, o.embedding FROM {_faces(since)} "
+        f"CROSS JOIN LATERAL (SELECT * FROM {shadow} s WHERE s.client_id = %(client_id)s AND s.id = f.id OFFSET 0) o "
+        f"WHERE f.client_id = %(client_id)s AND ({differs}) ORDER BY o.id LIMIT %(limit)s",
+        parameters,
+    ).rowcount
+    if found:
+        tx.exec_driver_sql(
+            f"DELETE FROM {shadow} o USING astray a WHERE o.client_id = %(client_id)s AND o.id = a.id", parameters
+        )
+        mine, theirs = ", ".join(carried), ", ".join(f"f.{name}" for name in carried)
+        tx.exec_driver_sql(
+            f"INSERT INTO {shadow} ({mine}, model_id, embedding) SELECT {theirs}, a.model_id, a.embedding "
+            f"FROM astray a JOIN {LIVE} f ON f.client_id = %(client_id)s AND f.id = a.id FOR KEY SHARE OF f",
+            parameters,
+        )
+    return found
+
+
+def leaves_behind(tx: sa.Connection, client_id: str, shadow: Shadow) -> bool:
+    """Whether the other table has faces that the live one has not. There are no more of them until an exchange."""
+    found = tx.exec_driver_sql(
+        f"SELECT 1 FROM {shadow} o WHERE o.client_id = %(client_id)s AND {_ONLY_THERE} LIMIT 1",
+        {"client_id": client_id},
+    )
+    return found.first() is not None
+
+
+def bring_left_behind_in_line(tx: sa.Connection, client_id: str, shadow: Shadow) -> int:
+    """Give faces that only the other table has the region, state and expiry of their persons; returns how many differed.
+
+    One whose photo the region has of somebody else by now is dropped, as a merge drops it.
+    """
+    parameters = {"client_id": client_id}
+    tx.exec_driver_sql(
+        f"DELETE FROM {shadow} o USING persons p WHERE o.client_id = %(client_id)s AND p.client_id = %(client_id)s "
+        f"AND p.id = o.person_id AND o.region <> p.region AND {_ONLY_THERE} AND EXISTS ("
+        f"SELECT 1 FROM {shadow} k WHERE k.client_id = %(client_id)s AND k.region = p.region "
+        "AND k.image_sha256 = o.image_sha256 AND k.face_bbox = o.face_bbox)",
+        parameters,
+    )
+    return tx.exec_driver_sql(
+        f"UPDATE {shadow} o SET region = p.region, matchable_until = p.matchable_until, row_version = pg_current_xact_id() "
+        "FROM persons p WHERE o.client_id = %(client_id)s AND p.client_id = %(client_id)s AND p.id = o.person_id "
+        f"AND (o.region <> p.region OR o.matchable_until <> p.matchable_until) AND {_ONLY_THERE}",
+        parameters,
+    ).rowcount
+
+
+def counts(tx: sa.Connection, client_id: str, shadow: Shadow | None, model_id: str) -> Counts:
+    """How far a tenant's gallery is. shadow: None where there is no other table."""
+    made = "false" if shadow is None else f"NOT {_LACKING.format(shadow=shadow)}"
+    persons = "false" if shadow is None else f"NOT ({_PERSON_LACKING.format(shadow=shadow)} AND NOT {_PERSON_WAITING})"
+    row = (
+        tx.exec_driver_sql(
+            "SELECT count(*) AS faces, count(*) FILTER (WHERE made) AS made, "
+            "count(*) FILTER (WHERE NOT made AND refused) AS unmade, "
+            "count(*) FILTER (WHERE NOT made AND NOT refused AND bare) AS without_image "
+            f"FROM (SELECT {made} AS made, {_REFUSED} AS refused, f.image_data IS NULL AS bare FROM {LIVE} f "
+            "WHERE f.client_id = %(client_id)s OFFSET 0) f",
+            {"client_id": client_id, "model_id": model_id},
+        )
+        .mappings()
+        .one()
+    )
+    of_persons = (
+        tx.exec_driver_sql(
+            "SELECT count(*) AS persons, count(*) FILTER (WHERE NOT kept) AS persons_left FROM "
+            f"(SELECT {persons} AS kept FROM (SELECT DISTINCT person_id FROM {LIVE} WHERE client_id = %(client_id)s) f "
+            "OFFSET 0) p",
+            {"client_id": client_id, "model_id": model_id},
+        )
+        .mappings()
+        .one()
+    )
+    return Counts(**row, **of_persons)
+
+
+def persons_left(
+    tx: sa.Connection,
+    client_id: str,
+    having: str,
+    lacking: str,
+    *,
+    model_id: str | None = None,
+    after: int = 0,
+    limit: int = 1_000,
+    since: str | None = None,
+) -> list[int]:
+    """Persons with faces in the one table and none in the other, by ascending id.
+
+    model_id: of the other table; who has a face that waits for it is left out. since: only those with a face that the live
+    table had written by that transaction or a later one.
+    """
+    waiting = "" if model_id is None else f"AND NOT {_PERSON_WAITING} "
+    faces = f"{having} f" if since is None else _faces(since)
+    rows = tx.exec_driver_sql(
+        f"SELECT DISTINCT f.person_id FROM {faces} WHERE f.client_id = %(client_id)s AND f.person_id > %(after)s "
+        f"AND {_PERSON_LACKING.format(shadow=lacking)} {waiting}ORDER BY 1 LIMIT %(limit)s",
+        {"client_id": client_id, "model_id": model_id, "after": after, "limit": limit, "since": since},
+    )
+    return list(rows.scalars())
+
+
+def unmade_faces(
+    tx: sa.Connection, client_id: str, shadow: Shadow, model_id: str, *, after: int = 0, limit: int = 1_000
+) -> list[Unmade]:
+    """Faces that the other table has not, refused or without a photo, by ascending id."""
+    rows = tx.exec_driver_sql(
+        "SELECT f.id, f.person_id, coalesce(r.code, 'no_image') AS code, "
+        "coalesce(r.reason, 'No photo of it is stored.') AS reason "
+        f"FROM {LIVE} f LEFT JOIN reembedding_refusals r "
+        "ON r.client_id = %(client_id)s AND r.model_id = %(model_id)s AND r.face_id = f.id "
+        "WHERE f.client_id = %(client_id)s AND f.id > %(after)s AND (f.image_data IS NULL OR r.code IS NOT NULL) "
+        f"AND {_LACKING.format(shadow=shadow)} ORDER BY f.id LIMIT %(limit)s",
+        {"client_id": client_id, "model_id": model_id, "after": after, "limit": limit},
+    )
+    return [Unmade(client_id, row.id, row.person_id, row.code, row.reason) for row in rows]
+
+
+def _opened(vault: PhotoVault, client_id: str, row: sa.Row[Any]) -> StoredPhoto | Unmade:
+    try:
+        photo = open_photo(vault, client_id, row)
+    except ImageKeyError as exc:
+        if row.image_key_id not in vault.key_ids:
+            raise
+        return Unmade(client_id, row.id, row.person_id, exc.code, "Its stored photo does not open with its key.")
+    return StoredPhoto(photo.face_id, photo.person_id, photo.box_here, photo.data)
+
+
+_MOST_BYTES = 32 << 20
+_LACKING = "NOT EXISTS (SELECT 1 FROM {shadow} o WHERE o.client_id = %(client_id)s AND o.id = f.id)"
+_ONLY_THERE = f"NOT EXISTS (SELECT 1 FROM {LIVE} f WHERE f.client_id = %(client_id)s AND f.id = o.id)"
+_PERSON_LACKING = (
+    "NOT EXISTS (SELECT 1 FROM {shadow} o WHERE o.client_id = %(client_id)s AND o.person_id = f.person_id)"
+)
+_PERSON_WAITING = (
+    f"EXISTS (SELECT 1 FROM {LIVE} w WHERE w.client_id = %(client_id)s AND w.person_id = f.person_id "
+    "AND w.image_data IS NOT NULL AND NOT EXISTS (SELECT 1 FROM reembedding_refusals r "
+    "WHERE r.client_id = %(client_id)s AND r.model_id = %(model_id)s AND r.face_id = w.id))"
+)
+_REFUSED = (
+    "EXISTS (SELECT 1 FROM reembedding_refusals r "
+    "WHERE r.client_id = %(client_id)s AND r.model_id = %(model_id)s AND r.face_id = f.id)"
+)
+
+
+def _faces(since: str | None) -> str:
+    """The tenant's live faces as `f`: all, or those of the index ranges that are new."""
+    if since is None:
+        return f"{LIVE} f"
+    return (
+        f"regions g CROSS JOIN LATERAL (SELECT * FROM {LIVE} s WHERE s.client_id = g.client_id AND s.region = g.name "
+        "AND g.client_id = %(client_id)s AND s.row_version >= %(since)s::text::xid8 OFFSET 0) f"
+    )
