@@ -326,13 +326,6 @@ class DecisionPage(Answered):
     next: str | None
 
 
-class FieldProblem(Answered):
-    """field: where in the request. message: what is wrong there."""
-
-    field: str
-    message: str
-
-
 class Problem(BaseModel):
     """An error (RFC 9457). code is stable and made for machines; which other fields come with it depends on the code."""
 

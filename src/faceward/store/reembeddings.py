@@ -75,13 +75,6 @@ def models_known(database: Database) -> frozenset[str]:
         return frozenset(model for row in rows for model in row)
 
 
-def in_progress(tx: sa.Connection) -> Reembedding | None:
-    """The change of the model that is under way, for a transaction that is to go on with it."""
-    tx.exec_driver_sql(SET_TENANT, (DEFAULT_CLIENT,))
-    found = _latest(tx)
-    return found if found is not None and found.ended_at is None else None
-
-
 def begin(tx: sa.Connection, model_from: str, model_to: str) -> Reembedding:
     """Raises ConstraintViolatedError where one is under way."""
     tx.exec_driver_sql(SET_TENANT, (DEFAULT_CLIENT,))

@@ -144,8 +144,7 @@ def test_another_change_can_follow(database_url: str, database: Database, change
     change.cut_over()
     with change.schema.transaction() as tx:
         tables.drop(tx, tables.PREVIOUS, seconds=3)
-        records.advance(tx, change.record, "finished")
-        assert records.in_progress(tx) is None
+        assert records.advance(tx, change.record, "finished").ended_at is not None
         records.begin(tx, OTHER, MODEL)
         tables.make(tx, MODEL, WIDE)
     assert tables.NEXT not in Schema(database_url).status().unforced
