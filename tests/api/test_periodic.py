@@ -20,12 +20,12 @@ def test_it_comes_again_after_a_failure_which_is_told() -> None:
         if len(times) == 1:
             raise FacewardError("away")
 
-    periodic = Periodic("log retention", work, lambda event, **more: said.append((event, more)), seconds=0.01)
+    periodic = Periodic("one that fails once", work, lambda event, **more: said.append((event, more)), seconds=0.01)
     periodic.start()
     at_last(lambda: len(times) >= 3)
     periodic.close()
-    assert said == [("log retention", {"error": "faceward_error"})]
-    assert not [thread for thread in threading.enumerate() if thread.name == "faceward-log-retention"]
+    assert said == [("one that fails once", {"error": "faceward_error"})]
+    assert not [thread for thread in threading.enumerate() if thread.name == "faceward-one-that-fails-once"]
 
 
 def test_what_is_under_way_hears_of_the_end_and_ends_first() -> None:
@@ -44,7 +44,7 @@ def test_what_is_under_way_hears_of_the_end_and_ends_first() -> None:
 
 
 def test_zero_seconds_are_never() -> None:
-    periodic = Periodic("purge", lambda _: None, lambda *_, **__: None, seconds=0.0)
+    periodic = Periodic("never done", lambda _: None, lambda *_, **__: None, seconds=0.0)
     periodic.start()
-    assert not [thread for thread in threading.enumerate() if thread.name == "faceward-purge"]
+    assert not [thread for thread in threading.enumerate() if thread.name == "faceward-never-done"]
     periodic.close()
