@@ -20,8 +20,10 @@ from faceward.checks import (
     MAX_CLIENT_ID,
     MAX_KEY_REGIONS,
     MAX_NAME,
+    MAX_RETENTION_DAYS,
     check_client_id,
     check_count,
+    check_existing,
     check_id,
     check_name,
     check_optional_text,
@@ -34,7 +36,18 @@ from faceward.checks import (
 from faceward.errors import ConflictError, InvalidValueError, SettingsError, UnauthenticatedError
 from faceward.store.api_keys import KeyPage, KeyStore
 from faceward.store.clients import ClientPage, ClientStore
-from faceward.types import ROLES, UNCHANGED, ApiKey, Client, NewKey, RequestToken, Role, Unchanged
+from faceward.types import (
+    ROLES,
+    UNCHANGED,
+    ApiKey,
+    Client,
+    ClientChange,
+    NewKey,
+    RequestToken,
+    RetentionEffect,
+    Role,
+    Unchanged,
+)
 
 _KEY = re.compile(r"fw_([a-z0-9]{12})_([A-Za-z0-9_-]{43})", re.ASCII)
 _PREFIX_ALPHABET = string.ascii_lowercase + string.digits
@@ -96,10 +109,12 @@ class Administration:
         name: str | Unchanged = UNCHANGED,
         threshold: float | Unchanged | None = UNCHANGED,
         retention_days: int | Unchanged | None = UNCHANGED,
-    ) -> Client:
-        """Change what is given; a threshold or retention of None is cleared. Who is enrolled keeps the expiry they have.
+        apply_to_existing: bool = False,
+    ) -> ClientChange:
+        """Change what is given; a threshold or retention of None is cleared. Who is enrolled keeps the expiry they have,
+        unless apply_to_existing: as in FaceService.update_region, in the regions that have no retention of their own.
 
-        Raises UnknownClientError, InvalidValueError.
+        Raises UnknownClientError, InvalidValueError, DeadlineExceededError.
         """
         return self._clients.update(
             check_client_id(client_id),
@@ -108,7 +123,13 @@ class Administration:
             if threshold is None or isinstance(threshold, Unchanged)
             else check_threshold(threshold),
             retention_days=retention_days if isinstance(retention_days, Unchanged) else check_retention(retention_days),
+            existing=check_existing(apply_to_existing, retention_days),
         )
+
+    def count_existing(self, client_id: str, retention_days: int) -> RetentionEffect:
+        """Whom `update_client` would change by this retention with apply_to_existing. Raises UnknownClientError."""
+        days = check_count("retention_days", retention_days, MAX_RETENTION_DAYS)
+        return self._clients.count_existing(check_client_id(client_id), days)
 
     # Keys
 

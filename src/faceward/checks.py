@@ -130,6 +130,13 @@ def check_retention(value: object) -> int | None:
     return None if value is None else check_count("retention_days", value, MAX_RETENTION_DAYS)
 
 
+def check_existing(apply: bool, retention_days: object) -> bool:
+    """Whether a retention is to be applied to people who are there: then it must be one."""
+    if apply and not isinstance(retention_days, int):
+        raise InvalidValueError("apply_to_existing", apply, "given with retention_days, a number of days")
+    return apply
+
+
 def check_request_token(request: RequestToken) -> RequestToken:
     """Raises InvalidValueError where the token is not 1 to 255 printable characters of ASCII."""
     token = request.token

@@ -6,6 +6,7 @@ import json
 import re
 from pathlib import Path
 
+import psycopg
 import pytest
 from command_line import CommandLine
 
@@ -181,3 +182,35 @@ def test_a_retention_is_set_and_cleared(faceward: CommandLine, acme: str) -> Non
     cleared = faceward.succeeds("regions", "set-retention", "A", "--clear", "--client", acme, "--json").json
     assert cleared["retention_days"] is None
     assert "give a number of days, or --clear" in faceward.misused("regions", "set-retention", "A", "--client", acme)
+
+
+def test_a_retention_for_people_who_are_there_says_whom_it_ends_and_asks(
+    faceward: CommandLine, enrolled: int, database_url: str
+) -> None:
+    with psycopg.connect(database_url) as owner:
+        owner.execute("UPDATE persons SET created_at = created_at - interval '40 days'")
+
+    def expires_at() -> str | None:
+        expires: str | None = faceward.succeeds("people", "show", enrolled, "--json").json["expires_at"]
+        return expires
+
+    change = ("regions", "set-retention", "A", "30")
+    faceward.succeeds(*change)
+    assert expires_at() is None
+    for of in (change, ("clients", "set-retention", "default", "30")):
+        refused = faceward(*of, "--existing", typed="n\n")
+        assert refused.status == 1
+        if of is change:
+            assert (
+                "1 people who are there get an expiry or a nearer one. 1 of them have expired by it" in refused.stderr
+            )
+        assert expires_at() is None
+        faceward.succeeds("regions", "set-retention", "A", "--clear")
+    told = faceward.succeeds(*change, "--existing", typed="y\n")
+    assert "1 people who are there got an expiry or a nearer one; 1 of them have expired." in told.stdout
+    assert "erased by the next `faceward purge`" in told.stderr
+    assert expires_at() is not None
+    again = faceward.succeeds("clients", "set-retention", "default", "30", "--existing", "--yes", "--json").json
+    assert (again["retention_days"], again["existing"]) == (30, {"people": 0, "expired": 0})
+    assert "a number of days" in faceward.misused("regions", "set-retention", "A", "--clear", "--existing")
+    assert faceward.succeeds("purge", "--json").json["erased"] == 1

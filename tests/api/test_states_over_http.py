@@ -83,6 +83,37 @@ def test_a_retention_decides_when_new_people_expire(company: Company) -> None:
         assert admin.update_client(made.client_id, retention_days=None).retention_days is None
 
 
+def test_a_retention_is_given_to_people_who_are_there(company: Company, api_settings: Settings) -> None:
+    with Client(company.url, company.keys["manager"]) as client:
+        old, young = (
+            client.enroll(company.photo(photo), name=photo, region="A").person for photo in ("obama.jpg", "biden.jpg")
+        )
+        other = client.enroll(company.photo("astronaut.png"), name="Eileen", region="B").person
+        with psycopg.connect(api_settings.database.url) as owner:
+            owner.execute("UPDATE persons SET created_at = created_at - interval '40 days' WHERE id = %s", (old.id,))
+        assert client.update_region("A", retention_days=365).existing is None
+        assert found(company)
+        changed = client.update_region("A", retention_days=30, apply_to_existing=True)
+        assert changed.existing is not None
+        assert (changed.existing.people, changed.existing.expired, changed.retention_days) == (2, 1, 30)
+        assert not found(company)
+        assert client.get_person(young.id).expires_at == young.created_at + dt.timedelta(days=30)
+        assert client.get_person(other.id).expires_at is None
+        for change in ({}, {"retention_days": None}):
+            with pytest.raises(InvalidValueError, match="given with retention_days"):
+                client.update_region("B", apply_to_existing=True, **change)
+    key = company.new_key("manager", regions=["A"])
+    body = {"retention_days": 1, "apply_to_existing": True}
+    assert company.http(key=key).patch("/v1/regions/B", json=body).status_code == 403
+    assert company.http(key=key).patch("/v1/regions/A", json=body).json()["existing"] == {"people": 1, "expired": 0}
+    with Client(company.url, company.keys["admin"]) as admin:
+        assert admin.get_person(other.id).expires_at is None
+        of_client = admin.update_client(company.client_id, retention_days=30, apply_to_existing=True)
+        assert of_client.existing is not None
+        assert (of_client.existing.people, of_client.existing.expired) == (1, 0)
+        assert admin.get_person(other.id).expires_at == other.created_at + dt.timedelta(days=30)
+
+
 def test_a_photo_is_sealed_and_one_whose_key_is_gone_is_told_by_the_keys_id(
     company: Company, api_settings: Settings
 ) -> None:

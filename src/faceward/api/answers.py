@@ -11,6 +11,7 @@ from faceward.types import (
     Box,
     Candidate,
     Client,
+    ClientChange,
     Enrollment,
     Face,
     FaceMatch,
@@ -19,7 +20,9 @@ from faceward.types import (
     Merge,
     Person,
     Quality,
+    RegionChange,
     RegionSummary,
+    RetentionEffect,
     StoredFace,
     Threshold,
 )
@@ -139,6 +142,10 @@ def region(value: RegionSummary) -> answered.RegionOut:
     )
 
 
+def region_changed(value: RegionChange) -> answered.RegionChanged:
+    return answered.RegionChanged(**dict(region(value)), existing=_effect(value.existing))
+
+
 def client(value: Client) -> answered.ClientOut:
     return answered.ClientOut(
         client_id=value.client_id,
@@ -148,6 +155,14 @@ def client(value: Client) -> answered.ClientOut:
         created_at=value.created_at,
         updated_at=value.updated_at,
     )
+
+
+def client_changed(value: ClientChange) -> answered.ClientChanged:
+    return answered.ClientChanged(**dict(client(value)), existing=_effect(value.existing))
+
+
+def _effect(value: RetentionEffect | None) -> answered.RetentionEffect | None:
+    return None if value is None else answered.RetentionEffect(people=value.people, expired=value.expired)
 
 
 def key(value: ApiKey) -> answered.KeyOut:

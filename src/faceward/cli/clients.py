@@ -12,12 +12,15 @@ from faceward.cli.options import (
     AsJson,
     ClearRetention,
     ClearThreshold,
+    Existing,
     NewRetention,
     NewThreshold,
     OwnThreshold,
+    Yes,
     new_retention,
     new_threshold,
 )
+from faceward.cli.retention import confirm_existing, say_existing
 
 ClientId = Annotated[str, typer.Argument(metavar="CLIENT", help="The client's id.")]
 
@@ -99,15 +102,20 @@ def set_retention(
     client: ClientId,
     days: NewRetention = None,
     clear: ClearRetention = False,
+    existing: Existing = False,
+    yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:
     """Let people whom a client enrolls from now on expire after some days; a region's own retention outranks it."""
     value = new_retention(days, clear)
     with invocation(ctx).open_records() as records:
-        changed = records.administration.update_client(client, retention_days=value)
+        clients = records.administration
+        confirm_existing(existing, yes, value, lambda days: clients.count_existing(client, days))
+        changed = clients.update_client(client, retention_days=value, apply_to_existing=existing)
     if as_json:
         output.print_json(changed)
     elif value is None:
         output.say(f"Client {client} has no retention now.")
     else:
         output.say(f"People whom client {client} enrolls from now on expire after {output.days(value)}.")
+        say_existing(changed.existing)

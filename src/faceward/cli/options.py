@@ -39,6 +39,14 @@ NewRetention: TypeAlias = Annotated[
     typer.Argument(metavar="[DAYS]", help="Days after which people who are enrolled from now on expire.", min=1),
 ]
 ClearRetention: TypeAlias = Annotated[bool, typer.Option("--clear", help="Have no retention of its own.")]
+Existing: TypeAlias = Annotated[
+    bool,
+    typer.Option(
+        "--existing",
+        help="Also for the people who are there, counted from their enrolment; nobody is kept longer by it.",
+    ),
+]
+Yes: TypeAlias = Annotated[bool, typer.Option("--yes", help="Don't ask.")]
 Expires: TypeAlias = Annotated[
     str | None,
     typer.Option("--expires", metavar="TIME", help="When it ends, as 2030-01-31T12:00:00Z; in UTC without a zone."),

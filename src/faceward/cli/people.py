@@ -13,7 +13,7 @@ import typer
 from faceward.cli import output
 from faceward.cli.files import new_file
 from faceward.cli.invocation import invocation
-from faceward.cli.options import AllowDuplicate, AsJson, Client, Expires, Images, Largest, PersonId, moment
+from faceward.cli.options import AllowDuplicate, AsJson, Client, Expires, Images, Largest, PersonId, Yes, moment
 
 if TYPE_CHECKING:
     from faceward.types import Person
@@ -159,7 +159,7 @@ def merge(
         bool,
         typer.Option("--across-regions", help="They may be of different regions; the photos move to that of INTO_ID."),
     ] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="Don't ask.")] = False,
+    yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:
     """Make two records of one person one: INTO_ID gets all photos of ID, which is deleted."""
@@ -234,7 +234,7 @@ def delete(
     ctx: typer.Context,
     person_id: PersonId,
     client: Client = None,
-    yes: Annotated[bool, typer.Option("--yes", help="Don't ask.")] = False,
+    yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:
     """Delete a person with all photos, for good."""
@@ -273,7 +273,7 @@ def erase(
     ctx: typer.Context,
     person_id: PersonId,
     client: Client = None,
-    yes: Annotated[bool, typer.Option("--yes", help="Don't ask.")] = False,
+    yes: Yes = False,
     receipt: Annotated[
         Path | None, typer.Option("--receipt", metavar="FILE", help="Where to write the signed receipt.")
     ] = None,

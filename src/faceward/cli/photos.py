@@ -8,7 +8,7 @@ import typer
 
 from faceward.cli import output
 from faceward.cli.invocation import invocation
-from faceward.cli.options import AsJson
+from faceward.cli.options import AsJson, Yes
 from faceward.cli.purge import OneClient, clients_of
 
 if TYPE_CHECKING:
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from faceward.photo_upkeep import PhotoTally
 
 OneRegion = Annotated[str | None, typer.Option("--region", help="Only of this region; left out: of all.")]
-Yes = Annotated[bool, typer.Option("--yes", help="Don't ask.")]
 
 
 def photos_app() -> typer.Typer:

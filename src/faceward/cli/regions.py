@@ -13,12 +13,15 @@ from faceward.cli.options import (
     ClearRetention,
     ClearThreshold,
     Client,
+    Existing,
     NewRetention,
     NewThreshold,
     OwnThreshold,
+    Yes,
     new_retention,
     new_threshold,
 )
+from faceward.cli.retention import confirm_existing, say_existing
 
 Name = Annotated[str, typer.Argument(metavar="REGION", help="The name of the region.")]
 
@@ -119,19 +122,24 @@ def set_retention(
     region: Name,
     days: NewRetention = None,
     clear: ClearRetention = False,
+    existing: Existing = False,
     client: Client = None,
+    yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:
     """Let people who are enrolled in a region from now on expire after some days, or take that back."""
     value = new_retention(days, clear)
     with invocation(ctx).open_records() as records:
-        changed = records.regions.update_region(region, retention_days=value, client_id=client)
+        regions = records.regions
+        confirm_existing(existing, yes, value, lambda days: regions.count_existing(region, days, client_id=client))
+        changed = regions.update_region(region, retention_days=value, apply_to_existing=existing, client_id=client)
     if as_json:
         output.print_json(changed)
     elif value is None:
         output.say(f"Region {region} has no retention of its own now.")
     else:
         output.say(f"People enrolled in region {region} from now on expire after {output.days(value)}.")
+        say_existing(changed.existing)
 
 
 def delete(ctx: typer.Context, region: Name, client: Client = None, as_json: AsJson = False) -> None:

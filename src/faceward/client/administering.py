@@ -41,9 +41,16 @@ class Administering(Requests):
         name: str | Unchanged = UNCHANGED,
         threshold: float | Unchanged | None = UNCHANGED,
         retention_days: int | Unchanged | None = UNCHANGED,
-    ) -> answered.ClientOut:
-        body = given(name=name, threshold=threshold, retention_days=retention_days)
-        return self._send("PATCH", path_of("/v1/clients", client_id), answered.ClientOut, body=body)
+        apply_to_existing: bool = False,
+    ) -> answered.ClientChanged:
+        """apply_to_existing: as in update_region, in the regions that have no retention of their own."""
+        body = given(
+            name=name,
+            threshold=threshold,
+            retention_days=retention_days,
+            apply_to_existing=apply_to_existing or UNCHANGED,
+        )
+        return self._send("PATCH", path_of("/v1/clients", client_id), answered.ClientChanged, body=body)
 
     def create_key(self, role: fields.RoleName, **options: Any) -> answered.NewKeyOut:
         """options: client_id, regions, name, expires_at, rate_limit, as POST /v1/keys takes them."""

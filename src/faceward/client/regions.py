@@ -42,15 +42,24 @@ class Regions(Requests):
         name: str | Unchanged = UNCHANGED,
         threshold: float | Unchanged | None = UNCHANGED,
         retention_days: int | Unchanged | None = UNCHANGED,
-    ) -> answered.RegionOut:
+        apply_to_existing: bool = False,
+    ) -> answered.RegionChanged:
         """Rename a region, or set its threshold or retention; None clears these. A new name is not sent again where its
         answer is lost: the region may have it already.
+
+        apply_to_existing: the people who are there expire by the retention too, counted from their enrolment, and nobody
+        later than before; who has by that expired is matched no more, and erased by the next purge.
         """
         return self._send(
             "PATCH",
             path_of("/v1/regions", region),
-            answered.RegionOut,
-            body=given(name=name, threshold=threshold, retention_days=retention_days),
+            answered.RegionChanged,
+            body=given(
+                name=name,
+                threshold=threshold,
+                retention_days=retention_days,
+                apply_to_existing=apply_to_existing or UNCHANGED,
+            ),
             repeatable=isinstance(name, Unchanged),
         )
 

@@ -176,6 +176,19 @@ class RegionOut(Answered):
     created_at: Time
 
 
+class RetentionEffect(Answered):
+    """people: who got an expiry, or a nearer one. expired: those of them whose time is over by it."""
+
+    people: int
+    expired: int
+
+
+class RegionChanged(RegionOut):
+    """existing: what apply_to_existing did."""
+
+    existing: RetentionEffect | None
+
+
 class RegionPage(Answered):
     items: list[RegionOut]
     next: str | None
@@ -188,6 +201,12 @@ class ClientOut(Answered):
     retention_days: int | None
     created_at: Time
     updated_at: Time
+
+
+class ClientChanged(ClientOut):
+    """existing: what apply_to_existing did."""
+
+    existing: RetentionEffect | None
 
 
 class ClientPage(Answered):

@@ -89,11 +89,16 @@ class RegionCreate(Sent):
 
 
 class RegionPatch(Sent):
-    """name: its new name. threshold, retention_days: null takes the client's again."""
+    """name: its new name. threshold, retention_days: null takes the client's again.
+
+    apply_to_existing: with retention_days; people who are there expire so many days after they were enrolled, where they
+    would later or never. Who has by that expired is matched no more, and erased by the next purge.
+    """
 
     name: NewRegion = None
     threshold: Similarity | None = None
     retention_days: RetentionDays | None = None
+    apply_to_existing: bool = False
 
 
 class RecognizeRequest(Sent):
@@ -142,11 +147,15 @@ class ClientCreate(Sent):
 
 
 class ClientPatch(Sent):
-    """What is given is changed; a threshold of null takes the model pack's again, a retention of null none."""
+    """What is given is changed; a threshold of null takes the model pack's again, a retention of null none.
+
+    apply_to_existing: as of a region, in the regions that have no retention of their own.
+    """
 
     name: NewName = None
     threshold: Similarity | None = None
     retention_days: RetentionDays | None = None
+    apply_to_existing: bool = False
 
 
 class KeyCreate(Sent):

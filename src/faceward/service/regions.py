@@ -6,8 +6,10 @@ from collections.abc import Sequence
 
 from faceward.checks import (
     MAX_REGION,
+    MAX_RETENTION_DAYS,
     check_client_id,
     check_count,
+    check_existing,
     check_region,
     check_regions,
     check_request_token,
@@ -17,7 +19,7 @@ from faceward.checks import (
 )
 from faceward.service.thresholds import Thresholds
 from faceward.store.regions import RegionPage, RegionStore
-from faceward.types import UNCHANGED, RegionSummary, RequestToken, Unchanged
+from faceward.types import UNCHANGED, RegionChange, RegionSummary, RequestToken, RetentionEffect, Unchanged
 
 
 class Regions:
@@ -84,11 +86,14 @@ class Regions:
         name: str | Unchanged = UNCHANGED,
         threshold: float | Unchanged | None = UNCHANGED,
         retention_days: int | Unchanged | None = UNCHANGED,
+        apply_to_existing: bool = False,
         client_id: str | None = None,
-    ) -> RegionSummary:
+    ) -> RegionChange:
         """Change what is given and leave the rest; a threshold or retention of None takes the client's again.
 
-        retention_days: of people enrolled from now on; who is there keeps the expiry they have.
+        retention_days: of people enrolled from now on; who is there keeps the expiry they have, unless apply_to_existing:
+        then they expire so many days after they were enrolled, where they would later or never. Who has by that expired is
+        matched no more, and erased by the next purge; `count_existing` says beforehand how many these are.
         name: its new one, which takes along its persons, their faces and the keys that may work in it. Other processes
         use a new threshold within a few seconds. Raises UnknownRegionError, DuplicateRegionError, InvalidValueError,
         DeadlineExceededError.
@@ -102,11 +107,17 @@ class Regions:
             if threshold is None or isinstance(threshold, Unchanged)
             else check_threshold(threshold),
             retention_days=retention_days if isinstance(retention_days, Unchanged) else check_retention(retention_days),
+            existing=check_existing(apply_to_existing, retention_days),
         )
         self._thresholds.forget(client_id)
         return changed
 
-    def rename_region(self, region: str, name: str, *, client_id: str | None = None) -> RegionSummary:
+    def count_existing(self, region: str, retention_days: int, *, client_id: str | None = None) -> RetentionEffect:
+        """Whom `update_region` would change by this retention with apply_to_existing. Raises UnknownRegionError."""
+        days = check_count("retention_days", retention_days, MAX_RETENTION_DAYS)
+        return self._regions.count_existing(check_client_id(client_id), check_region(region), days)
+
+    def rename_region(self, region: str, name: str, *, client_id: str | None = None) -> RegionChange:
         """As `update_region` does."""
         return self.update_region(region, name=name, client_id=client_id)
 

@@ -27,9 +27,15 @@ ON CONFLICT DO NOTHING RETURNING name
 """
 # When the new people of each region expire: as EXPIRY_OF_NEW, for all regions of a batch at once.
 _TERMS = """
+of_client AS MATERIALIZED (SELECT retention_days FROM clients WHERE client_id = %(client_id)s::varchar FOR KEY SHARE),
+of_regions AS MATERIALIZED (
+    SELECT name, retention_days FROM regions WHERE client_id = %(client_id)s::varchar
+    AND name IN (SELECT region FROM import_staging) ORDER BY name FOR KEY SHARE
+),
 terms AS MATERIALIZED (
-    SELECT r.name AS region, now() + make_interval(days => coalesce(r.retention_days, c.retention_days)) AS expires_at
-    FROM regions r LEFT JOIN clients c ON c.client_id = %(client_id)s::varchar WHERE r.client_id = %(client_id)s::varchar
+    SELECT name AS region,
+           now() + make_interval(days => coalesce(retention_days, (SELECT retention_days FROM of_client))) AS expires_at
+    FROM of_regions
 )
 """
 # ON CONFLICT skips a person that is there already, with all faces: an interrupted import goes on where it stopped.

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import sqlalchemy as sa
 
 from faceward.errors import DuplicateClientError, UnknownClientError
 from faceward.store.audit_log import record
 from faceward.store.database import EVERY_CLIENT, Database
+from faceward.store.decision_log import hold_erasures
 from faceward.store.request_tokens import claim
-from faceward.types import UNCHANGED, Client, RequestToken, Unchanged
+from faceward.store.retention import apply_to_existing, count_existing
+from faceward.types import UNCHANGED, Client, ClientChange, RequestToken, RetentionEffect, Unchanged
 
 ENSURE_CLIENT = "INSERT INTO clients (client_id, name) VALUES (%(client_id)s, %(client_id)s) ON CONFLICT DO NOTHING"
 """A client comes with its first region, named as its id."""
@@ -101,13 +104,21 @@ class ClientStore:
         name: str | Unchanged = UNCHANGED,
         threshold: float | Unchanged | None = UNCHANGED,
         retention_days: int | Unchanged | None = UNCHANGED,
-    ) -> Client:
-        """Change what is given; None clears the threshold or the retention. Raises UnknownClientError."""
+        existing: bool = False,
+    ) -> ClientChange:
+        """Change what is given; None clears the threshold or the retention. existing: apply a retention that is given to the
+        people who are there, in regions without one of their own.
+
+        Raises UnknownClientError, and DeadlineExceededError where they are too many for the time.
+        """
         given = {"name": name, "threshold": threshold, "retention_days": retention_days}
         changes = {column: value for column, value in given.items() if not isinstance(value, Unchanged)}
-        if not changes:
-            return self.get(client_id)
         with self._database.transaction(client_id) as tx:
+            if not changes:
+                return ClientChange(**_row(tx, client_id))
+            if existing:
+                hold_erasures(tx, client_id)  # each holds a person when it comes to the client's row
+                tx.exec_driver_sql("SELECT 1 FROM clients WHERE client_id = %s FOR UPDATE", (client_id,))
             assignments = ", ".join(f"{column} = %({column})s" for column in changes)
             row = (
                 tx.exec_driver_sql(
@@ -118,18 +129,42 @@ class ClientStore:
                 .mappings()
                 .first()
             )
-            if row is not None:
-                record(tx, client_id, "client.change", fields=sorted(changes))
-        if row is None:
-            raise UnknownClientError(client_id)
-        return Client.from_row(row)
+            if row is None:
+                raise UnknownClientError(client_id)
+            effect = None
+            details: dict[str, Any] = {}
+            if existing and isinstance(retention_days, int):
+                regions = _without_retention(tx, client_id)
+                effect = apply_to_existing(self._database, tx, client_id, regions, retention_days)
+                details = {"existing": asdict(effect)}
+            record(tx, client_id, "client.change", fields=sorted(changes), **details)
+        return ClientChange(**row, existing=effect)
+
+    def count_existing(self, client_id: str, days: int) -> RetentionEffect:
+        """Whom a retention of so many days would change, applied to who is there. Raises UnknownClientError."""
+        with self._database.transaction(client_id) as tx:
+            _row(tx, client_id)
+            return count_existing(tx, client_id, _without_retention(tx, client_id), days)
 
 
 def _get(tx: sa.Connection, client_id: str) -> Client:
+    return Client.from_row(_row(tx, client_id))
+
+
+def _row(tx: sa.Connection, client_id: str) -> Mapping[Any, Any]:
     row = tx.exec_driver_sql(f"SELECT {_COLUMNS} FROM clients WHERE client_id = %s", (client_id,)).mappings().first()
     if row is None:
         raise UnknownClientError(client_id)
-    return Client.from_row(row)
+    return row
+
+
+def _without_retention(tx: sa.Connection, client_id: str) -> list[str]:
+    """The regions in which the client's retention holds."""
+    return list(
+        tx.exec_driver_sql(
+            "SELECT name FROM regions WHERE client_id = %s AND retention_days IS NULL", (client_id,)
+        ).scalars()
+    )
 
 
 def ensure_client(tx: sa.Connection, client_id: str) -> None:

@@ -15,11 +15,14 @@ MATCHABLE = "f.matchable_until > now()"
 """Of a face `f`: whether searches may find it. Every statement that proposes or ranks faces says it."""
 
 EXPIRY_OF_NEW = """
-(SELECT now() + make_interval(days => coalesce(r.retention_days, c.retention_days))
- FROM regions r LEFT JOIN clients c ON c.client_id = %(client_id)s::varchar
- WHERE r.client_id = %(client_id)s::varchar AND r.name = %(region)s::varchar)
+now() + make_interval(days => coalesce(
+    (SELECT retention_days FROM regions WHERE client_id = %(client_id)s::varchar AND name = %(region)s::varchar FOR KEY SHARE),
+    (SELECT retention_days FROM clients WHERE client_id = %(client_id)s::varchar FOR KEY SHARE)))
 """
-"""When a new person of %(region)s expires where nobody says it: by the retention of the region, else of the client."""
+"""When a new person of %(region)s expires where nobody says it: by the retention of the region, else of the client.
+
+Locked: where a retention is being applied to all who are there, this waits for it, and takes the new one.
+"""
 
 # One statement, so that no snapshot sees a person and a face of theirs differ. row_version: the faces come back to searches
 # whose sketch was loaded without them.

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -17,7 +18,8 @@ from faceward.store.audit_log import record
 from faceward.store.clients import ensure_client
 from faceward.store.database import Database
 from faceward.store.request_tokens import claim
-from faceward.types import UNCHANGED, RegionSummary, RequestToken, Unchanged
+from faceward.store.retention import apply_to_existing, count_existing
+from faceward.types import UNCHANGED, RegionChange, RegionSummary, RequestToken, RetentionEffect, Unchanged
 
 MOST_REGIONS = 10_000
 """Of one client, where nobody says how many."""
@@ -120,22 +122,35 @@ class RegionStore:
         new_name: str | Unchanged = UNCHANGED,
         threshold: float | Unchanged | None = UNCHANGED,
         retention_days: int | Unchanged | None = UNCHANGED,
-    ) -> RegionSummary:
+        existing: bool = False,
+    ) -> RegionChange:
         """Change what is given. A new name takes along all persons and faces, and the keys that name the region.
 
-        Raises UnknownRegionError, DuplicateRegionError, and DeadlineExceededError where they are too many for the time.
+        existing: apply a retention that is given to the people who are there. Raises UnknownRegionError,
+        DuplicateRegionError, and DeadlineExceededError where they are too many for the time.
         """
         with self._database.transaction(client_id) as tx:
             _hold(tx, client_id, name)
             given = {"threshold": threshold, "retention_days": retention_days}
             changes = {column: value for column, value in given.items() if not isinstance(value, Unchanged)}
+            effect = None
             if changes:
                 _set(tx, client_id, name, changes)
-                record(tx, client_id, "region.change", region=name, fields=sorted(changes))
+                details: dict[str, Any] = {}
+                if existing and isinstance(retention_days, int):
+                    effect = apply_to_existing(self._database, tx, client_id, [name], retention_days)
+                    details = {"existing": asdict(effect)}
+                record(tx, client_id, "region.change", region=name, fields=sorted(changes), **details)
             if not isinstance(new_name, Unchanged) and new_name != name:
                 self._rename(tx, client_id, name, new_name)
                 name = new_name
-            return _get(tx, client_id, name)
+            return RegionChange(**_row(tx, client_id, name), existing=effect)
+
+    def count_existing(self, client_id: str, name: str, days: int) -> RetentionEffect:
+        """Whom a retention of so many days would change, applied to who is there. Raises UnknownRegionError."""
+        with self._database.transaction(client_id) as tx:
+            require_regions(tx, client_id, [name])
+            return count_existing(tx, client_id, [name], days)
 
     def delete(self, client_id: str, name: str) -> None:
         """Delete a region without persons. Raises UnknownRegionError, RegionNotEmptyError."""
@@ -256,6 +271,10 @@ def _unknown(tx: sa.Connection, client_id: str, name: str) -> UnknownRegionError
 
 
 def _get(tx: sa.Connection, client_id: str, name: str) -> RegionSummary:
+    return RegionSummary(**_row(tx, client_id, name))
+
+
+def _row(tx: sa.Connection, client_id: str, name: str) -> Mapping[Any, Any]:
     row = (
         tx.exec_driver_sql(f"{_SUMMARY} AND r.name = %(name)s", {"client_id": client_id, "name": name})
         .mappings()
@@ -263,7 +282,7 @@ def _get(tx: sa.Connection, client_id: str, name: str) -> RegionSummary:
     )
     if row is None:
         raise _unknown(tx, client_id, name)
-    return RegionSummary(**row)
+    return row
 
 
 def _hold(tx: sa.Connection, client_id: str, name: str) -> None:

@@ -4,7 +4,7 @@ Boxes and landmarks are in pixels of the image as the caller sent it, after its 
 right and y runs down. Similarity is the cosine of two unit embeddings, -1..1. Embeddings are float32 of unit length.
 """
 
-from faceward.types.access import ROLES, ApiKey, Client, NewKey, RequestToken, Role
+from faceward.types.access import ROLES, ApiKey, Client, ClientChange, NewKey, RequestToken, Role
 from faceward.types.gallery import (
     UNCHANGED,
     Enrollment,
@@ -12,7 +12,9 @@ from faceward.types.gallery import (
     NewFace,
     Person,
     PersonState,
+    RegionChange,
     RegionSummary,
+    RetentionEffect,
     StoredFace,
     Unchanged,
 )
@@ -38,6 +40,7 @@ __all__ = [
     "Box",
     "Candidate",
     "Client",
+    "ClientChange",
     "Crop",
     "Decision",
     "Embedding",
@@ -56,8 +59,10 @@ __all__ = [
     "PersonState",
     "Quality",
     "Recognition",
+    "RegionChange",
     "RegionSummary",
     "RequestToken",
+    "RetentionEffect",
     "Role",
     "StoredFace",
     "Strategy",

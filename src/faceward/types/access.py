@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
+from faceward.types.gallery import RetentionEffect
+
 Role: TypeAlias = Literal["admin", "manager", "enroller", "recognizer"]
 """What a key may do; each role may do what those after it may."""
 
@@ -30,6 +32,13 @@ class Client:
     @classmethod
     def from_row(cls, row: Mapping[Any, Any]) -> Client:
         return cls(**{name: row[name] for name in cls.__dataclass_fields__})
+
+
+@dataclass(frozen=True, slots=True)
+class ClientChange(Client):
+    """A client after a change. existing: where its retention was applied to people who were there."""
+
+    existing: RetentionEffect | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -128,3 +128,21 @@ class RegionSummary:
     created_at: dt.datetime
     threshold: float | None = None
     retention_days: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RetentionEffect:
+    """Of a retention on people who were there before it.
+
+    people: who got an expiry, or a nearer one than they had. expired: those of them whose time is over by it.
+    """
+
+    people: int
+    expired: int
+
+
+@dataclass(frozen=True, slots=True)
+class RegionChange(RegionSummary):
+    """A region after a change. existing: where its retention was applied to people who were there."""
+
+    existing: RetentionEffect | None = None

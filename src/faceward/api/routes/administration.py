@@ -16,7 +16,7 @@ from faceward.api.uploads import body_of, request_body
 from faceward.checks import MAX_CLIENT_ID
 from faceward.errors import RoleNotAllowedError
 from faceward.http_types import answered, fields, sent
-from faceward.types import ROLES
+from faceward.types import ROLES, ClientChange
 
 router = APIRouter(prefix="/v1", tags=["administration"], responses=refusals(*ALWAYS))
 
@@ -108,11 +108,15 @@ async def get_client(work: Admin, client_id: ClientName) -> answered.ClientOut:
 )
 async def update_client(
     work: Admin, client_id: ClientName, body: Annotated[sent.ClientPatch, Depends(body_of(sent.ClientPatch))]
-) -> answered.ClientOut:
+) -> answered.ClientChanged:
     """Change what is sent and leave the rest."""
     work.caller.require_all_regions()
     changes = body.model_dump(exclude_unset=True)
-    return answers.client(await work.ask(lambda: work.parts.administration.update_client(client_id, **changes)))
+
+    def update() -> ClientChange:
+        return work.parts.administration.update_client(client_id, **changes)
+
+    return answers.client_changed(await (work.take_long(update) if body.apply_to_existing else work.ask(update)))
 
 
 @router.get("/keys")

@@ -13,7 +13,7 @@ from faceward.api.routes.common import Limit, RegionName
 from faceward.api.uploads import body_of, request_body
 from faceward.checks import MAX_REGION
 from faceward.http_types import answered, fields, sent
-from faceward.types import RegionSummary
+from faceward.types import RegionChange
 
 router = APIRouter(prefix="/v1/regions", tags=["regions"], responses=refusals(*ALWAYS))
 
@@ -74,17 +74,18 @@ async def get_region(work: Recognizer, region: RegionName) -> answered.RegionOut
 @router.patch("/{region:path}", openapi_extra=request_body(sent.RegionPatch), responses=refusals(404, 409, *WITH_BODY))
 async def update_region(
     work: Manager, region: RegionName, body: Annotated[sent.RegionPatch, Depends(body_of(sent.RegionPatch))]
-) -> answered.RegionOut:
+) -> answered.RegionChanged:
     """Rename a region, which takes its persons along and as long as that needs, or change its settings."""
     work.caller.enter([region])
     if body.name is not None:
         work.caller.enter([body.name])
     changes = body.model_dump(exclude_unset=True)
 
-    def update() -> RegionSummary:
+    def update() -> RegionChange:
         return work.service.update_region(region, client_id=work.caller.client_id, **changes)
 
-    return answers.region(await (work.ask(update) if body.name is None else work.take_long(update)))
+    everybody = body.name is not None or body.apply_to_existing
+    return answers.region_changed(await (work.take_long(update) if everybody else work.ask(update)))
 
 
 @router.delete("/{region:path}", status_code=204, responses=refusals(404, 409))
