@@ -79,6 +79,18 @@ def test_a_receipt_that_can_not_be_written_keeps_the_person(
     faceward.succeeds("people", "show", enrolled)
 
 
+def test_erasing_names_the_imports_that_may_bring_the_person_again(
+    faceward: CommandLine, enrolled: int, database_url: str
+) -> None:
+    with psycopg.connect(database_url) as owner:
+        owner.execute(
+            "INSERT INTO jobs (client_id, id, kind, state) VALUES ('default', 7, 'archive', 'queued'), "
+            "('default', 8, 'archive', 'succeeded'), ('default', 9, 'archive', 'running'), ('globex', 10, 'archive', 'queued')"
+        )
+    told = faceward.succeeds("people", "erase", enrolled, "--yes").stderr
+    assert "may bring the person again: jobs 7, 9. Cancel those" in " ".join(told.split())
+
+
 def test_erasing_for_a_program(faceward: CommandLine, enrolled: int) -> None:
     answer = faceward.succeeds("people", "erase", enrolled, "--yes", "--json").json
     assert answer["receipt"]["complete"] is True

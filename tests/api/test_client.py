@@ -257,6 +257,7 @@ def test_the_methods_are_those_of_the_service() -> None:
         "import_photos",
         "face_page",
         "faces_to_store",
+        "count_existing",
         "count_expired",
         "purge_expired",
         "person_of_photo",

@@ -298,6 +298,12 @@ def erase(
     else:
         counts = ", ".join(f"{name.replace('_', ' ')} {count}" for name, count in removed.items() if count)
         output.say(f"Erased person {person_id}: {counts}. Receipt {signed.content['id']}.")
+    jobs = ", ".join(map(str, signed.content["jobs_under_way"]))
+    if jobs:
+        output.tell(
+            f"Imports that wait or run were not looked into, and may bring the person again: jobs {jobs}. Cancel those that "
+            "would (POST /v1/jobs/ID/cancel)."
+        )
     if not complete:
         left = ", ".join(f"{count} in {where}" for where, count in signed.content["left"].items())
         output.fail(f"Rows that name the person are left: {left}. Erase the person again.")

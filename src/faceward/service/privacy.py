@@ -106,6 +106,7 @@ class Privacy:
                 "actor": current_actor(),
                 "removed": asdict(erased.removed),
                 "imports_under_way": erased.imports_under_way,
+                "jobs_under_way": list(erased.jobs_under_way),
                 "left": left,
                 "complete": not left,
             }

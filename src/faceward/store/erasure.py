@@ -7,7 +7,6 @@ decision its time and outcome, a refusal of an import its code. The erasure's ow
 from __future__ import annotations
 
 import datetime as dt
-import re
 import uuid
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -19,11 +18,12 @@ from faceward.errors import UnknownPersonError
 from faceward.store.audit_log import record
 from faceward.store.database import Database
 from faceward.store.decision_log import hold_decisions
+from faceward.store.merging import numbers_of
+from faceward.store.reports import blank, count_named, naming
 from faceward.store.request_tokens import OF_PERSONS, claim, complete, erase_person
 from faceward.types import FINISHED, RequestToken
 
 ERASE = "erase"
-_GONE = "erased"
 
 _FACES = """
 WITH gone AS (
@@ -60,8 +60,8 @@ class Removed:
 
 @dataclass(frozen=True, slots=True)
 class Erased:
-    """One erasure. faces: ids of the faces that were. imports_under_way: of the client at that moment; their uploads were
-    not looked into, and may bring the person again.
+    """One erasure. faces: ids of the faces that were. imports_under_way, jobs_under_way: how many imports of the client
+    waited or ran at that moment, and their ids; their uploads were not looked into, and may bring the person again.
     """
 
     receipt_id: str
@@ -69,7 +69,9 @@ class Erased:
     at: dt.datetime
     removed: Removed
     imports_under_way: int
+    jobs_under_way: tuple[int, ...] = ()
     faces: tuple[int, ...] = ()
+    _numbers: tuple[int, ...] = field(default=(), repr=False)
     _named: str | None = field(default=None, repr=False)
 
     @classmethod
@@ -80,6 +82,7 @@ class Erased:
             dt.datetime.fromisoformat(detail["at"]),
             Removed(**detail["removed"]),
             detail["imports_under_way"],
+            tuple(detail.get("jobs_under_way", ())),  # an older faceward recorded none
         )
 
 
@@ -125,6 +128,7 @@ class Eraser:
                     "at": erased.at.isoformat(),
                     "removed": asdict(erased.removed),
                     "imports_under_way": erased.imports_under_way,
+                    "jobs_under_way": list(erased.jobs_under_way),
                 }
                 complete(tx, client_id, request, None, detail)
             return erased
@@ -141,12 +145,13 @@ class Eraser:
         persons = tx.exec_driver_sql(
             "DELETE FROM persons WHERE client_id = %(client_id)s AND id = %(person_id)s", of
         ).rowcount
+        numbers = numbers_of(tx, client_id, person_id)
         tokens = erase_person(tx, client_id, person_id, deleted=not persons)
         entries, decisions = tx.exec_driver_sql(
             "SELECT audit_entries, named_in FROM faceward_forget_person(%(person_id)s)", of
         ).one()
-        named = naming(person_id, *(person or ()))
-        refusals = _unname_jobs(tx, client_id, named)
+        named = naming(numbers, *(person or ()))
+        refusals = blank(tx, client_id, named)
         removed = Removed(persons, len(faces), photos, tokens, refusals, entries, decisions)
         if not (persons or faces or tokens or entries or decisions):
             raise UnknownPersonError(person_id)
@@ -154,69 +159,41 @@ class Eraser:
         # Other processes see by it that codes of somebody who was erased are in their memory.
         tx.exec_driver_sql("UPDATE clients SET erasures = erasures + 1 WHERE client_id = %s", (client_id,))
         at, under_way = tx.exec_driver_sql(
-            "SELECT now(), (SELECT count(*) FROM jobs WHERE client_id = %s AND state <> ALL(%s))",
+            "SELECT now(), ARRAY(SELECT id FROM jobs WHERE client_id = %s AND state <> ALL(%s) ORDER BY id)",
             (client_id, list(FINISHED)),
         ).one()
         receipt_id = str(uuid.uuid4())
         record(tx, client_id, "person.erase", receipt=receipt_id, removed=asdict(removed))
-        return Erased(receipt_id, client_id, at, removed, under_way, tuple(faces), named)
+        jobs = tuple(under_way)
+        return Erased(receipt_id, client_id, at, removed, len(jobs), jobs, tuple(faces), numbers, named)
 
     def left(self, erased: Erased, person_id: int) -> dict[str, int]:
-        """Rows that still name the person, by table and column: empty where the erasure was complete.
+        """Rows that still name the person, or who was merged into the person, by table and column: empty where the erasure was
+        complete.
 
         Looked for in every table that has a column of persons, also such as came after this code was written.
         """
-        client_id = erased.client_id
+        client_id, numbers = erased.client_id, list(erased._numbers or (person_id,))
         counts: dict[str, int] = {}
         with self._database.transaction(client_id) as tx:
             columns = [("persons", "id"), *map(tuple, tx.exec_driver_sql(PERSON_COLUMNS).all())]
             for table, column in columns:
                 quoted = [tx.dialect.identifier_preparer.quote_identifier(name) for name in (table, column)]
                 counts[f"{table}.{column}"] = tx.exec_driver_sql(
-                    "SELECT count(*) FROM {} WHERE client_id = %s AND {} = %s".format(*quoted), (client_id, person_id)
+                    "SELECT count(*) FROM {} WHERE client_id = %s AND {} = ANY(%s)".format(*quoted),
+                    (client_id, numbers),
                 ).scalar_one()
             counts["face_encodings.id"] = tx.exec_driver_sql(
                 "SELECT count(*) FROM face_encodings WHERE client_id = %s AND id = ANY(%s)",
                 (client_id, list(erased.faces)),
             ).scalar_one()
             counts["request_tokens.resource_id"] = tx.exec_driver_sql(
-                "SELECT count(*) FROM request_tokens WHERE client_id = %s AND resource_id = %s AND operation = ANY(%s)",
-                (client_id, person_id, list(OF_PERSONS)),
+                "SELECT count(*) FROM request_tokens WHERE client_id = %s AND resource_id = ANY(%s) AND operation = ANY(%s)",
+                (client_id, numbers, list(OF_PERSONS)),
             ).scalar_one()
             if erased._named is not None:
-                counts["job_refusals.item"] = tx.exec_driver_sql(
-                    "SELECT count(*) FROM job_refusals WHERE client_id = %(client_id)s "
-                    "AND (item ~* %(named)s OR reason ~* %(named)s)",
-                    {"client_id": client_id, "named": erased._named},
-                ).scalar_one()
+                counts |= count_named(tx, client_id, erased._named)
         return {where: count for where, count in counts.items() if count}
-
-
-def naming(person_id: int, name: str | None = None, external_id: str | None = None) -> str:
-    """A pattern of PostgreSQL's: where a report of an import names the person."""
-    words = [f"person {person_id}", *([] if name is None else [_literal(name)])]
-    pattern = rf"(^|[^[:alnum:]])({'|'.join(words)})([^[:alnum:]]|$)"
-    if external_id is not None:  # often short: as a part of a path, or quoted
-        pattern += f"|(^|[/'\"]){_literal(external_id)}([/'\"]|$)"
-    return pattern
-
-
-def _literal(text: str) -> str:
-    """As a part of a pattern, each sign standing for itself."""
-    return re.sub(r"([!-/:-@\[-`{-~])", r"\\\1", text)
-
-
-def _unname_jobs(tx: sa.Connection, client_id: str, named: str) -> int:
-    given = {"client_id": client_id, "named": named, "gone": _GONE}
-    refusals: int = tx.exec_driver_sql(
-        "UPDATE job_refusals SET item = %(gone)s, reason = %(gone)s "
-        "WHERE client_id = %(client_id)s AND (item ~* %(named)s OR reason ~* %(named)s)",
-        given,
-    ).rowcount
-    errors: int = tx.exec_driver_sql(
-        "UPDATE jobs SET error_message = %(gone)s WHERE client_id = %(client_id)s AND error_message ~* %(named)s", given
-    ).rowcount
-    return refusals + errors
 
 
 def _is_expired(tx: sa.Connection, client_id: str, person_id: int) -> bool:

@@ -15,10 +15,12 @@ import sqlalchemy as sa
 
 from faceward.store.audit_log import record
 from faceward.store.database import Database
-from faceward.store.erasure import PERSON_COLUMNS, naming
+from faceward.store.erasure import PERSON_COLUMNS
+from faceward.store.merging import numbers_of
 from faceward.store.person_rows import hold_person
 from faceward.store.photo_vault import PhotoVault
 from faceward.store.photos import photos_of
+from faceward.store.reports import naming
 from faceward.store.request_tokens import OF_PERSONS
 
 _AT_ONCE = 100
@@ -96,8 +98,8 @@ class PersonalData:
 
     def refusals(self) -> Iterator[dict[str, Any]]:
         """Of imports, where they name the person."""
-        person = self.person()
-        return self._rows(_REFUSALS, named=naming(person["id"], person["name"], person["external_id"]))
+        person, numbers = self.person(), numbers_of(self._tx, **self._of)
+        return self._rows(_REFUSALS, named=naming(numbers, person["name"], person["external_id"]))
 
     def more(self) -> Iterator[tuple[str, Iterator[dict[str, Any]]]]:
         """Rows of other tables that belong to a person, by table."""

@@ -16,6 +16,7 @@ from faceward.store.database import APP_ROLE, Database
 from faceward.store.decision_log import Compared, DecisionStore, NewDecision
 from faceward.store.erasure import Eraser
 from faceward.store.gallery import Gallery
+from faceward.store.personal_data import PersonalDataStore
 from faceward.store.photo_vault import PhotoVault
 from faceward.store.photos import StoredPhotos
 from faceward.store.schema import Schema
@@ -76,7 +77,7 @@ def test_every_trace_goes_and_what_is_others_stays(
         "audit_entries": 1,
         "decisions": 1,
     }
-    assert erased.imports_under_way == 1
+    assert (erased.imports_under_way, erased.jobs_under_way) == (1, (8,))
     assert eraser.left(erased, alice.id) == {}
     with psycopg.connect(database_url) as connection:
         assert connection.execute("SELECT position, item FROM job_refusals ORDER BY 1").fetchall() == [
@@ -141,6 +142,87 @@ def test_who_was_merged_into_the_person_was_the_person(database: Database, galle
     assert {entry.other_person_id for entry in entries} == {None}
     (decision,) = DecisionStore(database).list(CLIENT).decisions
     assert [each.person_id for each in decision.candidates] == [ids[3]]
+
+
+def report(database: Database, *items: str, client: str = CLIENT, error: str = "An error.") -> None:
+    """An import of the past that refused these."""
+    with database.transaction(client) as tx:
+        tx.exec_driver_sql(
+            "INSERT INTO jobs (client_id, id, kind, state, error_message) VALUES (%s, 7, 'archive', 'failed', %s)",
+            (client, error),
+        )
+        for position, item in enumerate(items):
+            tx.exec_driver_sql(
+                "INSERT INTO job_refusals (client_id, job_id, position, item, code, reason) VALUES (%s, 7, %s, %s, 'c', 'r')",
+                (client, position, item),
+            )
+
+
+def reported(url: str, client: str = CLIENT) -> list[str]:
+    """What the reports of a client say, without reasons."""
+    with psycopg.connect(url) as owner:
+        return [
+            text
+            for (text,) in owner.execute(
+                "SELECT item FROM (SELECT position, item FROM job_refusals WHERE client_id = %(client)s "
+                "UNION ALL SELECT 99, error_message FROM jobs WHERE client_id = %(client)s) AS said ORDER BY position",
+                {"client": client},
+            )
+        ]
+
+
+def test_reports_that_name_who_was_merged_into_the_person_are_blanked_too(
+    database: Database, database_url: str, gallery: Gallery, eraser: Eraser
+) -> None:
+    items = ("A/E-1/1.jpg", "A/E-1/E-1/2.jpg", "of Alicia", "A/E-11/1.jpg", "Malicia", "E-2")
+    for client in (CLIENT, "globex"):
+        report(database, *items, client=client, error="It ended at A/E-1/9.jpg")
+    gone, _ = gallery.create_person(CLIENT, "A", "Alicia", [new_face(1)], external_id="E-1")
+    into, _ = gallery.create_person(CLIENT, "A", "Alice", [new_face(2)], external_id="E-2")
+    last, _ = gallery.create_person(CLIENT, "A", "Alice Smith", [new_face(3)], external_id="E-3")
+    gallery.merge_persons(CLIENT, gone.id, into.id)
+    number = f"person {gone.id}"
+    called = [
+        f"A/{number}/1.jpg",
+        f"A/{number}/{number}/2.jpg",
+        f"of {number}",
+        *items[3:],
+        f"It ended at A/{number}/9.jpg",
+    ]
+    assert reported(database_url) == called, "the rest of what they say stays until an erasure"
+    with PersonalDataStore(database).open(CLIENT, into.id) as held:
+        assert [each["item"] for each in held.refusals()] == [*called[:3], "E-2"], "all of them are told to the person"
+    gallery.merge_persons(CLIENT, into.id, last.id)
+    erased = eraser.erase(CLIENT, last.id)
+    assert erased.removed.refusals == 5
+    assert reported(database_url) == ["erased"] * 3 + ["A/E-11/1.jpg", "Malicia", "erased", "erased"]
+    assert eraser.left(erased, last.id) == {}
+    assert reported(database_url, "globex") == [*items, "It ended at A/E-1/9.jpg"]
+
+
+def test_a_merge_leaves_in_reports_what_somebody_else_is_called(
+    database: Database, database_url: str, gallery: Gallery, eraser: Eraser
+) -> None:
+    """The one that stays, most often: that one's erasure finds it by the name."""
+    report(database, "A/E-1/1.jpg", "of alice", "of Bob")
+    gone, _ = gallery.create_person(CLIENT, "A", "Alice", [new_face(1)], external_id="E-1")
+    into, _ = gallery.create_person(CLIENT, "A", "ALICE", [new_face(2)])
+    gallery.merge_persons(CLIENT, gone.id, into.id)
+    assert reported(database_url) == ["A/E-1/1.jpg", "of alice", "of Bob", "An error."]
+    assert eraser.erase(CLIENT, into.id).removed.refusals == 2
+
+
+def test_what_is_left_of_who_was_merged_is_told(database: Database, gallery: Gallery, eraser: Eraser) -> None:
+    gone, _ = gallery.create_person(CLIENT, "A", "Alicia", [new_face(1)])
+    into, _ = gallery.create_person(CLIENT, "A", "Alice", [new_face(2)])
+    gallery.merge_persons(CLIENT, gone.id, into.id)
+    erased = eraser.erase(CLIENT, into.id)
+    report(database, f"It is enrolled for person {gone.id}.", error=f"person {gone.id}")
+    with database.transaction(CLIENT) as tx:
+        record(tx, CLIENT, "photo.read", person_id=gone.id)
+    assert eraser.left(erased, into.id) == {
+        "audit_log.person_id": 1, "job_refusals.item": 1, "jobs.error_message": 1
+    }  # fmt: skip
 
 
 def test_of_another_client_nobody_is_erased(database: Database, gallery: Gallery, eraser: Eraser) -> None:
