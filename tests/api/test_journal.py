@@ -110,6 +110,22 @@ def test_an_erasure_has_one_receipt_however_often_it_is_asked_for(
     assert (entry["person_id"], entry["details"]["receipt"]) == (None, receipt.content["id"])
 
 
+def test_a_key_of_some_regions_gets_its_receipt_again_and_erases_nobody_else(company: Company, alice: int) -> None:
+    elsewhere = company.enroll("biden.jpg", "B", name="Joe")["person"]["id"]
+    own, other = (company.http(key=company.new_key("manager", regions=["A"])) for _ in range(2))
+    headers = {"idempotency-key": "erase-1"}
+    first = own.post(f"/v1/persons/{alice}/erase", headers=headers)
+    assert first.status_code == 200, first.text
+    assert own.post(f"/v1/persons/{alice}/erase", headers=headers).json() == first.json()
+    # What another key erased, and who is in another region, this one hears nothing of.
+    for http, person in ((other, alice), (own, elsewhere), (other, elsewhere), (other, 2**62)):
+        refused = http.post(f"/v1/persons/{person}/erase", headers={"idempotency-key": f"of-{person}"})
+        assert (refused.status_code, refused.json()["code"]) == (404, "unknown_person")
+    refused = other.post(f"/v1/persons/{alice}/erase", headers=headers)
+    assert (refused.status_code, refused.json()["code"]) == (404, "unknown_person")
+    assert company.http("manager").get(f"/v1/persons/{elsewhere}").status_code == 200
+
+
 def test_the_client_erases_and_reads(company: Company, alice: int) -> None:
     with faceward.Client(company.url, company.keys["manager"]) as client:
         receipt = client.erase_person(alice)

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import IO
 
 from faceward.actors import PURGE, acting_as, current_actor
-from faceward.checks import check_client_id, check_id, check_request_token
+from faceward.checks import check_client_id, check_id, check_regions, check_request_token
 from faceward.errors import UnknownPersonError
 from faceward.receipts import Receipt, ReceiptSigner
 from faceward.service.exporting import write_export
@@ -43,20 +43,27 @@ class Privacy:
             write_export(held, file)
 
     def erase_person(
-        self, person_id: int, *, client_id: str | None = None, request: RequestToken | None = None
+        self,
+        person_id: int,
+        *,
+        regions: Sequence[str] | None = None,
+        client_id: str | None = None,
+        request: RequestToken | None = None,
     ) -> Receipt:
         """Erase a person: faces, photos, what requests, imports, decisions and the audit log hold, and the codes in memory.
 
         Also one who was deleted before, of whom only traces are left. Returns a signed receipt with counts, which does not
-        name the person, and whether anything was left. Other processes' memory follows with their next refresh. request:
-        where it came before, its receipt again.
+        name the person, and whether anything was left. Other processes' memory follows with their next refresh. regions: only
+        one who is enrolled in any of these. request: where it came before, its receipt again.
 
         Raises UnknownPersonError where there is no trace of such a person, RequestReusedError, StoreError.
         """
         client_id, person_id = check_client_id(client_id), check_id("person_id", person_id)
         if request is not None:
             check_request_token(request)
-        erased = self._eraser.erase(client_id, person_id, request)
+        erased = self._eraser.erase(
+            client_id, person_id, request, regions=None if regions is None else check_regions(regions)
+        )
         self._forget_faces(client_id, erased.faces)
         return self._receipt(erased, self._eraser.left(erased, person_id))
 

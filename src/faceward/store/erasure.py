@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -109,10 +109,16 @@ class Eraser:
             return count
 
     def erase(
-        self, client_id: str, person_id: int, request: RequestToken | None = None, *, only_expired: bool = False
+        self,
+        client_id: str,
+        person_id: int,
+        request: RequestToken | None = None,
+        *,
+        only_expired: bool = False,
+        regions: Sequence[str] | None = None,
     ) -> Erased:
         """Erase a person, or what is left of one who was deleted. request: where it came before, its answer again.
-        only_expired: not one whose time was extended meanwhile.
+        only_expired: not one whose time was extended meanwhile. regions: only one who is enrolled in any of these.
 
         Raises UnknownPersonError where there is no trace of such a person, RequestReusedError.
         """
@@ -121,7 +127,7 @@ class Eraser:
                 return Erased._recorded(client_id, before.detail)
             if only_expired and not _is_expired(tx, client_id, person_id):
                 raise UnknownPersonError(person_id)
-            erased = self._erase(tx, client_id, person_id)
+            erased = self._erase(tx, client_id, person_id, regions)
             if request is not None:
                 detail = {
                     "receipt": erased.receipt_id,
@@ -133,14 +139,16 @@ class Eraser:
                 complete(tx, client_id, request, None, detail)
             return erased
 
-    def _erase(self, tx: sa.Connection, client_id: str, person_id: int) -> Erased:
+    def _erase(self, tx: sa.Connection, client_id: str, person_id: int, regions: Sequence[str] | None) -> Erased:
         of = {"client_id": client_id, "person_id": person_id}
         # What is being stored of the person ends first, or finds nobody.
         hold_decisions(tx, client_id)
         person = tx.exec_driver_sql(
-            "SELECT name, external_id FROM persons WHERE client_id = %(client_id)s AND id = %(person_id)s FOR UPDATE",
+            "SELECT name, external_id, region FROM persons WHERE client_id = %(client_id)s AND id = %(person_id)s FOR UPDATE",
             of,
         ).first()
+        if regions is not None and (person is None or person.region not in regions):
+            raise UnknownPersonError(person_id)
         faces, photos = tx.exec_driver_sql(_FACES, of).one()
         persons = tx.exec_driver_sql(
             "DELETE FROM persons WHERE client_id = %(client_id)s AND id = %(person_id)s", of
@@ -150,7 +158,7 @@ class Eraser:
         entries, decisions = tx.exec_driver_sql(
             "SELECT audit_entries, named_in FROM faceward_forget_person(%(person_id)s)", of
         ).one()
-        named = naming(numbers, *(person or ()))
+        named = naming(numbers, *(person[:2] if person else ()))
         refusals = blank(tx, client_id, named)
         removed = Removed(persons, len(faces), photos, tokens, refusals, entries, decisions)
         if not (persons or faces or tokens or entries or decisions):

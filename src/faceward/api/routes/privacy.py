@@ -64,11 +64,12 @@ def _pieces(file: IO[bytes]) -> Iterator[bytes]:
 @router.post("/erase", openapi_extra=IDEMPOTENT)
 async def erase_person(work: Manager, person_id: RowId) -> answered.ReceiptOut:
     """Erase a person, also one deleted before, with every trace, for good. The answer is a signed receipt."""
-    token = work.token()
+    token, caller = work.token(), work.caller
 
     def erase() -> Receipt:
-        if work.caller.key.regions is not None:  # of one who is gone nobody knows the region
-            work.person(person_id)
-        return work.service.erase_person(person_id, client_id=work.caller.client_id, request=token)
+        # A key with regions of its own: of one who is gone nobody knows the region, but for whom it erased itself.
+        return work.service.erase_person(
+            person_id, regions=caller.key.regions, client_id=caller.client_id, request=token
+        )
 
     return answers.receipt(await work.ask(erase))
