@@ -17,11 +17,11 @@ import sqlalchemy as sa
 from faceward.errors import BusyError, ConstraintViolatedError
 from faceward.reembedding.photo_embedder import PhotoEmbedder
 from faceward.store.database import SET_TENANT, Database
+from faceward.store.in_line import bring_in_line
 from faceward.store.photo_vault import PhotoVault
 from faceward.store.reembedded_faces import (
     StoredPhoto,
     Unmade,
-    bring_in_line,
     newest_face,
     photos_waiting,
     store_made,

@@ -24,6 +24,7 @@ from faceward.errors import (
 )
 from faceward.reembedding.filling import Filler, FillSettings, Progress
 from faceward.reembedding.photo_embedder import PhotoEmbedder
+from faceward.store import in_line
 from faceward.store import reembedded_faces as remade
 from faceward.store import reembeddings as records
 from faceward.store import shadow as tables
@@ -290,6 +291,7 @@ class ModelChange:
                 with self._schema.transaction() as tx:
                     changed = tables.changed_tenants(tx, since)
                 caught_up += sum(filler.fill(client_id, progress, since=since) for client_id in changed)
+                self._set_left_behind_aside(behind, change.shadow)
                 try:
                     held = _Held()
                     most = min(_FEW << (attempts - 1), _MANY)
@@ -302,6 +304,9 @@ class ModelChange:
                             "import. Nothing was changed; try again when that has ended."
                         ) from None
                     time.sleep(self._dice.uniform(0.1, 0.5))
+                except ConstraintViolatedError:  # somebody moved people who are left behind
+                    if attempts == _ATTEMPTS:
+                        raise
                 since = now
         with self._schema.transaction() as tx:
             tables.validate(tx)
@@ -350,7 +355,7 @@ class ModelChange:
                 self._require_nobody_left(tx, change, looked)
             for client_id in behind:  # nobody moved or suspended these faces with their persons
                 tx.exec_driver_sql(SET_TENANT, (client_id,))
-                caught_up += remade.bring_left_behind_in_line(tx, client_id, incoming)
+                caught_up += in_line.bring_left_behind_in_line(tx, client_id, incoming)
             self._hold_searches(tx, incoming)
             held.begin_searches()
             tables.exchange(tx, incoming, outgoing, model_from=change.model_of_live, model_to=change.model_of_shadow)
@@ -401,10 +406,16 @@ class ModelChange:
         if left:
             raise PersonsLeftBehindError(len(left), tuple(left), change.model_of_shadow)
 
+    def _set_left_behind_aside(self, clients: Sequence[str], shadow: tables.Shadow) -> None:
+        for client_id in clients:
+            with self._database.transaction(client_id) as tx:
+                tx.exec_driver_sql("SET LOCAL statement_timeout = 0")
+                in_line.set_left_behind_aside(tx, client_id, shadow)
+
     def _leaves_behind(self, client_id: str, change: Reembedding) -> bool:
         with self._database.transaction(client_id) as tx:
             tx.exec_driver_sql("SET LOCAL statement_timeout = 0")
-            return remade.leaves_behind(tx, client_id, change.shadow)
+            return in_line.leaves_behind(tx, client_id, change.shadow)
 
     def _counts(self, client_id: str, change: Reembedding) -> Counts:
         with self._database.transaction(client_id) as tx:

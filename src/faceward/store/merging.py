@@ -11,6 +11,7 @@ from faceward.errors import DifferentRegionsError, DuplicateFaceError, UnknownPe
 from faceward.store.audit_log import record
 from faceward.store.reports import call_by_number
 from faceward.store.request_tokens import hand_over
+from faceward.store.shadow import beside_live
 
 _HELD = """
 SELECT id, region, name, external_id, description FROM persons
@@ -33,6 +34,28 @@ _FACES = """
 UPDATE face_encodings SET person_id = %(into_id)s, region = %(region)s, row_version = pg_current_xact_id(), matchable_until = (
     SELECT p.matchable_until FROM persons p WHERE p.client_id = %(client_id)s AND p.id = %(into_id)s)
 WHERE client_id = %(client_id)s AND person_id = %(person_id)s
+"""
+# While the model is changed there is a second table, of the faces' other embeddings. It follows in the person, whose key
+# would delete what is left there, and of whom nothing may be left; in the region only when it is to serve.
+_BESIDE = """
+UPDATE {table} SET person_id = %(into_id)s WHERE client_id = %(client_id)s AND person_id = %(person_id)s
+"""
+# A face that is dropped for another of the same photo leaves that one its other embedding, where it has none. The new version
+# shows that it is to be brought in line.
+_TWICE_BESIDE = f"""
+WITH kept AS (
+    UPDATE {{table}} o SET id = t.kept FROM (
+        SELECT DISTINCT ON (k.id) k.id AS kept, f.id AS dropped FROM face_encodings f
+        JOIN face_encodings k ON k.client_id = %(client_id)s AND k.person_id = %(into_id)s AND {_SAME_PHOTO}
+        JOIN {{table}} s ON s.client_id = %(client_id)s AND s.id = f.id
+        WHERE f.client_id = %(client_id)s AND f.person_id = %(person_id)s
+        AND NOT EXISTS (SELECT 1 FROM {{table}} s WHERE s.client_id = %(client_id)s AND s.id = k.id) ORDER BY k.id, f.id
+    ) t WHERE o.client_id = %(client_id)s AND o.id = t.dropped RETURNING o.id
+)
+UPDATE face_encodings f SET row_version = pg_current_xact_id() FROM kept WHERE f.client_id = %(client_id)s AND f.id = kept.id
+"""
+_REFUSED = """
+UPDATE reembedding_refusals SET person_id = %(into_id)s WHERE client_id = %(client_id)s AND person_id = %(person_id)s
 """
 _SURVIVOR = """
 UPDATE persons SET external_id = coalesce(external_id, %(external_id)s),
@@ -81,6 +104,12 @@ def merge(
             f"Person {person_id} is in region {gone.region!r}, person {into_id} in region {into.region!r}. Merge them "
             f"across regions (across_regions, --across-regions), which moves the faces to {into.region!r}; or move one first."
         )
+    beside = beside_live(tx)
+    for table in beside:
+        tx.exec_driver_sql(_TWICE_BESIDE.format(table=table), ids)
+        tx.exec_driver_sql(_BESIDE.format(table=table), ids)
+    if beside:
+        tx.exec_driver_sql(_REFUSED, ids)
     dropped = tx.exec_driver_sql(_DROP_TWICE, ids).rowcount
     parameters: dict[str, Any] = {
         **ids,

@@ -18,7 +18,7 @@ from faceward.store.boxes import box_of, crop_of, crop_text
 from faceward.store.database import Database
 from faceward.store.person_rows import hold_person
 from faceward.store.photo_vault import PhotoVault, Sealed, photo_binding
-from faceward.store.shadow import LIVE, NEXT, PREVIOUS, exists
+from faceward.store.shadow import LIVE, beside_live
 from faceward.types import Box, Crop
 
 _AT_ONCE = 256
@@ -43,11 +43,16 @@ _PUT = """
 UPDATE {table} SET image_data = %(data)s, image_key_id = %(key_id)s, image_box = %(box)s
 WHERE client_id = %(client_id)s AND id = %(id)s
 """
+# By the person's region: a table that does not serve follows a move only when it is to serve.
+_IN_REGION = """
+f.person_id IN (SELECT p.id FROM persons p
+                WHERE p.client_id = %(client_id)s AND p.region = coalesce(%(region)s::varchar, p.region))
+"""
 _DROP = f"""
 UPDATE {{table}} f SET image_data = NULL, image_key_id = NULL, image_box = NULL
 WHERE f.client_id = %(client_id)s AND f.id IN (
     SELECT f.id FROM {{table}} f WHERE f.client_id = %(client_id)s AND f.id > %(after)s AND {_KEPT}
-    AND f.region = coalesce(%(region)s::varchar, f.region) ORDER BY f.id LIMIT {_AT_ONCE}
+    AND {_IN_REGION} ORDER BY f.id LIMIT {_AT_ONCE}
 ) RETURNING f.id
 """
 
@@ -159,7 +164,7 @@ class StoredPhotos:
         self, client_id: str, table: str, change: Change, *, region: str | None = None, after: int = 0
     ) -> PhotoBatch:
         """Change the next photos that are kept whole, and seal what they become under the current key."""
-        which = "f.image_box IS NULL AND f.region = coalesce(%(region)s::varchar, f.region)"
+        which = f"f.image_box IS NULL AND {_IN_REGION}"
         return self._batch(client_id, table, which, after, change, region=region, action="photo.crop")
 
     def drop(self, client_id: str, table: str, *, region: str | None = None, after: int = 0) -> PhotoBatch:
@@ -210,7 +215,7 @@ class StoredPhotos:
         return PhotoBatch(done, len(rows), tuple(unopened), next_after)
 
     def _tables(self, tx: sa.Connection) -> list[str]:
-        return [table for table in (LIVE, NEXT, PREVIOUS) if table == LIVE or exists(tx, table)]
+        return [LIVE, *beside_live(tx)]
 
 
 def open_photo(vault: PhotoVault, client_id: str, row: sa.Row[Any]) -> StoredPhoto:

@@ -15,6 +15,7 @@ import sqlalchemy as sa
 from pgvector import Vector
 
 from faceward.errors import ImageKeyError
+from faceward.store.in_line import faces_since, hold_persons, make_room
 from faceward.store.photo_vault import PhotoVault
 from faceward.store.photos import PHOTO_COLUMNS, open_photo
 from faceward.store.shadow import LIVE, Shadow
@@ -100,7 +101,7 @@ def photos_waiting(
     rows = tx.exec_driver_sql(
         "SELECT id, person_id, face_bbox, image_sha256, image_key_id, image_box, image_data FROM ("
         "SELECT w.*, sum(octet_length(image_data)) OVER (ORDER BY id) AS bytes, row_number() OVER (ORDER BY id) AS place FROM ("
-        f"SELECT {PHOTO_COLUMNS} FROM {_faces(since)} "
+        f"SELECT {PHOTO_COLUMNS} FROM {faces_since(since)} "
         "WHERE f.client_id = %(client_id)s AND f.id > %(after)s AND f.id <= %(until)s AND f.image_data IS NOT NULL "
         f"AND {_LACKING.format(shadow=shadow)} AND NOT {_REFUSED} ORDER BY f.id LIMIT %(limit)s) w) w "
         f"WHERE place = 1 OR bytes <= {_MOST_BYTES} ORDER BY id",
@@ -131,6 +132,8 @@ def store_made(
     """
     if not made:
         return 0
+    hold_persons(tx, client_id, list(made))
+    make_room(tx, client_id, shadow, list(made), of_absent=True)
     mine, theirs = ", ".join(carried), ", ".join(f"f.{name}" for name in carried)
     return tx.exec_driver_sql(
         f"INSERT INTO {shadow} ({mine}, model_id, embedding) SELECT {theirs}, %(model_id)s, m.embedding "
@@ -166,81 +169,6 @@ def store_unmade(tx: sa.Connection, model_id: str, unmade: Sequence[Unmade]) -> 
 def forget_unmade(tx: sa.Connection, client_id: str) -> None:
     """Of any model: they are tried again."""
     tx.exec_driver_sql("DELETE FROM reembedding_refusals WHERE client_id = %s", (client_id,))
-
-
-def bring_in_line(
-    tx: sa.Connection,
-    client_id: str,
-    shadow: Shadow,
-    *,
-    carried: Sequence[str],
-    since: str | None = None,
-    limit: int = 5_000,
-) -> int:
-    """Give faces of the other table what the live one says of them now, but for the embedding: region, person, photo.
-
-    Returns how many there were, at most `limit`. since: only those that the live table had written by that transaction or
-    a later one. They are taken out and put in again, so that two which change places do not collide.
-    """
-    differs = " OR ".join(
-        f"octet_length(f.{name}) IS DISTINCT FROM octet_length(o.{name})"
-        if name == "image_data"
-        else f"f.{name} IS DISTINCT FROM o.{name}"
-        for name in carried
-        if name not in ("client_id", "id")
-    )
-    parameters = {"client_id": client_id, "since": since, "limit": limit}
-    tx.exec_driver_sql(
-        "CREATE TEMPORARY TABLE IF NOT EXISTS astray (id bigint, model_id text, embedding vector) ON COMMIT DROP"
-    )
-    tx.exec_driver_sql("TRUNCATE astray")
-    found = tx.exec_driver_sql(
-        f"INSERT INTO astray SELECT o.id, o.model_id, o.embedding FROM {_faces(since)} "
-        f"CROSS JOIN LATERAL (SELECT * FROM {shadow} s WHERE s.client_id = %(client_id)s AND s.id = f.id OFFSET 0) o "
-        f"WHERE f.client_id = %(client_id)s AND ({differs}) ORDER BY o.id LIMIT %(limit)s",
-        parameters,
-    ).rowcount
-    if found:
-        tx.exec_driver_sql(
-            f"DELETE FROM {shadow} o USING astray a WHERE o.client_id = %(client_id)s AND o.id = a.id", parameters
-        )
-        mine, theirs = ", ".join(carried), ", ".join(f"f.{name}" for name in carried)
-        tx.exec_driver_sql(
-            f"INSERT INTO {shadow} ({mine}, model_id, embedding) SELECT {theirs}, a.model_id, a.embedding "
-            f"FROM astray a JOIN {LIVE} f ON f.client_id = %(client_id)s AND f.id = a.id FOR KEY SHARE OF f",
-            parameters,
-        )
-    return found
-
-
-def leaves_behind(tx: sa.Connection, client_id: str, shadow: Shadow) -> bool:
-    """Whether the other table has faces that the live one has not. There are no more of them until an exchange."""
-    found = tx.exec_driver_sql(
-        f"SELECT 1 FROM {shadow} o WHERE o.client_id = %(client_id)s AND {_ONLY_THERE} LIMIT 1",
-        {"client_id": client_id},
-    )
-    return found.first() is not None
-
-
-def bring_left_behind_in_line(tx: sa.Connection, client_id: str, shadow: Shadow) -> int:
-    """Give faces that only the other table has the region, state and expiry of their persons; returns how many differed.
-
-    One whose photo the region has of somebody else by now is dropped, as a merge drops it.
-    """
-    parameters = {"client_id": client_id}
-    tx.exec_driver_sql(
-        f"DELETE FROM {shadow} o USING persons p WHERE o.client_id = %(client_id)s AND p.client_id = %(client_id)s "
-        f"AND p.id = o.person_id AND o.region <> p.region AND {_ONLY_THERE} AND EXISTS ("
-        f"SELECT 1 FROM {shadow} k WHERE k.client_id = %(client_id)s AND k.region = p.region "
-        "AND k.image_sha256 = o.image_sha256 AND k.face_bbox = o.face_bbox)",
-        parameters,
-    )
-    return tx.exec_driver_sql(
-        f"UPDATE {shadow} o SET region = p.region, matchable_until = p.matchable_until, row_version = pg_current_xact_id() "
-        "FROM persons p WHERE o.client_id = %(client_id)s AND p.client_id = %(client_id)s AND p.id = o.person_id "
-        f"AND (o.region <> p.region OR o.matchable_until <> p.matchable_until) AND {_ONLY_THERE}",
-        parameters,
-    ).rowcount
 
 
 def counts(tx: sa.Connection, client_id: str, shadow: Shadow | None, model_id: str) -> Counts:
@@ -289,7 +217,7 @@ def persons_left(
     table had written by that transaction or a later one.
     """
     waiting = "" if model_id is None else f"AND NOT {_PERSON_WAITING} "
-    faces = f"{having} f" if since is None else _faces(since)
+    faces = f"{having} f" if since is None else faces_since(since)
     rows = tx.exec_driver_sql(
         f"SELECT DISTINCT f.person_id FROM {faces} WHERE f.client_id = %(client_id)s AND f.person_id > %(after)s "
         f"AND {_PERSON_LACKING.format(shadow=lacking)} {waiting}ORDER BY 1 LIMIT %(limit)s",
@@ -326,7 +254,6 @@ def _opened(vault: PhotoVault, client_id: str, row: sa.Row[Any]) -> StoredPhoto 
 
 _MOST_BYTES = 32 << 20
 _LACKING = "NOT EXISTS (SELECT 1 FROM {shadow} o WHERE o.client_id = %(client_id)s AND o.id = f.id)"
-_ONLY_THERE = f"NOT EXISTS (SELECT 1 FROM {LIVE} f WHERE f.client_id = %(client_id)s AND f.id = o.id)"
 _PERSON_LACKING = (
     "NOT EXISTS (SELECT 1 FROM {shadow} o WHERE o.client_id = %(client_id)s AND o.person_id = f.person_id)"
 )
@@ -339,13 +266,3 @@ _REFUSED = (
     "EXISTS (SELECT 1 FROM reembedding_refusals r "
     "WHERE r.client_id = %(client_id)s AND r.model_id = %(model_id)s AND r.face_id = f.id)"
 )
-
-
-def _faces(since: str | None) -> str:
-    """The tenant's live faces as `f`: all, or those of the index ranges that are new."""
-    if since is None:
-        return f"{LIVE} f"
-    return (
-        f"regions g CROSS JOIN LATERAL (SELECT * FROM {LIVE} s WHERE s.client_id = g.client_id AND s.region = g.name "
-        "AND g.client_id = %(client_id)s AND s.row_version >= %(since)s::text::xid8 OFFSET 0) f"
-    )

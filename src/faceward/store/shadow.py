@@ -44,8 +44,15 @@ FROM pg_attribute WHERE attrelid = to_regclass(%s) AND attnum > 0 AND NOT attisd
 _NOT_CARRIED = frozenset({"model_id", "embedding", "code", "row_version"})
 
 
-def exists(tx: sa.Connection, table: str) -> bool:
-    return tx.exec_driver_sql("SELECT to_regclass(%s) IS NOT NULL", (table,)).scalar_one() is True
+def beside_live(tx: sa.Connection) -> list[Shadow]:
+    """The tables of faces beside the live one: none, but for while the model is changed. Nobody drops them until the
+    transaction ends.
+    """
+    # To drop one takes the live table, of which this reads nothing.
+    found = tx.exec_driver_sql(
+        f"SELECT to_regclass(%s), to_regclass(%s) FROM (SELECT count(*) FROM {LIVE} WHERE false) held", (NEXT, PREVIOUS)
+    ).one()
+    return [table for table, there in zip((NEXT, PREVIOUS), found, strict=True) if there is not None]
 
 
 def carried_columns(tx: sa.Connection, shadow: Shadow) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ import psycopg
 import pytest
 
 from faceward.errors import BusyError, ConflictError, ModelMismatchError
+from faceward.store import in_line
 from faceward.store import reembedded_faces as remade
 from faceward.store import reembeddings as records
 from faceward.store import shadow as tables
@@ -75,7 +76,7 @@ class Change:
         shadow, model = self.record.shadow, self.record.model_of_shadow
         embed = narrow if model == OTHER else unit
         with self.database.transaction(client_id) as tx:
-            remade.bring_in_line(tx, client_id, shadow, carried=self.carried)
+            in_line.bring_in_line(tx, client_id, shadow, carried=self.carried)
             waiting = remade.photos_waiting(tx, client_id, shadow, model, after=0, limit=100, vault=PhotoVault())
             made = {each.face_id: embed(int(each.image.split()[1])) for each in waiting}
             remade.store_made(tx, client_id, shadow, model, made, carried=self.carried)
@@ -234,6 +235,68 @@ def test_people_move_while_there_are_two_tables(
     other.create_person("acme", "A", "Twin", [face])
     change.fill("acme")
     assert faces(database, change.record.shadow) == faces(database, "face_encodings")
+
+
+def embeddings(database: Database, table: str, person_id: int) -> list[bytes]:
+    """Of a person's faces, in no order."""
+    with database.transaction("acme") as tx:
+        rows = tx.exec_driver_sql(f"SELECT embedding FROM {table} WHERE person_id = %s", (person_id,))
+        return sorted(row.embedding.to_numpy().astype(np.float32).tobytes() for row in rows)
+
+
+@pytest.mark.parametrize("state", ["filling", "cut over", "rolled back"])
+@pytest.mark.parametrize("region", ["A", "B"])
+def test_a_merge_takes_the_embeddings_of_the_other_model_along(
+    database: Database, gallery: Gallery, change: Change, alice: int, state: str, region: str
+) -> None:
+    """Also where no photo is stored, of which nothing could be made anew."""
+    into = gallery.create_person("acme", region, "Alice B.", [photo(5)])[0].id
+    change.fill("acme")
+    with database.transaction("acme") as tx:
+        tx.exec_driver_sql("UPDATE face_encodings SET image_data = NULL")
+    if state != "filling":
+        change.cut_over()
+    if state == "rolled back":
+        change.exchange(tables.NEXT)
+    gallery.merge_persons("acme", alice, into, across_regions=True)
+    with database.transaction("acme") as tx:
+        named = tx.exec_driver_sql(f"SELECT DISTINCT person_id FROM {change.record.shadow}")
+        assert set(named.scalars()) == {into}, "an erasure of the one who is gone must find nothing"
+    assert change.fill("acme") == []
+    assert faces(database, change.record.shadow) == faces(database, "face_encodings")
+    assert len(faces(database, "face_encodings")) == 3
+    expected = unit if state == "cut over" else narrow
+    assert embeddings(database, change.record.shadow, into) == sorted(expected(seed).tobytes() for seed in (1, 2, 5))
+
+
+def test_a_photo_that_both_had_keeps_the_only_embedding_that_there_is(
+    database: Database, gallery: Gallery, change: Change, alice: int
+) -> None:
+    """It is kept for the one that stays, whose face was enrolled after the cut-over, and without its photo."""
+    change.fill("acme")
+    change.cut_over()
+    since = NewFace(narrow(1), image_sha256=photo(1).image_sha256)
+    into, (kept,) = Gallery(database, OTHER).create_person("acme", "B", "Alice B.", [since])
+    with database.transaction("acme") as tx:
+        before = remade.snapshot_version(tx)
+    merged = gallery.merge_persons("acme", alice, into.id, across_regions=True)
+    assert (merged.faces_moved, merged.faces_dropped) == (1, 1)
+    with database.transaction("acme") as tx:
+        assert in_line.bring_in_line(tx, "acme", tables.PREVIOUS, carried=change.carried, since=before) == 2
+    assert faces(database, tables.PREVIOUS) == faces(database, "face_encodings")
+    assert kept in faces(database, tables.PREVIOUS)
+    assert embeddings(database, tables.PREVIOUS, into.id) == sorted(unit(seed).tobytes() for seed in (1, 2))
+
+
+def test_what_the_model_makes_nothing_of_stays_known_of_a_person_who_is_merged(
+    database: Database, gallery: Gallery, change: Change, alice: int
+) -> None:
+    into = gallery.create_person("acme", "A", "Alice B.", [])[0].id
+    with database.transaction("acme") as tx:
+        (first, *_) = remade.photos_waiting(tx, "acme", tables.NEXT, OTHER, after=0, limit=9, vault=PhotoVault())
+        remade.store_unmade(tx, OTHER, [remade.Unmade("acme", first.face_id, alice, "no_face", "None.")])
+    gallery.merge_persons("acme", alice, into)
+    assert first.face_id not in change.fill("acme")
 
 
 def test_a_face_deleted_while_it_is_embedded_is_left_out(
