@@ -252,7 +252,7 @@ class AuditSettings(_Section):
     """What is kept of what was done, and the proof of erasures."""
 
     decisions: Literal["off", "on"] = Field(
-        "on", description="Keep what each recognition and verification decided, without image or embedding."
+        "on", description="Keep what each recognition, search and verification decided, without image or embedding."
     )
     decision_days: int = Field(30, ge=1, le=36_500, description="Days that decisions are kept.")
     log_days: int = Field(365, ge=30, le=36_500, description="Days that entries of the audit log are kept.")

@@ -115,6 +115,25 @@ def test_who_did_what_is_listed_page_by_page(faceward: CommandLine, enrolled: in
     assert "is no time" in faceward.misused("audit", "list", "--since", "yesterday")
 
 
+def test_what_was_decided_is_listed_page_by_page(faceward: CommandLine, enrolled: int, photos: dict[str, Path]) -> None:
+    assert "no such decision" in faceward.succeeds("decisions").stderr
+    faceward.succeeds("recognize", photos["obama2.jpg"], "--region", "A")
+    faceward.succeeds("verify", photos["biden.jpg"], "--person", enrolled)
+    first = faceward.succeeds("decisions", "--limit", 1, "--json").json
+    (newest,) = first["decisions"]
+    assert (newest["kind"], newest["decision"], newest["actor"]) == ("verify", "rejected", f"cli:{getpass.getuser()}")
+    second = faceward.succeeds("decisions", "--before", first["next_before"], "--json").json
+    assert ([each["decision"] for each in second["decisions"]], second["next_before"]) == (["match"], None)
+    assert f"the next page with --before {newest['id']}" in faceward.succeeds("decisions", "--limit", 1).stderr
+    shown = faceward.succeeds("decisions", "--person", enrolled, "--decision", "match").stdout
+    assert f"{enrolled} at 0." in shown
+    assert "rejected" not in shown
+    for filters in (("--since", "2999-01-01"), ("--decision", "unknown"), ("--client", "globex"), ("--person", 999)):
+        assert faceward.succeeds("decisions", *filters, "--json").json == {"decisions": [], "next_before": None}
+    assert "one of match" in faceward.fails("decisions", "--decision", "perhaps")
+    assert "is no time" in faceward.misused("decisions", "--since", "yesterday")
+
+
 def test_what_is_old_enough_goes(faceward: CommandLine, enrolled: int, database_url: str) -> None:
     with psycopg.connect(database_url) as connection:
         connection.execute("UPDATE audit_log SET at = at - interval '400 days'")

@@ -77,6 +77,18 @@ def test_decisions_are_read_with_their_candidates(company: Company, alice: int) 
     assert manager.get("/v1/decisions", params={"decision": "unknown"}).json()["items"] == []
 
 
+def test_a_search_by_embedding_is_a_decision_too(company: Company, alice: int) -> None:
+    recognizer, manager = company.http("recognizer"), company.http("manager")
+    probe = {"embedding": [1.0] * 512, "region": ["A"]}
+    assert recognizer.post("/v1/search", json=probe).json()["candidates"] == []
+    assert len(recognizer.post("/v1/search", json={**probe, "threshold": -1.0}).json()["candidates"]) == 1
+    at_last(lambda: len(manager.get("/v1/decisions").json()["items"]) == 2)
+    found, unknown = manager.get("/v1/decisions").json()["items"]
+    for each, outcome, source in ((found, "match", "request"), (unknown, "unknown", "pack")):
+        assert (each["kind"], each["decision"], each["threshold"]["source"]) == ("search", outcome, source)
+        assert (each["regions"], [near["person_id"] for near in each["candidates"]]) == (["A"], [alice])
+
+
 def test_a_person_is_exported(company: Company, alice: int) -> None:
     answer = company.http("manager").get(f"/v1/persons/{alice}/export")
     assert answer.status_code == 200

@@ -17,6 +17,7 @@ from faceward.cli.audit_log import audit_app
 from faceward.cli.backup import backup, restore
 from faceward.cli.clients import clients_app
 from faceward.cli.database import database_app
+from faceward.cli.decisions import list_decisions
 from faceward.cli.demo import demo
 from faceward.cli.doctor import doctor
 from faceward.cli.enroll import enroll
@@ -92,6 +93,7 @@ def build_app() -> typer.Typer:
     app.command("restore")(restore)
     app.command("serve")(serve)
     app.add_typer(audit_app(), name="audit")
+    app.command("decisions")(list_decisions)
     app.add_typer(receipt_app(), name="receipt")
     app.command("audit-recall")(audit_recall)
     app.command("doctor")(doctor)

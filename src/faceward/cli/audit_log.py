@@ -9,7 +9,7 @@ import typer
 
 from faceward.cli import output
 from faceward.cli.invocation import invocation
-from faceward.cli.options import AsJson, Client, moment
+from faceward.cli.options import AsJson, Before, Client, OnlyPerson, Since, moment
 
 if TYPE_CHECKING:
     from faceward.store.audit_log import AuditEntry
@@ -25,19 +25,14 @@ def audit_app() -> typer.Typer:
 def list_entries(
     ctx: typer.Context,
     client: Client = None,
-    person: Annotated[int | None, typer.Option("--person", min=1, help="Only of this person.")] = None,
+    person: OnlyPerson = None,
     actor: Annotated[
         str | None, typer.Option("--actor", help="Only of this actor, as key:PREFIX, cli:USER or import:JOB.")
     ] = None,
     action: Annotated[str | None, typer.Option("--action", help="Only this action, as person.erase.")] = None,
-    since: Annotated[
-        str | None,
-        typer.Option("--since", metavar="TIME", help="From then on, as 2030-01-31T12:00:00Z; in UTC without a zone."),
-    ] = None,
+    since: Since = None,
     limit: Annotated[int, typer.Option("--limit", min=1, max=1000, help="Entries on a page.")] = 50,
-    before: Annotated[
-        int | None, typer.Option("--before", min=1, help="Only those before this entry's number: the next page.")
-    ] = None,
+    before: Before = None,
     as_json: AsJson = False,
 ) -> None:
     """List what was done in a client, the newest first."""

@@ -57,6 +57,14 @@ Threshold: TypeAlias = Annotated[
         "--threshold", help="The similarity from which on a face is a match, -1 to 1; left out: the settings'."
     ),
 ]
+OnlyPerson: TypeAlias = Annotated[int | None, typer.Option("--person", min=1, help="Only of this person.")]
+Since: TypeAlias = Annotated[
+    str | None,
+    typer.Option("--since", metavar="TIME", help="From then on, as 2030-01-31T12:00:00Z; in UTC without a zone."),
+]
+Before: TypeAlias = Annotated[
+    int | None, typer.Option("--before", min=1, help="Only those before this number: the next page.")
+]
 PersonId: TypeAlias = Annotated[
     int, typer.Argument(metavar="ID", help="The person's number, as `people list` shows it.")
 ]

@@ -334,7 +334,7 @@ class DecisionOut(Answered):
     id: int
     at: Time
     actor: str
-    kind: Literal["recognize", "verify"]
+    kind: Literal["recognize", "search", "verify"]
     regions: list[str]
     threshold: ThresholdOut
     decision: Literal["match", "ambiguous", "unknown", "verified", "rejected"]

@@ -20,7 +20,7 @@ from faceward.errors import InvalidValueError, NoFaceError, NotFoundError, Perso
 from faceward.retrieval import Retriever
 from faceward.service.decisions import decide
 from faceward.service.following import OfModel, by_model
-from faceward.service.recorded import of_recognition, of_verification
+from faceward.service.recorded import of_recognition, of_search, of_verification
 from faceward.service.thresholds import Thresholds
 from faceward.store.decision_writer import DecisionWriter
 from faceward.store.gallery import Gallery
@@ -131,7 +131,10 @@ class Recognising(OfModel):
         check_strategy(strategy)
         probe = unit_embedding(embedding, self._analyzer.dimension)
         (candidates,) = self._candidates(client_id, limits, [probe], top_k, strategy)
-        return tuple(each for each in candidates if each.similarity >= limits[each.region].value)
+        found = tuple(each for each in candidates if each.similarity >= limits[each.region].value)
+        if self._decisions is not None:
+            self._decisions.add([of_search(client_id, limits, candidates, found)])
+        return found
 
     @by_model
     def verify(

@@ -16,6 +16,7 @@ from psycopg.types.json import Jsonb
 
 from faceward.actors import current_actor
 from faceward.store.database import Database
+from faceward.store.newest import newest
 
 Action: TypeAlias = Literal[
     "person.enroll",
@@ -140,35 +141,10 @@ class AuditLog:
         limit: int = 100,
     ) -> AuditPage:
         """A page of entries, those with an id below `before`. person_id: also those of persons who were merged into it."""
-        conditions = ["client_id = %(client_id)s", "id < %(before)s"]
-        given: dict[str, Any] = {
-            "client_id": client_id,
-            "before": 2**63 - 1 if before is None else before,
-            "limit": limit + 1,
-        }
-        if person_id is not None:
-            conditions.append("(person_id = %(person_id)s OR other_person_id = %(person_id)s)")
-            given["person_id"] = person_id
-        if actor is not None:
-            conditions.append("actor = %(actor)s")
-            given["actor"] = actor
-        if action is not None:
-            conditions.append("action = %(action)s")
-            given["action"] = action
-        if since is not None:
-            conditions.append("at >= %(since)s")
-            given["since"] = since
+        given = {"person_id": person_id, "actor": actor, "action": action, "since": since, "before": before}
         with self._database.transaction(client_id) as tx:
-            rows = (
-                tx.exec_driver_sql(
-                    f"SELECT {_COLUMNS} FROM audit_log WHERE {' AND '.join(conditions)} ORDER BY id DESC LIMIT %(limit)s",
-                    given,
-                )
-                .mappings()
-                .all()
-            )
-        entries = tuple(AuditEntry.from_row(row) for row in rows[:limit])
-        return AuditPage(entries, entries[-1].id if len(rows) > limit else None)
+            rows, next_before = newest(tx, client_id, "audit_log", _COLUMNS, _FILTERS, given, limit)
+        return AuditPage(tuple(AuditEntry.from_row(row) for row in rows), next_before)
 
     def expire(
         self, client_id: str, log_days: int, decision_days: int, stop: Callable[[], bool] = lambda: False
@@ -191,4 +167,9 @@ class AuditLog:
 
 
 _AT_ONCE = 1_000
+_FILTERS = {
+    "person_id": "(person_id = %(person_id)s OR other_person_id = %(person_id)s)",
+    "actor": "actor = %(actor)s",
+    "action": "action = %(action)s",
+}
 _COLUMNS = ", ".join(AuditEntry.__dataclass_fields__)

@@ -1,4 +1,4 @@
-"""Decisions: who was recognised or verified as whom, how surely, by which threshold. Never an image or an embedding."""
+"""Decisions: who was recognised, found or verified as whom, how surely, by which threshold. Never an image or an embedding."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ import sqlalchemy as sa
 from psycopg.types.json import Jsonb
 
 from faceward.store.database import Database
+from faceward.store.newest import newest
 
-DecisionKind: TypeAlias = Literal["recognize", "verify"]
+DecisionKind: TypeAlias = Literal["recognize", "search", "verify"]
 Outcome: TypeAlias = Literal["match", "ambiguous", "unknown", "verified", "rejected"]
-"""The first three of a recognition, the others of a verification."""
+"""The first three of a recognition, of them `match` and `unknown` of a search; the others of a verification."""
 OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
 
 
@@ -84,6 +85,11 @@ INSERT INTO decision_candidates (client_id, decision_id, person_id, face_id, sim
 SELECT %(client_id)s::varchar, c.* FROM jsonb_to_recordset(%(candidates)s) AS c (
     decision_id bigint, person_id bigint, face_id bigint, similarity real)
 """
+_FILTERS = {
+    "person_id": "id IN (SELECT c.decision_id FROM decision_candidates c WHERE c.client_id = %(client_id)s "
+    "AND c.person_id = %(person_id)s)",
+    "decision": "decision = %(decision)s",
+}
 _COLUMNS = ", ".join(name for name in StoredDecision.__dataclass_fields__ if name != "candidates")
 
 
@@ -149,34 +155,9 @@ class DecisionStore:
         limit: int = 100,
     ) -> DecisionPage:
         """A page of decisions, those with an id below `before`. person_id: that this person was a candidate of."""
-        conditions = ["client_id = %(client_id)s", "id < %(before)s"]
-        given: dict[str, Any] = {
-            "client_id": client_id,
-            "before": 2**63 - 1 if before is None else before,
-            "limit": limit + 1,
-        }
-        if person_id is not None:
-            conditions.append(
-                "id IN (SELECT c.decision_id FROM decision_candidates c WHERE c.client_id = %(client_id)s "
-                "AND c.person_id = %(person_id)s)"
-            )
-            given["person_id"] = person_id
-        if decision is not None:
-            conditions.append("decision = %(decision)s")
-            given["decision"] = decision
-        if since is not None:
-            conditions.append("at >= %(since)s")
-            given["since"] = since
+        given = {"person_id": person_id, "decision": decision, "since": since, "before": before}
         with self._database.transaction(client_id) as tx:
-            rows = (
-                tx.exec_driver_sql(
-                    f"SELECT {_COLUMNS} FROM decisions WHERE {' AND '.join(conditions)} ORDER BY id DESC LIMIT %(limit)s",
-                    given,
-                )
-                .mappings()
-                .all()
-            )
-            page = rows[:limit]
+            page, next_before = newest(tx, client_id, "decisions", _COLUMNS, _FILTERS, given, limit)
             candidates: dict[int, list[Compared]] = {row["id"]: [] for row in page}
             for number, *compared in tx.exec_driver_sql(
                 "SELECT decision_id, person_id, face_id, similarity FROM decision_candidates "
@@ -184,8 +165,7 @@ class DecisionStore:
                 (client_id, list(candidates)),
             ):
                 candidates[number].append(Compared(*compared))
-        decisions = tuple(StoredDecision.from_row(row, candidates[row["id"]]) for row in page)
-        return DecisionPage(decisions, decisions[-1].id if len(rows) > limit else None)
+        return DecisionPage(tuple(StoredDecision.from_row(row, candidates[row["id"]]) for row in page), next_before)
 
 
 def hold_erasures(tx: sa.Connection, client_id: str) -> None:

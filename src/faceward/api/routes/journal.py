@@ -69,7 +69,7 @@ async def list_decisions(
     cursor: Cursor = None,
     limit: Limit = 100,
 ) -> answered.DecisionPage:
-    """Who was recognised or verified as whom, the newest first. Empty where audit.decisions is off."""
+    """Who was recognised, found or verified as whom, the newest first. Empty where audit.decisions is off."""
     work.caller.require_all_regions()
     before = None if cursor is None else parse_cursor(cursor)
     page = await work.ask(
