@@ -97,8 +97,7 @@ def compare(
 
     thresholds: of the two, where neither region nor client has its own. sample: the most faces, spread over all tenants.
     """
-    with database.unscoped() as tx:
-        tenants = tables.tenants(tx)
+    tenants = tables.tenants(database)
     probes: list[_Probe] = []
     own_thresholds = 0
     pairs: list[tuple[Near, Near]] = []

@@ -5,14 +5,12 @@ from __future__ import annotations
 import os
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import reduce
 from operator import add
-
-import sqlalchemy as sa
 
 from faceward.errors import (
     BusyError,
@@ -20,15 +18,14 @@ from faceward.errors import (
     ConstraintViolatedError,
     ModelMismatchError,
     NotFoundError,
-    PersonsLeftBehindError,
 )
+from faceward.reembedding.exchange import SEARCHES_SECONDS, Exchange, Exchanged
 from faceward.reembedding.filling import Filler, FillSettings, Progress
 from faceward.reembedding.photo_embedder import PhotoEmbedder
-from faceward.store import in_line
 from faceward.store import reembedded_faces as remade
 from faceward.store import reembeddings as records
 from faceward.store import shadow as tables
-from faceward.store.database import SET_TENANT, Database
+from faceward.store.database import Database
 from faceward.store.embedding_models import models_in_use
 from faceward.store.graph_index import GraphSettings
 from faceward.store.photo_vault import PhotoVault
@@ -38,15 +35,6 @@ from faceward.store.schema import Schema
 
 OpenEmbedder = Callable[[str], AbstractContextManager[PhotoEmbedder]]
 """Opens the model of that id, as the pack of its name on this machine."""
-
-_FEW, _MANY = 32, 512
-"""Faces made anew while nobody else may write: at first a second of the model's time, and with each try more, since where
-people are enrolled as fast as the model embeds there are never few.
-"""
-_WRITES_SECONDS = 3.0
-_SEARCHES_SECONDS = 0.2
-_SEARCHES_TRIED = 8
-_LISTED = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,23 +46,6 @@ class ChangeStatus:
     change: Reembedding | None
     counts: Counts | None
     dimension: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class Exchanged:
-    """What a cut-over or a roll-back did.
-
-    caught_up: faces made or brought in line since the filling. left: persons who have no face now, (client, person), the
-    first thousand of persons_left. writes_held, searches_held: seconds for which others waited.
-    """
-
-    change: Reembedding
-    caught_up: int
-    persons_left: int
-    left: tuple[tuple[str, int], ...]
-    attempts: int
-    writes_held: float
-    searches_held: float
 
 
 class ModelChange:
@@ -101,13 +72,13 @@ class ModelChange:
             return ChangeStatus(change, None, None)
         with self._database.unscoped() as tx:
             dimension = tables.dimension_of(tx, change.shadow)
-        counted = [self._counts(client_id, change) for client_id in self._tenants()]
+        counted = [self._counts(client_id, change) for client_id in tables.tenants(self._database)]
         return ChangeStatus(change, reduce(add, counted, Counts()), dimension)
 
     def faces_left(self) -> Iterator[Unmade]:
         """The faces that the other table has not, with the reason, but for those that merely wait."""
         change = self._under_way()
-        for client_id in self._tenants():
+        for client_id in tables.tenants(self._database):
             after = 0
             while True:
                 with self._database.transaction(client_id) as tx:
@@ -165,7 +136,7 @@ class ModelChange:
         change = self._under_way()
         if change.state == "cut_over":
             raise ConflictError(f"The change to {change.model_to} is cut over: there is nothing to fill.")
-        counted = {client_id: self._counts(client_id, change) for client_id in self._tenants()}
+        counted = {client_id: self._counts(client_id, change) for client_id in tables.tenants(self._database)}
         total = sum(each.made + each.waiting for each in counted.values())
         done = sum(each.made for each in counted.values())
 
@@ -197,7 +168,7 @@ class ModelChange:
     def retry(self) -> None:
         """Forget which faces were refused: the next filling tries them again."""
         self._under_way()
-        for client_id in self._tenants():
+        for client_id in tables.tenants(self._database):
             with self._database.transaction(client_id) as tx:
                 remade.forget_unmade(tx, client_id)
 
@@ -214,7 +185,7 @@ class ModelChange:
             raise ConflictError("The filling is not at its end. Go on with `faceward reembed --pack NAME`.")
         if change.state == "cut_over":
             raise ConflictError(f"The gallery is of the model {change.model_to} already.")
-        return self._exchange(change, "cut_over", leave_behind, wait, progress)
+        return self._exchange(change, leave_behind, wait, progress)
 
     def roll_back(
         self, *, leave_behind: bool = False, wait: float = 60.0, progress: Progress | None = None
@@ -226,7 +197,7 @@ class ModelChange:
         change = self._under_way()
         if change.state != "cut_over":
             raise ConflictError("Nothing is cut over that could be rolled back.")
-        return self._exchange(change, "ready", leave_behind, wait, progress)
+        return self._exchange(change, leave_behind, wait, progress)
 
     def finish(self) -> Reembedding:
         """Drop the previous model's table. There is no roll-back from then on."""
@@ -249,24 +220,16 @@ class ModelChange:
     def _end(self, change: Reembedding, state: records.ReembeddingState) -> Reembedding:
         def end() -> Reembedding:
             with self._schema.transaction() as tx:
-                tables.drop(tx, change.shadow, seconds=_SEARCHES_SECONDS)
+                tables.drop(tx, change.shadow, seconds=SEARCHES_SECONDS)
                 return records.advance(tx, change, state)
 
         ended = _patiently(end, self._dice)
-        for client_id in self._tenants():
+        for client_id in tables.tenants(self._database):
             with self._database.transaction(client_id) as tx:
                 remade.forget_unmade(tx, client_id)
         return ended
 
-    def _exchange(
-        self,
-        change: Reembedding,
-        state: records.ReembeddingState,
-        leave_behind: bool,
-        wait: float,
-        progress: Progress | None,
-    ) -> Exchanged:
-        until = time.monotonic() + wait
+    def _exchange(self, change: Reembedding, leave_behind: bool, wait: float, progress: Progress | None) -> Exchanged:
         with self._database.unscoped() as tx:
             missing = tables.missing_indexes(tx, change.shadow)
         if missing:
@@ -275,147 +238,8 @@ class ModelChange:
                 "`faceward reembed --pack NAME` builds them."
             )
         with self._filler(change, FillSettings(workers=os.cpu_count() or 1)) as filler:
-            since = self._version()
-            caught_up = sum(filler.fill(client_id, progress) for client_id in self._tenants())
-            looked = None if leave_behind else self._version()
-            if looked is not None:
-                count, left = self._persons_left(tables.LIVE, change.shadow, change.model_of_shadow)
-                if count:
-                    raise PersonsLeftBehindError(count, left, change.model_of_shadow)
-            behind = [client_id for client_id in self._tenants() if self._leaves_behind(client_id, change)]
-            attempts = 0
-            while True:
-                attempts += 1
-                # What was written meanwhile is caught up before the others have to wait, so that they wait for little.
-                now = self._version()
-                with self._schema.transaction() as tx:
-                    changed = tables.changed_tenants(tx, since)
-                caught_up += sum(filler.fill(client_id, progress, since=since) for client_id in changed)
-                self._set_left_behind_aside(behind, change.shadow)
-                try:
-                    held = _Held()
-                    most = min(_FEW << (attempts - 1), _MANY)
-                    exchanged, last = self._hold_and_exchange(change, state, filler, now, looked, behind, most, held)
-                    break
-                except BusyError:
-                    if time.monotonic() > until:
-                        raise BusyError(
-                            f"Persons and faces were in use all the time, in {attempts} attempts: by a backup, or a large "
-                            "import. Nothing was changed; try again when that has ended."
-                        ) from None
-                    time.sleep(self._dice.uniform(0.1, 0.5))
-                except ConstraintViolatedError:  # somebody moved people who are left behind
-                    if attempts == _ATTEMPTS:
-                        raise
-                since = now
-        with self._schema.transaction() as tx:
-            tables.validate(tx)
-        count, left = self._persons_left(exchanged.shadow, tables.LIVE)
-        return Exchanged(
-            exchanged,
-            caught_up + last,
-            count,
-            left,
-            attempts,
-            round(held.writes, 3),
-            round(held.searches, 3),
-        )
-
-    def _hold_and_exchange(
-        self,
-        change: Reembedding,
-        state: records.ReembeddingState,
-        filler: Filler,
-        since: str,
-        looked: str | None,
-        behind: Sequence[str],
-        most: int,
-        held: _Held,
-    ) -> tuple[Reembedding, int]:
-        """Returns the record, and how many faces were caught up.
-
-        since: what was written from then on may not be in line. looked: from then on persons may have come who would be left
-        without a face; None where they may be. behind: clients of whom the table that comes has faces that the live one has
-        not. most: faces to catch up.
-        """
-        incoming = change.shadow
-        outgoing = tables.PREVIOUS if state == "cut_over" else tables.NEXT
-        caught_up = 0
-        with self._schema.transaction() as tx:
-            tx.exec_driver_sql("SET LOCAL enable_seqscan = off")
-            tables.hold_writes(tx, incoming, seconds=_WRITES_SECONDS)
-            held.begin()
-            tables.carried_columns(tx, incoming)
-            for client_id in tables.changed_tenants(tx, since):
-                done = filler.fill_held(tx, client_id, since, most=most - caught_up)
-                if done is None:
-                    raise BusyError("More was enrolled or moved meanwhile than can be caught up while others wait.")
-                caught_up += done
-            if looked is not None:
-                self._require_nobody_left(tx, change, looked)
-            for client_id in behind:  # nobody moved or suspended these faces with their persons
-                tx.exec_driver_sql(SET_TENANT, (client_id,))
-                caught_up += in_line.bring_left_behind_in_line(tx, client_id, incoming)
-            self._hold_searches(tx, incoming)
-            held.begin_searches()
-            tables.exchange(tx, incoming, outgoing, model_from=change.model_of_live, model_to=change.model_of_shadow)
-            done_change = records.advance(tx, change, state)
-        held.end()
-        return done_change, caught_up
-
-    def _hold_searches(self, tx: sa.Connection, incoming: tables.Shadow) -> None:
-        """Searches queue behind this for a fifth of a second at most, then they go on and it is tried again."""
-        for left in reversed(range(_SEARCHES_TRIED)):
-            point = tx.begin_nested()
-            try:
-                tables.hold_searches(tx, incoming, seconds=_SEARCHES_SECONDS)
-                point.commit()
-                return
-            except sa.exc.DBAPIError:
-                point.rollback()
-                if not left:
-                    raise
-                time.sleep(0.1)
-
-    def _persons_left(
-        self, having: str, lacking: str, model_id: str | None = None
-    ) -> tuple[int, tuple[tuple[str, int], ...]]:
-        """The persons who have faces in one table and none in the other: how many, and the first of them.
-
-        model_id: of the other one; who was enrolled this moment and merely waits for it is none of them.
-        """
-        count, left = 0, list[tuple[str, int]]()
-        for client_id in self._tenants():
-            after = 0
-            while True:
-                with self._database.transaction(client_id) as tx:
-                    tx.exec_driver_sql("SET LOCAL statement_timeout = 0")
-                    page = remade.persons_left(tx, client_id, having, lacking, model_id=model_id, after=after)
-                if not page:
-                    break
-                count, after = count + len(page), page[-1]
-                left += [(client_id, person) for person in page[: _LISTED - len(left)]]
-        return count, tuple(left)
-
-    def _require_nobody_left(self, tx: sa.Connection, change: Reembedding, since: str) -> None:
-        left: list[tuple[str, int]] = []
-        for client_id in tables.changed_tenants(tx, since):
-            tx.exec_driver_sql(SET_TENANT, (client_id,))
-            page = remade.persons_left(tx, client_id, tables.LIVE, change.shadow, since=since)
-            left += [(client_id, person) for person in page]
-        if left:
-            raise PersonsLeftBehindError(len(left), tuple(left), change.model_of_shadow)
-
-    def _set_left_behind_aside(self, clients: Sequence[str], shadow: tables.Shadow) -> None:
-        for client_id in clients:
-            with self._database.transaction(client_id) as tx:
-                tx.exec_driver_sql("SET LOCAL statement_timeout = 0")
-                in_line.set_left_behind_aside(tx, client_id, shadow)
-
-    def _leaves_behind(self, client_id: str, change: Reembedding) -> bool:
-        with self._database.transaction(client_id) as tx:
-            tx.exec_driver_sql("SET LOCAL statement_timeout = 0")
-            return in_line.leaves_behind(tx, client_id, change.shadow)
+            exchange = Exchange(self._database, self._schema, filler, change, leave_behind=leave_behind)
+            return exchange.run(wait, progress)
 
     def _counts(self, client_id: str, change: Reembedding) -> Counts:
         with self._database.transaction(client_id) as tx:
@@ -453,34 +277,8 @@ class ModelChange:
             raise NotFoundError("No change of the model is under way. `faceward reembed --pack NAME` begins one.")
         return change
 
-    def _tenants(self) -> list[str]:
-        with self._database.unscoped() as tx:
-            return tables.tenants(tx)
-
-    def _version(self) -> str:
-        with self._database.unscoped() as tx:
-            return remade.snapshot_version(tx)
-
 
 _ATTEMPTS = 5
-
-
-class _Held:
-    """For how long others wait."""
-
-    def __init__(self) -> None:
-        self.writes = self.searches = 0.0
-        self._writes_from = self._searches_from = 0.0
-
-    def begin(self) -> None:
-        self._writes_from = time.monotonic()
-
-    def begin_searches(self) -> None:
-        self._searches_from = time.monotonic()
-
-    def end(self) -> None:
-        now = time.monotonic()
-        self.writes, self.searches = now - self._writes_from, now - self._searches_from
 
 
 def _patiently(work: Callable[[], Reembedding], dice: random.Random) -> Reembedding:

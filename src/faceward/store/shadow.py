@@ -16,7 +16,7 @@ from typing import Literal, TypeAlias
 import sqlalchemy as sa
 
 from faceward.errors import ConflictError
-from faceward.store.database import APP_ROLE, EVERY_MODEL
+from faceward.store.database import APP_ROLE, EVERY_MODEL, Database
 from faceward.store.driver_errors import OF_MODEL
 from faceward.store.embedding_models import MODEL_LOCK
 from faceward.store.graph_index import NAME as GRAPH
@@ -200,12 +200,12 @@ def drop(tx: sa.Connection, shadow: Shadow, *, seconds: float) -> None:
     tx.exec_driver_sql(f"DROP TABLE IF EXISTS {shadow}")
 
 
-def tenants(tx: sa.Connection) -> list[str]:
+def tenants(database: Database) -> list[str]:
     """Every tenant that has, or had, a face."""
-    tx.exec_driver_sql(EVERY_MODEL)
-    found = tx.exec_driver_sql("SELECT DISTINCT client_id FROM embedding_models ORDER BY client_id").scalars().all()
-    tx.exec_driver_sql("SELECT set_config('faceward.every_model', '', true)")
-    return list(found)
+    with database.unscoped() as tx:
+        tx.exec_driver_sql(EVERY_MODEL)
+        found = tx.exec_driver_sql("SELECT DISTINCT client_id FROM embedding_models ORDER BY client_id")
+        return list(found.scalars())
 
 
 def changed_tenants(tx: sa.Connection, since: str) -> list[str]:
