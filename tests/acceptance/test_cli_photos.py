@@ -74,6 +74,35 @@ def test_keys_are_changed_and_the_old_one_is_needed_no_more(
     assert "images.key is '2027'" in faceward.fails("photos", "status")
 
 
+def test_an_old_key_is_needed_while_an_upload_waits_under_it(
+    faceward: CommandLine, stored: int, images: Callable[..., None], database_url: str
+) -> None:
+    with psycopg.connect(database_url) as owner:
+        owner.execute(
+            "INSERT INTO jobs (client_id, id, kind, state) SELECT 'acme', n, 'archive', 'queued' FROM generate_series(1, 3) n"
+        )
+        owner.execute(
+            "INSERT INTO job_chunks (client_id, job_id, position, data, key_id) VALUES "
+            "('acme', 1, 0, '', '2025'), ('acme', 1, 1, '', '2025'), ('acme', 2, 0, '', '2025'), ('acme', 2, 1, '', '2026'), "
+            "('acme', 3, 0, '', NULL)"
+        )
+    images(keys=KEYS, key="2026")
+    told = faceward.succeeds("photos", "rotate").stderr
+    assert "not brought along: 2 under 2025. Keep these keys" in " ".join(told.split())
+    again = faceward.succeeds("photos", "rotate", "--json").json
+    assert again == {"key": "2026", "changed": 0, "unopened": {}, "uploads": {"2025": 2}}
+    assert "2 under 2025, 1 under 2026" in faceward.succeeds("photos", "status").stderr
+    (client,) = faceward.succeeds("photos", "status", "--json").json["clients"]
+    assert client["uploads"] == {"2025": 2, "2026": 1}
+    assert any("imports that wait or run: 2025, 2026" in each["detail"] for each in faceward("doctor", "--json").json)
+    images(keys={"2026": KEYS["2026"]}, key="2026")
+    assert faceward("photos", "status").status == 1
+    with psycopg.connect(database_url) as owner:
+        owner.execute("DELETE FROM job_chunks")
+    assert "under" not in faceward.succeeds("photos", "rotate").stderr
+    assert "Uploads" not in faceward.succeeds("photos", "status").stderr
+
+
 def test_photos_are_cut_and_dropped(faceward: CommandLine, stored: int, images: Callable[..., None]) -> None:
     images(keys=KEYS, key="2026")
     assert faceward("photos", "crop", typed="n\n").status == 1

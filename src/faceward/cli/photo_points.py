@@ -26,12 +26,16 @@ def photo_keys(settings: Settings, database: Database) -> Point:
         return Point(PHOTO_KEYS, "failed", str(exc), "correct images.key and images.keys")
     photos = StoredPhotos(database, vault)
     in_use: set[str | None] = set()
+    of_uploads: set[str] = set()
     for client_id in ClientStore(database).ids():
         in_use |= photos.key_ids(client_id)
+        of_uploads |= photos.uploads(client_id).keys()
     used = sorted(key_id for key_id in in_use if key_id is not None)
     missing = [key_id for key_id in used if key_id not in vault.key_ids]
     named = ", ".join(used) or "none"
     detail = f"in use: {named}; new photos: {vault.current or 'not encrypted'}"
+    if of_uploads:
+        detail += f"; imports that wait or run: {', '.join(sorted(of_uploads))}"
     if not missing:
         return Point(PHOTO_KEYS, "ok", detail)
     mend = f"add to images.keys: {', '.join(missing)}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -12,7 +13,7 @@ from faceward.cli.options import AsJson, Yes
 from faceward.cli.purge import OneClient, clients_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Mapping
 
     from faceward.factory import Records
     from faceward.photo_upkeep import PhotoTally
@@ -30,18 +31,22 @@ def photos_app() -> typer.Typer:
 
 
 def status(ctx: typer.Context, client: OneClient = None, as_json: AsJson = False) -> None:
-    """Say how many photos are stored, of which kind, and under which keys. Exit status 1 where a key is missing."""
+    """Say how many photos are stored, of which kind, and under which keys, and under which uploads of imports wait.
+
+    Exit status 1 where a key is missing.
+    """
     with invocation(ctx).open_records() as records:
         photos = records.photos.photos
         vault = photos.vault
         found = {each: photos.counts(each) for each in clients_of(records, client)}
+        uploads = {each: photos.uploads(each) for each in found}
         in_use = {key_id for each in found for key_id in photos.key_ids(each)}
     missing = sorted(key_id for key_id in in_use if key_id is not None and key_id not in vault.key_ids)
     if as_json:
         clients = [
-            {"client_id": each, "photos": [output.plain(count) for count in counts]}
+            {"client_id": each, "photos": [output.plain(count) for count in counts], "uploads": uploads[each]}
             for each, counts in found.items()
-            if counts
+            if counts or uploads[each]
         ]
         output.print_json({"key": vault.current, "missing_keys": missing, "clients": clients})
     else:
@@ -54,8 +59,13 @@ def status(ctx: typer.Context, client: OneClient = None, as_json: AsJson = False
         output.print_table(table)
         current = "are not encrypted" if vault.current is None else f"are encrypted with the key {vault.current}"
         output.tell(f"New photos {current}.")
+        waiting = _under(_sum(uploads.values()))
+        if waiting:
+            output.tell(f"Uploads of imports that wait or run: {waiting}.")
     if missing:
-        output.fail(f"These keys are missing in images.keys: {', '.join(missing)}. Photos under them can't be read.")
+        output.fail(
+            f"These keys are missing in images.keys: {', '.join(missing)}. Photos and uploads under them can't be read."
+        )
         raise typer.Exit(1)
 
 
@@ -67,9 +77,10 @@ def rotate(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Encrypt all stored photos with the current key, images.key; afterwards no other key is needed.
+    """Encrypt all stored photos with the current key, images.key; afterwards no other key is needed for them.
 
-    Can be stopped and run again, while the service works. Exit status 1 where photos could not be opened.
+    Uploads of imports that wait keep theirs, and are counted. Can be stopped and run again, while the service works.
+    Exit status 1 where photos could not be opened.
     """
     with invocation(ctx).open_records() as records:
         current = records.photos.photos.vault.current
@@ -81,13 +92,22 @@ def rotate(
                 param_hint="--decrypt",
             )
         tally = _work(records, client, "Encrypting" if current else "Decrypting", records.photos.rotate)
+        uploads = _sum(records.photos.photos.uploads(each) for each in clients_of(records, client))
+    del uploads[current or ""]
     if as_json:
-        output.print_json({"key": current, "changed": tally.done, "unopened": dict(tally.unopened)})
+        output.print_json(
+            {"key": current, "changed": tally.done, "unopened": dict(tally.unopened), "uploads": dict(uploads)}
+        )
     else:
         under = "without encryption" if current is None else f"under the key {current}"
         output.say(f"{tally.done} photos were brought {under}.")
+    if uploads:
+        output.tell(
+            f"Uploads of imports that wait or run are not brought along: {_under(uploads)}. Keep these keys until "
+            "`faceward photos status` names them no more."
+        )
     if tally.unopened:
-        told = ", ".join(f"{count} under {key_id}" for key_id, count in sorted(tally.unopened.items()))
+        told = _under(tally.unopened)
         output.fail(f"Photos that did not open were left as they are: {told}. Add the right keys to images.keys.")
         raise typer.Exit(1)
 
@@ -129,6 +149,15 @@ def _work(
             whole.done += one.done
             whole.unopened.update(one.unopened)
     return whole
+
+
+def _sum(counts: Iterable[Mapping[str, int]]) -> Counter[str]:
+    """Of all clients, by key."""
+    return sum(map(Counter, counts), Counter())
+
+
+def _under(by_key: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} under {key_id}" for key_id, count in sorted(by_key.items()))
 
 
 def _tell(tally: PhotoTally, done: str, as_json: bool) -> None:

@@ -142,8 +142,12 @@ class StoredPhotos:
         """
         with self._database.transaction(client_id) as tx:
             found = {key_id for table in self._tables(tx) for key_id in _keys_of(tx, client_id, table)}
-            uploads = tx.exec_driver_sql("SELECT DISTINCT key_id FROM job_chunks WHERE client_id = %s", (client_id,))
-            return frozenset(found | {key_id for key_id in uploads.scalars() if key_id is not None})
+            return frozenset(found | set(_uploads(tx, client_id)))
+
+    def uploads(self, client_id: str) -> dict[str, int]:
+        """How many imports' uploads lie under which key. They stay under it until they are imported."""
+        with self._database.transaction(client_id) as tx:
+            return _uploads(tx, client_id)
 
     def tables(self, client_id: str) -> list[str]:
         """The tables of faces: the live one, and that beside it while the model is changed."""
@@ -238,6 +242,15 @@ def photos_of(tx: sa.Connection, vault: PhotoVault, client_id: str, person_id: i
             return
         after = row.id
         yield open_photo(vault, client_id, row)
+
+
+def _uploads(tx: sa.Connection, client_id: str) -> dict[str, int]:
+    rows = tx.exec_driver_sql(
+        "SELECT key_id, count(DISTINCT job_id) AS jobs FROM job_chunks "
+        "WHERE client_id = %s AND key_id IS NOT NULL GROUP BY key_id",
+        (client_id,),
+    )
+    return {row.key_id: row.jobs for row in rows}
 
 
 def _keys_of(tx: sa.Connection, client_id: str, table: str) -> Sequence[str | None]:
