@@ -25,14 +25,13 @@ from faceward.store.bulk import BulkWriter, NewPerson
 from faceward.types import Embedding, NewFace
 
 _BATCH_FACES = 2_000
-_BLOCK_FACES = 250  # checked at once: their numbers fit a processor's cache
+_BLOCK_FACES = 100  # checked at once: their numbers fit a processor's cache
 _BATCH_IMAGES = 32 * 1024 * 1024  # bytes
 _MOST_REFUSALS = 1_000
 _MOST_FACES = 1_000
 
 
-@dataclass(frozen=True, slots=True)
-class PersonRecord:
+class PersonRecord(NamedTuple):
     """A person to import. embeddings: one or more, each as many finite numbers as the model's dimension, or a NewFace
     with such an embedding, which keeps what else is known of the face.
 
@@ -42,8 +41,11 @@ class PersonRecord:
     external_id: str
     region: str
     name: str
-    embeddings: Any = field(repr=False)
+    embeddings: Any
     description: str | None = None
+
+    def __repr__(self) -> str:
+        return f"PersonRecord({self.external_id!r}, {self.region!r})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,10 +190,11 @@ class Importer:
     def _admit(self, block: list[_Checked], batch: dict[tuple[str, str], NewPerson], tally: _Tally) -> int:
         """Put the persons of the block that can be imported into the batch; returns how many faces these are."""
         given = [row.embedding if isinstance(row, NewFace) else row for checked in block for row in checked.rows]
-        units = iter(_units(given, self._dimension))
-        faces = 0
+        units = _units(given, self._dimension)
+        faces = end = 0
         for checked in block:
-            own = [next(units) for _ in checked.rows]
+            start, end = end, end + len(checked.rows)
+            own = units[start:end]
             wrong = [each for each in (checked.person, *own) if isinstance(each, InputError)]
             if wrong:
                 tally.refuse(checked.position, str(wrong[0]))
@@ -220,7 +223,7 @@ class _Checked:
 
     @property
     def image_bytes(self) -> int:
-        return sum(len(row.image_data or b"") for row in self.rows if isinstance(row, NewFace))
+        return sum([len(row.image_data or b"") for row in self.rows if isinstance(row, NewFace)])
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,18 +59,29 @@ class ImportAccount:
 
 @dataclass(slots=True)
 class Tally:
-    """Counts while an import runs."""
+    """Counts while an import runs. read: embeddings, by encoding and how many numbers they hold."""
 
     persons_read: int = 0
     faces_read: int = 0
     images: int = 0
     persons_refused: Counter[str] = field(default_factory=Counter)
     faces_refused: Counter[str] = field(default_factory=Counter)
-    dimensions: Counter[str] = field(default_factory=Counter)
-    encodings: Counter[str] = field(default_factory=Counter)
+    read: Counter[tuple[str, int]] = field(default_factory=Counter)
     regions: Counter[str] = field(default_factory=Counter)
     unmapped: list[str] = field(default_factory=list)
     problems: list[RowProblem] = field(default_factory=list)
+
+    def dimensions(self) -> dict[str, int]:
+        counts: Counter[str] = Counter()
+        for (_, numbers), count in self.read.items():
+            counts[str(numbers)] += count
+        return dict(counts)
+
+    def encodings(self) -> dict[str, int]:
+        counts: Counter[str] = Counter()
+        for (encoding, _), count in self.read.items():
+            counts[encoding] += count
+        return dict(counts)
 
     def refuse_person(self, problem: RowProblem) -> None:
         self.persons_refused[problem.code] += 1

@@ -9,10 +9,10 @@ from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from tokenize import TokenError
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
-import orjson
+import simdjson
 from numpy.typing import NDArray
 
 from faceward.errors import InvalidEmbeddingError
@@ -25,6 +25,8 @@ _NPY_MAGIC = b"\x93NUMPY"
 _LARGEST, _SMALLEST = 1e4, 1e-4
 _AROUND = "base64 of "
 _MOST_FORMS = 32
+
+Buffer: TypeAlias = bytes | memoryview
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +44,7 @@ class _Form:
     squares: tuple[float, float] = (1e-30, 1e30)
     raw: bool = False
 
-    def read(self, values: Sequence[bytes]) -> list[NDArray[Any] | None]:
+    def read(self, values: Sequence[Buffer]) -> list[NDArray[Any] | None]:
         """The numbers of each; None where it needs a closer look."""
         block = np.frombuffer(b"".join(values), np.uint8).reshape(len(values), self.length)
         start, end = len(self.before), self.length - len(self.after)
@@ -82,7 +84,9 @@ class EmbeddingDecoder:
     def __init__(self, dimension: int) -> None:
         self._raw_lengths = (4 * dimension, 8 * dimension)
         self._forms = {form.length: form for form in (_raw_form("<f4", dimension), _raw_form("<f8", dimension))}
+        self._list_form = _Form(8 * dimension, "json", "<f8")
         self._headers: dict[bytes, tuple[str, int]] = {}
+        self._parser = simdjson.Parser()
 
     def decode(self, value: object) -> Decoded:
         """The embedding, of whatever length. Raises InvalidEmbeddingError with the reason."""
@@ -108,20 +112,37 @@ class EmbeddingDecoder:
     def decode_many(self, values: Sequence[object]) -> list[Decoded | InvalidEmbeddingError]:
         """Each as `decode` returns it, or what it raises. Those that differ in their numbers only are read all at once."""
         results: list[Decoded | InvalidEmbeddingError | None] = [None] * len(values)
-        alike: dict[tuple[str, int], tuple[list[int], list[bytes]]] = {}
+        alike: dict[tuple[str, int], tuple[_Form, list[int], list[Buffer]]] = {}
         for place, value in enumerate(values):
-            around, data = ("", value) if isinstance(value, bytes) else _from_base64(value)
-            if isinstance(data, bytes) and len(data) in self._forms:
-                places, several = alike.setdefault((around, len(data)), ([], []))
+            around, data, form = self._inner(value)
+            if data is not None and form is not None:
+                _, places, several = alike.setdefault((around, form.length), (form, [], []))
                 places.append(place)
                 several.append(data)
-        for (around, length), (places, several) in alike.items():
-            form = self._forms[length]
-            encoding = around + form.encoding
+        for (around, _), (form, places, several) in alike.items():
+            encoding = form.encoding if form is self._list_form else around + form.encoding
             for place, numbers in zip(places, form.read(several), strict=True):
                 if numbers is not None:
                     results[place] = Decoded(encoding, numbers)
         return [self._one(values[place]) if result is None else result for place, result in enumerate(results)]
+
+    def _inner(self, value: object) -> tuple[str, Buffer | None, _Form | None]:
+        """What a value may be in: base64 or JSON; the bytes in it; and the form that these may have."""
+        if isinstance(value, bytes):
+            return "", value, self._forms.get(len(value))
+        if not isinstance(value, str):
+            return "", None, None
+        if value.startswith("["):
+            return "json", self._wanted_list(value), self._list_form
+        data = _from_base64(value)
+        return _AROUND, data, None if data is None else self._forms.get(len(data))
+
+    def _wanted_list(self, text: str) -> Buffer | None:
+        """The float64 numbers of a JSON list as long as is wanted; None where `decode` has more to say about it."""
+        if len(text) > MAX_ENCODED:
+            return None
+        numbers = self._list(text.encode("utf-8", "surrogateescape"))
+        return numbers if numbers is not None and numbers.nbytes == self._list_form.length else None
 
     def _one(self, value: object) -> Decoded | InvalidEmbeddingError:
         try:
@@ -162,7 +183,7 @@ class EmbeddingDecoder:
             self._learn("pickle", value, numbers)
             return "pickle", numbers
         if value.startswith(b"[") and value.isascii():
-            return "json", _json(value)
+            return "json", self._json(value)
         if value.isascii() and (text := value.decode("ascii").strip()) and text.isprintable():
             return self._text(text)
         if (raw := _raw(value)) is not None:
@@ -180,7 +201,7 @@ class EmbeddingDecoder:
         if not value:
             raise InvalidEmbeddingError("The embedding is empty.")
         if value.startswith("["):
-            return "json", _json(value)
+            return "json", self._json(value.encode("utf-8", "surrogateescape"))
         try:
             inner = binascii.a2b_base64(value.replace("\n", ""), strict_mode=True)
         except (binascii.Error, ValueError) as exc:
@@ -189,6 +210,20 @@ class EmbeddingDecoder:
             raise InvalidEmbeddingError("The text is base64 of something that is no embedding.")
         encoding, numbers = self._bytes(inner)
         return f"{_AROUND}{encoding}", numbers
+
+    def _json(self, text: bytes) -> NDArray[np.float64]:
+        numbers = self._list(text)
+        return _json_slowly(text) if numbers is None else np.frombuffer(numbers, np.float64)
+
+    def _list(self, text: bytes) -> memoryview | None:
+        """The float64 numbers of a JSON list, or of a list in a list; None where it is no plain one."""
+        if not _is_one_list(text):
+            return None
+        try:
+            parsed: Any = self._parser.parse(text)
+            return memoryview(parsed.as_buffer(of_type="d"))
+        except (ValueError, TypeError, RuntimeError):
+            return None
 
     def _npy(self, value: bytes) -> NDArray[Any]:
         wide = value[6:7] != b"\x01"
@@ -222,30 +257,34 @@ def _npy_header(header: bytes) -> tuple[str, int]:
     return kind.str, count
 
 
-def _from_base64(value: object) -> tuple[str, bytes | None]:
+def _from_base64(value: str) -> bytes | None:
     """What a text in base64 holds; None where it is none, or one that `decode` has more to say about."""
-    if not isinstance(value, str) or value.startswith("[") or len(value) > MAX_ENCODED:
-        return "", None
+    if len(value) > MAX_ENCODED:
+        return None
     try:
-        return _AROUND, binascii.a2b_base64(value, strict_mode=True)
+        return binascii.a2b_base64(value, strict_mode=True)
     except (binascii.Error, ValueError):
-        return "", None
+        return None
 
 
-def _json(text: str | bytes) -> NDArray[np.float64]:
+def _is_one_list(text: bytes) -> bool:
+    """Whether its brackets are those of a list, or of a list in a list, around all of it."""
+    before = b"".join(text[: text.rfind(b"[") + 1].split())
+    after = b"".join(text[text.find(b"]") :].split())
+    return (before, after) in ((b"[", b"]"), (b"[[", b"]]"))
+
+
+def _json_slowly(text: bytes) -> NDArray[np.float64]:
+    """What the fast parser refuses: NaN, infinity, integers beyond 64 bits, and what is no list of numbers."""
     try:
-        try:
-            values = orjson.loads(text)
-            if (b"t" in text or b"f" in text) if isinstance(text, bytes) else ("t" in text or "f" in text):
-                values = None  # true and false, which Python takes for 1 and 0
-        except orjson.JSONDecodeError:  # NaN and infinity, which json reads, and what neither does
-            values = json.loads(text)
+        values = json.loads(text)
         if isinstance(values, list) and len(values) == 1 and isinstance(values[0], list):
             values = values[0]
     except (ValueError, RecursionError) as exc:
         raise InvalidEmbeddingError("The text begins like a JSON list and is none, or not one of numbers.") from exc
+    plain = isinstance(values, list) and not any(isinstance(value, bool) for value in values)
     try:
-        return np.frombuffer(array("d", values if isinstance(values, list) else "none"), np.float64)
+        return np.frombuffer(array("d", values if plain else "none"), np.float64)
     except (TypeError, OverflowError) as exc:
         raise InvalidEmbeddingError("The JSON is no plain list of numbers.") from exc
 

@@ -23,7 +23,7 @@ from faceward.types import NewFace
 MOST_FACES = 1_000
 MAX_IMAGE_PATH = 500
 _MOST_LISTED = 1_000
-_BLOCK_FACES = 250  # decoded at once: their numbers fit a processor's cache
+_BLOCK_FACES = 100  # decoded at once: their texts and numbers fit a processor's cache
 
 GivenFace: TypeAlias = "NewFace | NDArray[Any]"
 """An embedding, of any length above 0, with what else is known of the face."""
@@ -86,9 +86,11 @@ class Join:
         """The persons with their embeddings as they are stored; in a plan of re-embedding, those whose faces have an image."""
         for block in self._blocks():
             rows = [face for candidate in block for face in candidate.faces]
-            decoded = iter(self._decoder.decode_many([row.embedding for row in rows]))
+            decoded = self._decoder.decode_many([row.embedding for row in rows])
+            end = 0
             for candidate in block:
-                faces = self._usable(candidate.faces, [next(decoded) for _ in candidate.faces])
+                start, end = end, end + len(candidate.faces)
+                faces = self._usable(candidate.faces, decoded[start:end])
                 if not faces:
                     self.refuse_person(candidate.row, "no_face", "No face of this person can be used.", [])
                     continue
@@ -119,8 +121,8 @@ class Join:
             dry_run=dry_run,
             persons=Account(tally.persons_read, report.persons, report.present + self._present, persons),
             faces=Account(tally.faces_read, report.faces, present_faces + self._present_faces, faces),
-            dimensions=dict(tally.dimensions),
-            encodings=dict(tally.encodings),
+            dimensions=tally.dimensions(),
+            encodings=tally.encodings(),
             regions=dict(tally.regions),
             unmapped=tuple(tally.unmapped),
             same_name=dict(self._same_names),
@@ -204,19 +206,19 @@ class Join:
             progress(tally.faces_read)
 
     def _usable(self, rows: list[FaceRow], decoded: list[Decoded | InvalidEmbeddingError]) -> list[GivenFace]:
+        if len(rows) == 1:
+            face = self._face(rows[0], decoded[0])
+            return [] if face is None else [face]
         faces: list[GivenFace] = []
         seen: set[bytes] = set()
         for row, found in zip(rows, decoded, strict=True):
-            if len(rows) > 1 and row.embedding is not None and not self._given.reembed:
-                same = _bytes_of(row.embedding)
-                if same in seen:
-                    self.refuse_face(row, "duplicate", "The person has this embedding already.")
-                    continue
+            if row.embedding is not None and not self._given.reembed and _bytes_of(row.embedding) in seen:
+                self.refuse_face(row, "duplicate", "The person has this embedding already.")
+                continue
             face = self._face(row, found)
             if face is not None:
                 faces.append(face)
-                if len(rows) > 1:
-                    seen.add(_bytes_of(row.embedding))
+                seen.add(_bytes_of(row.embedding))
         return faces
 
     def _face(self, row: FaceRow, found: Decoded | InvalidEmbeddingError) -> GivenFace | None:
@@ -225,8 +227,7 @@ class Join:
             self.refuse_face(row, *row.problem)
             return None
         if isinstance(found, Decoded):
-            self._tally.encodings[found.encoding] += 1
-            self._tally.dimensions[str(found.numbers.size)] += 1
+            self._tally.read[found.encoding, found.numbers.size] += 1
         if reembed:
             if row.has_image:
                 return NewFace(np.ones(1, np.float32))  # stands for the one that will be made

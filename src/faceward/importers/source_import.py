@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -21,6 +23,7 @@ from faceward.types import NewFace
 
 Progress = Callable[[int], None]
 _UNDER_WAY = 10_000  # photos: more than the importer has in its batches
+_COLLECT_AFTER = 100_000  # new objects
 
 
 def plan_import(given: SourceImport, source: Source, dimension: int, progress: Progress | None = None) -> ImportAccount:
@@ -31,9 +34,10 @@ def plan_import(given: SourceImport, source: Source, dimension: int, progress: P
     check_client_id(given.client_id)
     join = Join(given, source, dimension, progress)
     faces = persons = 0
-    for record in join.records():
-        persons += 1
-        faces += len(record.embeddings)
+    with _fewer_collections():
+        for record in join.records():
+            persons += 1
+            faces += len(record.embeddings)
     source.check_unchanged()
     return join.account(ImportReport(read=persons, persons=persons, faces=faces), dry_run=True)
 
@@ -61,9 +65,21 @@ def run_import(
         )
     sample = SampleCheck(source, service, photos)
     sample.require()
-    report = service.import_embeddings(join.records(), client_id=given.client_id)
+    with _fewer_collections():
+        report = service.import_embeddings(join.records(), client_id=given.client_id)
     source.check_unchanged()
     return join.account(report, dry_run=False, compared=sample.compared, agreed=sample.agreed)
+
+
+@contextmanager
+def _fewer_collections() -> Iterator[None]:
+    """Reading makes millions of objects and hardly a cycle among them: looking for some took a fifth of its time."""
+    before = gc.get_threshold()
+    gc.set_threshold(_COLLECT_AFTER, *before[1:])
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
 
 
 @dataclass(frozen=True, slots=True)

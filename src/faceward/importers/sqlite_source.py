@@ -8,6 +8,7 @@ import os
 import sqlite3
 from collections.abc import Iterator, Mapping
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -18,6 +19,7 @@ from faceward.importers.decoding import MAX_ENCODED
 from faceward.importers.rows import FaceRow, PersonRow
 from faceward.importers.sqlite_layout import Table, recognise
 
+_ROWS_AT_ONCE = 50
 _STEPS = 1_000_000  # of SQLite's machine: some ten milliseconds
 _MAGIC = b"SQLite format 3\x00"
 _PENDING_BYTE = 0x40000000  # where SQLite's own processes lock a file: pending, reserved, then 510 shared bytes
@@ -105,7 +107,7 @@ class SqliteSource:
         key, row = self._key("persons.id"), self._row_id(table, "persons.id")
         name = self._column("persons.name")
         region = f"nullif(trim(CAST({self._column('persons.region')} AS TEXT)), '')"
-        wanted = [row, key, name, self._column("persons.description"), region]
+        wanted = [row, key, key, name, self._column("persons.description"), region]
         if self._layout.single:
             columns = ", ".join(f"min({each})" for each in wanted)
             statement = (
@@ -113,7 +115,7 @@ class SqliteSource:
             )
         else:
             statement = f"SELECT {', '.join(wanted)}, 0 FROM {_quoted(table)} ORDER BY {key}, 1"
-        return (PersonRow(row, key, key, *rest) for row, key, *rest in self._rows(statement))
+        return map(PersonRow._make, self._rows(statement))
 
     def faces(self) -> Iterator[FaceRow]:
         """By ascending key, as the persons."""
@@ -138,10 +140,12 @@ class SqliteSource:
         """which: what stands after FROM; the table is called f there."""
         key, row = self._key("faces.person_id"), self._row_id(self._layout.faces, "faces.id", "f.rowid")
         path, image, embedding = (self._column(f"faces.{name}") for name in ("image_path", "image", "embedding"))
+        # The length of a text would count its characters; that of bytes is known.
         statement = (
-            f"SELECT {row}, {key}, CASE WHEN length({embedding}) > {2 * MAX_ENCODED} THEN zeroblob({MAX_ENCODED + 1}) "
-            f"ELSE {embedding} END, CASE WHEN typeof({path}) = 'text' AND {path} <> '' THEN {path} WHEN typeof({image}) = "
-            f"'text' THEN {image} END, coalesce(length({image}), length({path}), 0) > 0, NULL FROM {which}"
+            f"SELECT {row}, {key}, CASE WHEN length(CAST({embedding} AS BLOB)) > {2 * MAX_ENCODED} THEN "
+            f"zeroblob({MAX_ENCODED + 1}) ELSE {embedding} END, "
+            f"CASE WHEN typeof({path}) = 'text' AND {path} <> '' THEN {path} WHEN typeof({image}) = 'text' THEN {image} END, "
+            f"coalesce(length({image}), length({path}), 0) > 0, NULL FROM {which}"
         )
         return map(FaceRow._make, self._rows(statement))
 
@@ -191,11 +195,13 @@ class SqliteSource:
         return "NULL" if column is None else _quoted(column)
 
     def _rows(self, statement: str) -> Iterator[tuple[Any, ...]]:
+        return chain.from_iterable(self._chunks(statement))
+
+    def _chunks(self, statement: str) -> Iterator[list[tuple[Any, ...]]]:
         with self._readable():
-            rows = iter(self._connection.execute(statement))
-            # No `yield from`: it would close the cursor of a reader that is dropped late, after the connection.
-            while (row := next(rows, None)) is not None:
-                yield row
+            cursor = self._connection.execute(statement)
+            while rows := cursor.fetchmany(_ROWS_AT_ONCE):
+                yield rows
 
     @contextlib.contextmanager
     def _readable(self) -> Iterator[None]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import psycopg
 
@@ -105,8 +105,7 @@ _OF_MANY = (
 _SETTLE = "SELECT pg_logical_emit_message(true, 'faceward', 'import')"
 
 
-@dataclass(frozen=True, slots=True)
-class NewPerson:
+class NewPerson(NamedTuple):
     """A person about to be imported, with all faces.
 
     embeddings: float32, unit length, of the gallery's model; or faces with such embeddings and what else is known of them.
@@ -115,8 +114,11 @@ class NewPerson:
     external_id: str
     region: str
     name: str
-    embeddings: tuple[Embedding | NewFace, ...] = field(repr=False)
+    embeddings: tuple[Embedding | NewFace, ...]
     description: str | None = None
+
+    def __repr__(self) -> str:
+        return f"NewPerson({self.external_id!r}, {self.region!r})"
 
 
 @dataclass(frozen=True, slots=True)

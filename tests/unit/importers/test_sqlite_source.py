@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import _thread
+import signal
 import sqlite3
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,15 @@ SELECT id, 1 AS person_id, x'00' AS embedding FROM n;
 """
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """However the tests were started: a shell's background work ignores interrupts."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize("read", [lambda source: source.count(), lambda source: next(iter(source.faces()))])
 def test_a_view_without_end_is_ended_by_an_interrupt(tmp_path: Path, read: Callable[[SqliteSource], object]) -> None:
     path = tmp_path / "old.db"
