@@ -80,7 +80,7 @@ SELECT %(client_id)s::varchar, p.id, s.region, %(model_id)s::varchar, s.embeddin
 FROM import_staging s
 JOIN persons p ON p.client_id = %(client_id)s::varchar AND p.region = s.region AND p.external_id = s.external_id
 WHERE {_STRANGE} ORDER BY s.position
-ON CONFLICT ON CONSTRAINT uq_face_photo DO NOTHING
+ON CONFLICT (client_id, region, image_sha256, face_bbox) WHERE image_sha256 IS NOT NULL DO NOTHING
 RETURNING region, image_sha256, person_id, id
 """
 # Whose only photo another process enrolled for somebody else between the two statements.

@@ -13,6 +13,7 @@ from faceward.store.database import APP_ROLE, Database
 from faceward.store.gallery import Gallery
 from faceward.store.graph_index import GraphSettings
 from faceward.store.schema import Schema
+from faceward.store.shadow import make
 from older_versions import stand_at
 from synthetic import MODEL, new_face
 
@@ -99,3 +100,22 @@ def test_a_migration_goes_no_further_than_this_version(empty_database: str, monk
     monkeypatch.setattr(schema, "HEAD", "0001")
     assert Schema(empty_database).upgrade()
     assert Schema(empty_database).status().revision == "0001"
+
+
+def test_a_change_of_the_model_under_way_is_brought_along(empty_database: str) -> None:
+    """Both tables of faces tell photos apart as the newest version does."""
+    Schema(empty_database).upgrade()
+    stand_at(empty_database, "0008")
+    with Schema(empty_database).transaction() as tx:
+        make(tx, "next", 256)
+    Schema(empty_database).build_shadow_indexes()
+    whole = (
+        "SELECT relname FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid "
+        "WHERE indpred IS NULL AND relname LIKE 'uq_face_photo%'"
+    )
+    with psycopg.connect(empty_database, autocommit=True) as connection:
+        assert {name for (name,) in connection.execute(whole)} == {"uq_face_photo", "uq_face_photo_next"}
+        assert Schema(empty_database).upgrade()
+        assert connection.execute(whole).fetchall() == []
+        stand_at(empty_database, "0008")
+        assert {name for (name,) in connection.execute(whole)} == {"uq_face_photo", "uq_face_photo_next"}
