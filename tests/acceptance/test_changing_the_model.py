@@ -7,6 +7,7 @@ import os
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
 from command_line import CommandLine
@@ -70,6 +71,12 @@ def test_the_document_from_its_first_command_to_its_last(
     assert "narrow" not in changing.succeeds("regions").stderr
 
 
+def entries(changing: CommandLine, client: str = "default") -> list[dict[str, Any]]:
+    """What the audit log of a client says of the change, the oldest first."""
+    listed = changing.succeeds("audit", "list", "--client", client, "--json").json["entries"]
+    return [each for each in reversed(listed) if each["action"].startswith("reembed.")]
+
+
 def test_what_a_change_says_to_programs(changing: CommandLine, people: None, pack: ModelPack, tmp_path: Path) -> None:
     model = add_pack(tmp_path / "home", pack, "turned-1", 512)
     assert changing.succeeds("reembed", "status", "--json").json == {"state": None}
@@ -81,6 +88,22 @@ def test_what_a_change_says_to_programs(changing: CommandLine, people: None, pac
     assert (exchanged["persons_left"], exchanged["change"]["state"]) == (0, "cut_over")
     assert changing.succeeds("reembed", "roll-back", "--json").json["change"]["state"] == "ready"
     assert changing.succeeds("reembed", "abandon", "--json").json["state"] == "abandoned"
+    told = entries(changing)
+    assert [each["action"] for each in told] == [
+        "reembed.begin",
+        "reembed.cut_over",
+        "reembed.roll_back",
+        "reembed.abandon",
+    ]
+    assert all(each["actor"].startswith("cli:") for each in told)
+    models = {"model_from": pack.model_id, "model_to": model}
+    assert [each["details"] for each in told] == [
+        models,
+        {**models, "caught_up": 0, "persons_left": 0},
+        {**models, "caught_up": 0, "persons_left": 0},
+        {**models, "faces": 3},
+    ]
+    assert entries(changing, "acme") == []
 
 
 def test_who_has_no_photo_is_listed(
@@ -97,7 +120,11 @@ def test_who_has_no_photo_is_listed(
     assert (face["person_id"], face["code"]) == (number, "no_image")
     assert "No photo of it is stored" in changing.succeeds("reembed", "status", "--faces").stdout
     assert f"{number} of client 'default'" in changing.fails("reembed", "cut-over")
+    assert [each["action"] for each in entries(changing)] == ["reembed.begin"]
     assert "1 persons" in changing.succeeds("reembed", "cut-over", "--leave-behind").stdout
+    assert entries(changing)[-1]["details"]["persons_left"] == 1
+    changing.succeeds("reembed", "finish")
+    assert (entries(changing)[-1]["action"], entries(changing)[-1]["details"]["faces"]) == ("reembed.finish", 4)
 
 
 def test_what_can_not_be_done_is_said(changing: CommandLine) -> None:

@@ -17,7 +17,7 @@ def test_the_entries_are_those_that_are_written() -> None:
     named: set[str] = set()
     for line in table.splitlines():
         last = ""
-        for name in re.findall(r"`([a-z]*\.[a-z]+)`", line.split("|")[1]):
+        for name in re.findall(r"`([a-z]*\.[a-z_]+)`", line.split("|")[1]):
             last = name.partition(".")[0] or last
             named.add(f"{last}.{name.partition('.')[2]}")
     assert named == set(ACTIONS)

@@ -74,7 +74,7 @@ class Exchange:
         until = time.monotonic() + wait
         since = self._version()
         caught_up = sum(self._filler.fill(client_id, progress) for client_id in tables.tenants(self._database))
-        looked = None if self._leave_behind else self._require_nobody_left()
+        looked, to_leave = self._look_who_is_left()
         behind = [client_id for client_id in tables.tenants(self._database) if self._leaves_behind(client_id)]
         attempts = 0
         while True:
@@ -87,9 +87,7 @@ class Exchange:
             self._set_left_behind_aside(behind)
             held = _Held()
             try:
-                exchanged, last = self._hold_and_exchange(
-                    now, looked, behind, most=min(_FEW << (attempts - 1), _MANY), held=held
-                )
+                exchanged, caught_up = self._hold_and_exchange(now, looked, behind, caught_up, to_leave, attempts, held)
                 break
             except BusyError:
                 if time.monotonic() > until:
@@ -107,7 +105,7 @@ class Exchange:
         count, left = self._persons_left(exchanged.shadow, tables.LIVE)
         return Exchanged(
             exchanged,
-            caught_up + last,
+            caught_up,
             count,
             left,
             attempts,
@@ -116,18 +114,25 @@ class Exchange:
         )
 
     def _hold_and_exchange(
-        self, since: str, looked: str | None, behind: Sequence[str], *, most: int, held: _Held
+        self,
+        since: str,
+        looked: str,
+        behind: Sequence[str],
+        caught_up: int,
+        to_leave: int,
+        attempts: int,
+        held: _Held,
     ) -> tuple[Reembedding, int]:
-        """Returns the record, and how many faces were caught up.
+        """Returns the record, and how many faces were caught up, with those before.
 
         since: what was written from then on may not be in line. looked: from then on persons may have come who would be left
-        without a face; None where they may be. behind: clients of whom the table that comes has faces that the live one has
-        not. most: faces to catch up.
+        without a face; to_leave: how many were, till then. behind: clients of whom the table that comes has faces that the
+        live one has not.
         """
         change, incoming = self._change, self._change.shadow
         state: records.ReembeddingState = "ready" if change.state == "cut_over" else "cut_over"
         outgoing = tables.PREVIOUS if state == "cut_over" else tables.NEXT
-        caught_up = 0
+        most = caught_up + min(_FEW << (attempts - 1), _MANY)
         with self._schema.transaction() as tx:
             tx.exec_driver_sql("SET LOCAL enable_seqscan = off")
             tables.hold_writes(tx, incoming, seconds=_WRITES_SECONDS)
@@ -138,7 +143,7 @@ class Exchange:
                 if done is None:
                     raise BusyError("More was enrolled or moved meanwhile than can be caught up while others wait.")
                 caught_up += done
-            if looked is not None:
+            if not self._leave_behind:
                 self._require_nobody_left_since(tx, looked)
             for client_id in behind:  # nobody moved or suspended these faces with their persons
                 tx.exec_driver_sql(SET_TENANT, (client_id,))
@@ -146,17 +151,17 @@ class Exchange:
             _hold_searches(tx, incoming)
             held.begin_searches()
             tables.exchange(tx, incoming, outgoing, model_from=change.model_of_live, model_to=change.model_of_shadow)
-            exchanged = records.advance(tx, change, state)
+            exchanged = records.advance(tx, change, state, caught_up=caught_up, persons_left=to_leave)
         held.end()
         return exchanged, caught_up
 
-    def _require_nobody_left(self) -> str:
-        """Returns the version from which on it is to be looked again."""
+    def _look_who_is_left(self) -> tuple[str, int]:
+        """How many would be without a face, and the version from which on there may be others."""
         version = self._version()
         count, left = self._persons_left(tables.LIVE, self._change.shadow, self._change.model_of_shadow)
-        if count:
+        if count and not self._leave_behind:
             raise PersonsLeftBehindError(count, left, self._change.model_of_shadow)
-        return version
+        return version, count
 
     def _require_nobody_left_since(self, tx: sa.Connection, since: str) -> None:
         left: list[tuple[str, int]] = []

@@ -25,6 +25,7 @@ from faceward.reembedding.photo_embedder import PhotoEmbedder
 from faceward.store import reembedded_faces as remade
 from faceward.store import reembeddings as records
 from faceward.store import shadow as tables
+from faceward.store.comparing import count_made
 from faceward.store.database import Database
 from faceward.store.embedding_models import models_in_use
 from faceward.store.graph_index import GraphSettings
@@ -218,16 +219,24 @@ class ModelChange:
         return self._end(change, "abandoned")
 
     def _end(self, change: Reembedding, state: records.ReembeddingState) -> Reembedding:
+        faces = self._faces_beside(change)
+
         def end() -> Reembedding:
             with self._schema.transaction() as tx:
                 tables.drop(tx, change.shadow, seconds=SEARCHES_SECONDS)
-                return records.advance(tx, change, state)
+                return records.advance(tx, change, state, faces=faces)
 
         ended = _patiently(end, self._dice)
         for client_id in tables.tenants(self._database):
             with self._database.transaction(client_id) as tx:
                 remade.forget_unmade(tx, client_id)
         return ended
+
+    def _faces_beside(self, change: Reembedding) -> int:
+        with self._database.unscoped() as tx:
+            there = change.shadow in tables.beside_live(tx)
+        clients = tables.tenants(self._database) if there else []
+        return sum(count_made(self._database, client_id, change.shadow) for client_id in clients)
 
     def _exchange(self, change: Reembedding, leave_behind: bool, wait: float, progress: Progress | None) -> Exchanged:
         with self._database.unscoped() as tx:

@@ -45,6 +45,11 @@ Action: TypeAlias = Literal[
     "import.create",
     "import.batch",
     "import.cancel",
+    "reembed.begin",
+    "reembed.cut_over",
+    "reembed.roll_back",
+    "reembed.finish",
+    "reembed.abandon",
 ]
 ACTIONS: tuple[Action, ...] = get_args(Action)
 

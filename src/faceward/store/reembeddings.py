@@ -1,4 +1,6 @@
-"""The record of a change of the embedding model.
+"""The record of a change of the embedding model, and the audit log's entries of it.
+
+A change concerns all tenants at once: both are kept under the client `default`. Its counts are of all of them together.
 
 The functions work inside a transaction of one tenant, as any role: row-level security is obeyed, and each statement names
 the tenant as well.
@@ -15,10 +17,19 @@ import sqlalchemy as sa
 
 from faceward.checks import DEFAULT_CLIENT
 from faceward.errors import ConflictError
+from faceward.store.audit_log import Action, record
 from faceward.store.database import SET_TENANT, Database
 from faceward.store.shadow import NEXT, PREVIOUS, Shadow
 
 ReembeddingState: TypeAlias = Literal["filling", "ready", "cut_over", "finished", "abandoned"]
+_ACTIONS: dict[tuple[str, str], Action] = {
+    ("ready", "cut_over"): "reembed.cut_over",
+    ("cut_over", "ready"): "reembed.roll_back",
+    ("cut_over", "finished"): "reembed.finish",
+    ("filling", "abandoned"): "reembed.abandon",
+    ("ready", "abandoned"): "reembed.abandon",
+}
+"""What the audit log calls a step; that the filling is at its end is none."""
 _OPEN = "state IN ('filling', 'ready', 'cut_over')"
 _COLUMNS = "id, model_from, model_to, state, started_at, ready_at, cut_over_at, rolled_back_at, ended_at"
 
@@ -83,11 +94,15 @@ def begin(tx: sa.Connection, model_from: str, model_to: str) -> Reembedding:
         f"RETURNING {_COLUMNS}",
         (DEFAULT_CLIENT, model_from, model_to),
     )
+    record(tx, DEFAULT_CLIENT, "reembed.begin", model_from=model_from, model_to=model_to)
     return Reembedding.from_row(row.mappings().one())
 
 
-def advance(tx: sa.Connection, change: Reembedding, state: ReembeddingState) -> Reembedding:
-    """Record the next state. Raises ConflictError where another process has brought it further meanwhile."""
+def advance(tx: sa.Connection, change: Reembedding, state: ReembeddingState, **counts: int) -> Reembedding:
+    """Record the next state, and in the audit log who did it, with the counts.
+
+    Raises ConflictError where another process has brought it further meanwhile.
+    """
     moment = {"ready": "ready_at", "cut_over": "cut_over_at"}.get(state, "ended_at")
     if change.state == "cut_over" and state == "ready":
         moment = "rolled_back_at"
@@ -103,6 +118,9 @@ def advance(tx: sa.Connection, change: Reembedding, state: ReembeddingState) -> 
     )
     if row is None:
         raise ConflictError("Another process has gone on with this change of the model. See `faceward reembed status`.")
+    action = _ACTIONS.get((change.state, state))
+    if action is not None:
+        record(tx, DEFAULT_CLIENT, action, model_from=change.model_from, model_to=change.model_to, **counts)
     return Reembedding.from_row(row)
 
 
