@@ -1,4 +1,7 @@
-"""Stored faces as probes against their region without themselves, in the live table of faces or in the one beside it."""
+"""Stored faces as probes against their region without themselves, in the live table of faces or in the one beside it.
+
+Only faces that searches may find take part, as probes and as neighbours: what is suspended or has expired decides nothing.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 
 from faceward.store.database import Database
+from faceward.store.person_states import MATCHABLE
 from faceward.store.shadow import LIVE, Shadow
 
 
@@ -36,41 +40,50 @@ def choose_faces(tx: sa.Connection, client_id: str, shadow: Shadow, stride: int)
     rows = tx.exec_driver_sql(
         f"SELECT f.region, f.id, f.person_id FROM {shadow} o JOIN {LIVE} f "
         "ON f.client_id = %(client_id)s AND f.id = o.id "
-        "WHERE o.client_id = %(client_id)s AND mod(o.id, %(stride)s) = 0 ORDER BY 1, 2",
+        f"WHERE o.client_id = %(client_id)s AND mod(o.id, %(stride)s) = 0 AND {MATCHABLE} ORDER BY 1, 2",
         {"client_id": client_id, "stride": stride},
     )
     return [(row.region, row.id, row.person_id) for row in rows]
 
 
 def region_sizes(tx: sa.Connection, client_id: str) -> dict[str, int]:
-    """The live faces of each region that has any."""
+    """The faces of each region that has any."""
     rows = tx.exec_driver_sql(
-        f"SELECT region, count(*) AS faces FROM {LIVE} WHERE client_id = %s GROUP BY region", (client_id,)
+        f"SELECT f.region, count(*) AS faces FROM {LIVE} f WHERE f.client_id = %s AND {MATCHABLE} GROUP BY 1",
+        (client_id,),
     )
     return {row.region: row.faces for row in rows}
 
 
-# "+ 0" and OFFSET 0: as in `store.search`.
-_NEAREST = """
+# "+ 0" and OFFSET 0: as in `store.search`. hidden: as the live table says it, since the other one hears of a suspension only
+# when it is to serve; of who was left behind the person says it.
+_NEAREST = f"""
+WITH hidden AS MATERIALIZED (
+    SELECT f.id FROM {LIVE} f WHERE f.client_id = %(client_id)s AND NOT {MATCHABLE} AND f.region IN (
+        SELECT s.region FROM {{table}} s WHERE s.client_id = %(client_id)s AND s.id = ANY(%(ids)s::bigint[]))
+)
 SELECT p.id, g.similarity AS genuine, i.person_id AS other, i.similarity AS impostor
 FROM unnest(%(ids)s::bigint[]) AS wanted (id)
 CROSS JOIN LATERAL (
-    SELECT s.id, s.person_id, s.region, s.embedding, s.code FROM {table} s
+    SELECT s.id, s.person_id, s.region, s.embedding, s.code FROM {{table}} s
     WHERE s.client_id = %(client_id)s AND s.id = wanted.id OFFSET 0
 ) p
 CROSS JOIN LATERAL (
-    SELECT max(1 - (s.embedding <=> p.embedding)) AS similarity FROM {table} s
+    SELECT max(1 - (s.embedding <=> p.embedding)) AS similarity FROM {{table}} s
     WHERE s.client_id = %(client_id)s AND s.person_id = p.person_id AND s.id <> p.id
 ) g
 LEFT JOIN LATERAL (
-    SELECT f.person_id, 1 - ((f.embedding <=> p.embedding) + 0) AS similarity
+    SELECT n.person_id, 1 - ((n.embedding <=> p.embedding) + 0) AS similarity
     FROM (
-        SELECT s.id FROM {table} s WHERE s.client_id = %(client_id)s AND s.region = p.region
-        ORDER BY s.code <~> p.code LIMIT %(limit)s
+        SELECT s.id FROM {{table}} s WHERE s.client_id = %(client_id)s AND s.region = p.region
+        AND s.id NOT IN (SELECT id FROM hidden) ORDER BY s.code <~> p.code LIMIT %(limit)s
     ) c CROSS JOIN LATERAL (
-        SELECT s.person_id, s.embedding FROM {table} s WHERE s.client_id = %(client_id)s AND s.id = c.id OFFSET 0
+        SELECT s.person_id, s.embedding FROM {{table}} s WHERE s.client_id = %(client_id)s AND s.id = c.id OFFSET 0
+    ) n
+    CROSS JOIN LATERAL (
+        SELECT s.matchable_until FROM persons s WHERE s.client_id = %(client_id)s AND s.id = n.person_id OFFSET 0
     ) f
-    WHERE f.person_id <> p.person_id ORDER BY (f.embedding <=> p.embedding) + 0 LIMIT 1
+    WHERE n.person_id <> p.person_id AND {MATCHABLE} ORDER BY (n.embedding <=> p.embedding) + 0 LIMIT 1
 ) i ON true
 """
 
@@ -78,5 +91,6 @@ LEFT JOIN LATERAL (
 def nearest(tx: sa.Connection, client_id: str, table: str, ids: Sequence[int], limit: int) -> dict[int, Near]:
     """What is nearest to each of the faces in its region, by the embeddings of a table. limit: faces compared in full."""
     tx.exec_driver_sql("SET LOCAL statement_timeout = 0")
+    tx.exec_driver_sql("SET LOCAL work_mem = '64MB'")  # else PostgreSQL may look through a long `hidden` for each face
     rows = tx.exec_driver_sql(_NEAREST.format(table=table), {"client_id": client_id, "ids": list(ids), "limit": limit})
     return {row.id: Near(row.genuine, row.other, row.impostor) for row in rows}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Callable
 
 import numpy as np
@@ -13,13 +14,14 @@ from faceward.store import in_line
 from faceward.store import reembedded_faces as remade
 from faceward.store import reembeddings as records
 from faceward.store import shadow as tables
+from faceward.store.comparing import choose_faces, nearest, region_sizes
 from faceward.store.database import APP_ROLE, Database
 from faceward.store.embedding_models import models_in_use
 from faceward.store.gallery import Gallery
 from faceward.store.graph_index import GraphSettings
 from faceward.store.photo_vault import PhotoVault
 from faceward.store.schema import CONTRACT_INDEXES, Schema
-from faceward.types import Embedding, NewFace
+from faceward.types import Embedding, NewFace, PersonState
 from synthetic import MODEL, new_face, unit
 
 OTHER = "another-model"
@@ -297,6 +299,38 @@ def test_what_the_model_makes_nothing_of_stays_known_of_a_person_who_is_merged(
         remade.store_unmade(tx, OTHER, [remade.Unmade("acme", first.face_id, alice, "no_face", "None.")])
     gallery.merge_persons("acme", alice, into)
     assert first.face_id not in change.fill("acme")
+
+
+@pytest.mark.parametrize("cut_over", [False, True])
+def test_who_is_not_matched_is_not_compared(
+    database: Database, gallery: Gallery, change: Change, alice: int, cut_over: bool
+) -> None:
+    """Nor as a probe, nor as a neighbour, from the moment on: the other table has not heard of it yet."""
+    bob, (face,) = gallery.create_person("acme", "A", "Bob", [photo(5)])
+    left, _ = gallery.create_person("acme", "A", "No Photo", [new_face(9)])
+    change.fill("acme")
+    if cut_over:
+        change.cut_over()
+
+    def compared() -> tuple[set[int], dict[str, int], list[int | None]]:
+        with database.transaction("acme") as tx:
+            chosen = {person for _, _, person in choose_faces(tx, "acme", change.record.shadow, 1)}
+            near = [
+                nearest(tx, "acme", table, [face], 10)[face].other for table in ("face_encodings", change.record.shadow)
+            ]
+            return chosen, region_sizes(tx, "acme"), near
+
+    def suspend(*people: int, state: PersonState = "suspended") -> None:
+        for person in people:
+            gallery.update_person("acme", person, state=state)
+
+    suspend(left.id)
+    assert compared() == ({alice, bob.id}, {"A": 3}, [alice, alice])
+    suspend(alice)
+    assert compared() == ({bob.id}, {"A": 1}, [None, None])
+    suspend(alice, state="active")
+    gallery.update_person("acme", bob.id, expires_at=dt.datetime(2020, 1, 1, tzinfo=dt.UTC))
+    assert compared()[:2] == ({alice}, {"A": 2})
 
 
 def test_a_face_deleted_while_it_is_embedded_is_left_out(
