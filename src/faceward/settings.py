@@ -192,7 +192,10 @@ class ApiSettings(_Section):
     queue: int = Field(128, ge=0, le=100_000, description="Requests that may wait for inference; more get 503 at once.")
     deadline: float = Field(30.0, gt=0, le=3600, description="Seconds for a request, waiting included.")
     long_deadline: float = Field(
-        600.0, gt=0, le=86_400, description="Seconds for a request that changes very many rows: a region's new name."
+        600.0,
+        gt=0,
+        le=86_400,
+        description="Seconds for a request that changes very many rows: a region's new name, or a retention for those in it.",
     )
     data_threads: int = Field(
         8, ge=1, le=256, description="Requests at once that ask the database and need no inference."

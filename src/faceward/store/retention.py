@@ -25,14 +25,14 @@ SELECT count(*), count(*) FILTER (WHERE created_at + make_interval(days => %(day
 """
 # First held, then changed: the second statement's snapshot has every face that was being added.
 _HOLD = f"SELECT id FROM persons WHERE {_THEIRS} AND id > %(after)s ORDER BY id LIMIT %(most)s FOR UPDATE"
-# Persons and faces in one statement, as in person_states. The faces' row_version stays: a time that comes nearer hides them,
-# and searches need not learn of a face that is hidden.
+# Persons and faces in one statement, as in person_states. row_version: what follows the faces by it, as another model's table
+# while the model is changed, learns of it.
 _APPLY = """
 WITH changed AS (
     UPDATE persons SET expires_at = created_at + make_interval(days => %(days)s), updated_at = now()
     WHERE client_id = %(client_id)s AND id = ANY(%(ids)s) RETURNING id, expires_at, matchable_until
 ), faces AS (
-    UPDATE face_encodings f SET matchable_until = c.matchable_until
+    UPDATE face_encodings f SET matchable_until = c.matchable_until, row_version = pg_current_xact_id()
     FROM changed c WHERE f.client_id = %(client_id)s AND f.person_id = c.id AND f.matchable_until <> c.matchable_until
 )
 SELECT count(*) FROM changed WHERE expires_at <= now()

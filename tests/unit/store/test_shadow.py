@@ -20,6 +20,7 @@ from faceward.store.embedding_models import models_in_use
 from faceward.store.gallery import Gallery
 from faceward.store.graph_index import GraphSettings
 from faceward.store.photo_vault import PhotoVault
+from faceward.store.regions import RegionStore
 from faceward.store.schema import CONTRACT_INDEXES, Schema
 from faceward.types import Embedding, NewFace, PersonState
 from synthetic import MODEL, new_face, unit
@@ -237,6 +238,22 @@ def test_people_move_while_there_are_two_tables(
     other.create_person("acme", "A", "Twin", [face])
     change.fill("acme")
     assert faces(database, change.record.shadow) == faces(database, "face_encodings")
+
+
+def test_a_retention_that_people_are_given_reaches_both_tables(
+    database: Database, database_url: str, change: Change, alice: int
+) -> None:
+    """An exchange brings in line what was written since the filling, and looks at nothing else."""
+    change.fill("acme")
+    with database.transaction("acme") as tx:
+        before = remade.snapshot_version(tx)
+    RegionStore(database).update("acme", "A", retention_days=30, existing=True)
+    with database.transaction("acme") as tx:
+        in_line.bring_in_line(tx, "acme", change.record.shadow, carried=change.carried, since=before)
+    with psycopg.connect(database_url) as owner:
+        for table in (change.record.shadow, "face_encodings"):
+            until = f"SELECT count(*) FROM {table} f JOIN persons p ON p.id = f.person_id AND p.expires_at = f.matchable_until"
+            assert owner.execute(until).fetchone() == (2,), table
 
 
 def embeddings(database: Database, table: str, person_id: int) -> list[bytes]:
