@@ -207,8 +207,9 @@ def reembed_table(figures: dict[str, Any]) -> str:
         [
             *lines,
             "",
-            f"{figures['faces']:,} faces, of LFW photos; {figures['seconds']:g} s each, one worker, `--nice` as it is by default, "
-            f"and one caller who recognises without a pause. {machine['processor']}, {machine['cores']} cores, PostgreSQL beside it.",
+            f"{figures['faces']:,} faces, of LFW photos; {figures['seconds']:g} s each, one worker, `--nice` as it is by "
+            f"default, and one caller who recognises without a pause. {machine['processor']}, {machine['cores']} cores, "
+            "PostgreSQL beside it.",
             "",
         ]
     )
