@@ -33,7 +33,7 @@ WHERE f.client_id = %(client_id)s AND f.person_id = %(person_id)s AND f.id > %(a
 """
 _AUDIT = """
 SELECT a.id, to_jsonb(a) AS held FROM audit_log a
-WHERE a.client_id = %(client_id)s AND (a.person_id = %(person_id)s OR a.other_person_id = %(person_id)s)
+WHERE a.client_id = %(client_id)s AND (a.person_id = ANY(%(numbers)s) OR a.other_person_id = ANY(%(numbers)s))
 AND a.id > %(after)s ORDER BY a.id LIMIT %(most)s
 """
 _DECISIONS = """
@@ -66,7 +66,8 @@ class PersonalData:
     def __init__(self, tx: sa.Connection, client_id: str, person_id: int, vault: PhotoVault) -> None:
         self._tx = tx
         self._vault = vault
-        self._of: Any = {"client_id": client_id, "person_id": person_id}
+        self._numbers = numbers_of(tx, client_id, person_id)
+        self._of: Any = {"client_id": client_id, "person_id": person_id, "numbers": list(self._numbers)}
 
     def person(self) -> dict[str, Any]:
         return dict(
@@ -82,15 +83,17 @@ class PersonalData:
 
     def photos(self) -> Iterator[HeldPhoto]:
         """Raises ImageKeyError where one is encrypted with a key that is not there."""
-        for photo in photos_of(self._tx, self._vault, **self._of):
+        for photo in photos_of(self._tx, self._vault, self._of["client_id"], self._of["person_id"]):
             yield HeldPhoto(photo.face_id, photo.data)
 
     def audit(self) -> Iterator[dict[str, Any]]:
+        """Also of who was merged into the person."""
         return self._pages(_AUDIT)
 
     def decisions(self) -> Iterator[dict[str, Any]]:
-        """Those that the person was a candidate of, without the others."""
-        return self._pages(_DECISIONS)
+        """Those that the person, or who was merged into the person, was a candidate of, without the others."""
+        for number in self._numbers:
+            yield from self._pages(_DECISIONS, person_id=number)
 
     def requests(self) -> Iterator[dict[str, Any]]:
         """Idempotency keys of requests that stored the person."""
@@ -98,8 +101,8 @@ class PersonalData:
 
     def refusals(self) -> Iterator[dict[str, Any]]:
         """Of imports, where they name the person."""
-        person, numbers = self.person(), numbers_of(self._tx, **self._of)
-        return self._rows(_REFUSALS, named=naming(numbers, person["name"], person["external_id"]))
+        person = self.person()
+        return self._rows(_REFUSALS, named=naming(self._numbers, person["name"], person["external_id"]))
 
     def more(self) -> Iterator[tuple[str, Iterator[dict[str, Any]]]]:
         """Rows of other tables that belong to a person, by table."""
@@ -120,10 +123,10 @@ class PersonalData:
         for (held,) in self._tx.exec_driver_sql(statement, {**self._of, **given}):
             yield held
 
-    def _pages(self, statement: str) -> Iterator[dict[str, Any]]:
+    def _pages(self, statement: str, **given: Any) -> Iterator[dict[str, Any]]:
         after = 0
         while True:
-            rows = self._tx.exec_driver_sql(statement, {**self._of, "after": after, "most": _AT_ONCE}).all()
+            rows = self._tx.exec_driver_sql(statement, {**self._of, **given, "after": after, "most": _AT_ONCE}).all()
             for row in rows:
                 yield row.held
             if len(rows) < _AT_ONCE:

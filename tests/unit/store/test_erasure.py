@@ -212,6 +212,16 @@ def test_a_merge_leaves_in_reports_what_somebody_else_is_called(
     assert eraser.erase(CLIENT, into.id).removed.refusals == 2
 
 
+def test_what_is_held_of_who_was_merged_is_told_with_the_person_s(database: Database, gallery: Gallery) -> None:
+    gone, into, other = (gallery.create_person(CLIENT, "A", name, [])[0].id for name in ("Alicia", "Alice", "Bob"))
+    DecisionStore(database).write(CLIENT, [decided(gone, into, other), decided(other), decided(gone)])
+    gallery.merge_persons(CLIENT, gone, into)
+    for person, expected in ((into, ([0.9, 0.9, 0.8], 3)), (other, ([0.9, 0.7], 1))):
+        with PersonalDataStore(database).open(CLIENT, person) as held:
+            similarities = [round(each["similarity"], 1) for each in held.decisions()]
+            assert (sorted(similarities, reverse=True), len(list(held.audit()))) == expected
+
+
 def test_what_is_left_of_who_was_merged_is_told(database: Database, gallery: Gallery, eraser: Eraser) -> None:
     gone, _ = gallery.create_person(CLIENT, "A", "Alicia", [new_face(1)])
     into, _ = gallery.create_person(CLIENT, "A", "Alice", [new_face(2)])
