@@ -10,6 +10,9 @@ import shlex
 import shutil
 import signal
 import sqlite3
+import subprocess
+import sys
+import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -29,7 +32,22 @@ CREATE TABLE img (id uuid, content bytea);
 CREATE TABLE embedding (id uuid, subject_id uuid, embedding float8[], calculator text, img_id uuid);
 """
 DEEPFACE = "CREATE TABLE embeddings (id bigserial, img_name text, model_name text, embedding float8[])"
-PEOPLE = 25_000
+PEOPLE = 12_000
+_ANYBODY = (
+    f"(ARRAY[n::float8] || ARRAY(SELECT sin(i) FROM generate_series(1, 511) i)) FROM generate_series(1, {PEOPLE}) n"
+)
+FILLED = {
+    "import-compreface": (
+        "INSERT INTO subject SELECT lpad(n::text, 32, '0')::uuid, 'key', 'Person ' || n "
+        f"FROM generate_series(1, {PEOPLE}) n",
+        "INSERT INTO embedding (id, subject_id, calculator, embedding) "
+        f"SELECT lpad(n::text, 32, '0')::uuid, lpad(n::text, 32, '0')::uuid, 'c', {_ANYBODY}",
+    ),
+    "import-deepface": (
+        f"INSERT INTO embeddings (img_name, model_name, embedding) SELECT 'Person ' || n, 'm', {_ANYBODY}",
+    ),
+}
+"""PEOPLE in each system's tables."""
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 
 
@@ -142,6 +160,23 @@ def test_a_forbidden_source_is_told(faceward: CommandLine, other: str, tmp_path:
         assert ":onlooker" not in line
 
 
+def test_a_folder_that_may_not_be_read_is_told() -> None:
+    """Root may read every folder, so it is tried as nobody, and in a directory that others may enter."""
+    code = "import os\nfrom faceward.cli import main\nif os.geteuid() == 0:\n    os.setuid(65534)\nmain()"
+    with tempfile.TemporaryDirectory() as place:
+        Path(place).chmod(0o755)
+        locked = Path(place) / "people" / "A" / "Ada"
+        locked.mkdir(parents=True)
+        locked.chmod(0)
+        done = subprocess.run(
+            [sys.executable, "-c", code, "import-dir", "people"], cwd=place, capture_output=True, text=True, timeout=60,
+            check=False,
+        )  # fmt: skip
+        locked.chmod(0o755)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "Error: people/A/Ada: Permission denied.\n"
+
+
 @pytest.mark.parametrize("command", WHOM)
 def test_a_server_without_room_is_told(
     faceward: CommandLine, other: str, database_url: str, tmp_path: Path, photos: dict[str, Path], command: str
@@ -192,7 +227,7 @@ def test_a_disk_without_room_for_putting_a_csv_in_order_is_told(faceward: Comman
     assert "SQLITE_TMPDIR" in line
 
 
-@pytest.mark.parametrize("command", ["import-csv", "import-deepface"])
+@pytest.mark.parametrize("command", ["import-csv", "import-compreface", "import-deepface"])
 def test_an_interrupt_keeps_what_is_done_and_the_next_run_goes_on(
     faceward: CommandLine, other: str, database_url: str, tmp_path: Path, command: str
 ) -> None:
@@ -201,10 +236,7 @@ def test_an_interrupt_keeps_what_is_done_and_the_next_run_goes_on(
         source: Any = write_csv(tmp_path / "people.csv", PEOPLE)
     else:
         source = other
-        run_sql(
-            other, DEEPFACE, "INSERT INTO embeddings (img_name, model_name, embedding) SELECT 'Person ' || n, 'm', ARRAY("
-            f"SELECT sin(n * i) FROM generate_series(1, 512) i) FROM generate_series(1, {PEOPLE}) n",
-        )  # fmt: skip
+        run_sql(other, COMPREFACE if command == "import-compreface" else DEEPFACE, *FILLED[command])
     with psycopg.connect(database_url, autocommit=True) as gallery:
         gallery.execute("DROP INDEX idx_embedding_hnsw")
         running = faceward.program(command, source, *WHOM[command])

@@ -8,12 +8,17 @@ import os
 import re
 import shlex
 import shutil
+import sqlite3
+import zipfile
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import psycopg
 import pytest
 from command_line import CommandLine
+
+from faceward.vision import FaceAnalyzer
 
 KEYS = {name: base64.b64encode(os.urandom(32)).decode() for name in ("2025", "2026")}
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "privacy.md").read_text(encoding="utf-8")
@@ -72,6 +77,42 @@ def test_keys_are_changed_and_the_old_one_is_needed_no_more(
     assert "2 photos were brought without" in faceward.succeeds("photos", "rotate", "--decrypt").stdout
     images(keys=KEYS, key="2027")
     assert "images.key is '2027'" in faceward.fails("photos", "status")
+
+
+@pytest.mark.parametrize("command", ["import-dir", "import-sqlite --same-model", "import-sqlite --re-embed"])
+def test_imported_photos_are_sealed_and_come_back_on_export(
+    faceward: CommandLine,
+    photos: dict[str, Path],
+    images: Callable[..., None],
+    analyzer: FaceAnalyzer,
+    database_url: str,
+    tmp_path: Path,
+    command: str,
+) -> None:
+    images(store="original", keys=KEYS, key="2026")
+    photo = photos["obama.jpg"].read_bytes()
+    if command == "import-dir":
+        (tmp_path / "people" / "A" / "Barack").mkdir(parents=True)
+        shutil.copy(photos["obama.jpg"], tmp_path / "people" / "A" / "Barack")
+        faceward.succeeds("import-dir", tmp_path / "people")
+    else:
+        (face,) = analyzer.analyze(photo)
+        with closing(sqlite3.connect(tmp_path / "old.db")) as old, old:
+            old.execute("CREATE TABLE persons (id INTEGER PRIMARY KEY, name TEXT)")
+            old.execute("CREATE TABLE faces (person_id INTEGER, embedding BLOB, image BLOB)")
+            old.execute("INSERT INTO persons VALUES (1, 'Barack')")
+            old.execute("INSERT INTO faces VALUES (1, ?, ?)", (face.embedding.tobytes(), photo))
+        faceward.succeeds(*command.split(), tmp_path / "old.db", "--region", "A")
+    with psycopg.connect(database_url) as connection:
+        ((key_id, stored),) = connection.execute("SELECT image_key_id, image_data FROM face_encodings").fetchall()
+    assert key_id == "2026"
+    assert len(stored) >= len(photo)
+    assert photo[:64] not in stored
+    assert photo[1000:1064] not in stored
+    faceward.succeeds("people", "export", 1, "--out", tmp_path / "held.zip")
+    with zipfile.ZipFile(tmp_path / "held.zip") as held:
+        (name,) = (name for name in held.namelist() if name.startswith("photos/"))
+        assert held.read(name) == photo
 
 
 def test_an_old_key_is_needed_while_an_upload_waits_under_it(
