@@ -26,6 +26,7 @@ from faceward.types import Embedding, NewFace
 
 _BATCH_FACES = 2_000
 _BLOCK_FACES = 100  # checked at once: their numbers fit a processor's cache
+_SQUARES = 1e-100, 1e100  # sums of squares that are exact enough: others take more care
 _BATCH_IMAGES = 32 * 1024 * 1024  # bytes
 _MOST_REFUSALS = 1_000
 _MOST_FACES = 1_000
@@ -155,7 +156,7 @@ class Importer:
             checked = self._checked(position, record)
             block.append(checked)
             in_block += len(checked.rows)
-            images += checked.image_bytes
+            images += _image_bytes(checked.rows)
             if in_block < _BLOCK_FACES and len(block) < _BLOCK_FACES and images < _BATCH_IMAGES:
                 continue
             faces += self._admit(block, batch, tally)
@@ -221,10 +222,6 @@ class _Checked:
     rows: list[Any]
     person: tuple[str, str, str, str | None] | InputError
 
-    @property
-    def image_bytes(self) -> int:
-        return sum([len(row.image_data or b"") for row in self.rows if isinstance(row, NewFace)])
-
 
 @dataclass(frozen=True, slots=True)
 class _Writing:
@@ -234,6 +231,10 @@ class _Writing:
     persons: int
     faces: int
     seen: _Seen
+
+
+def _image_bytes(rows: list[Any]) -> int:
+    return sum([len(row.image_data or b"") for row in rows if isinstance(row, NewFace)])
 
 
 def _units(values: Sequence[object], dimension: int) -> list[Embedding | InputError]:
@@ -246,14 +247,12 @@ def _units(values: Sequence[object], dimension: int) -> list[Embedding | InputEr
     units: list[Embedding | InputError | None] = [None] * len(values)
     if plain:
         rows = np.array([values[place] for place in plain], dtype=np.float64)
-        largest = np.abs(rows).max(axis=1)
-        usable = np.isfinite(largest) & (largest > 0)
-        largest[~usable] = 1
-        rows /= largest[:, np.newaxis]
-        norms = np.sqrt(np.einsum("ij,ij->i", rows, rows))
-        norms[~usable] = 1
-        rows /= norms[:, np.newaxis]
-        for place, unit, good in zip(plain, rows.astype(np.float32), usable, strict=True):
+        with np.errstate(over="ignore", invalid="ignore"):
+            squares = np.einsum("ij,ij->i", rows, rows)
+        usable = (squares > _SQUARES[0]) & (squares < _SQUARES[1])
+        squares[~usable] = 1
+        rows /= np.sqrt(squares)[:, np.newaxis]
+        for place, unit, good in zip(plain, rows.astype(np.float32), usable.tolist(), strict=True):
             if good:
                 units[place] = unit
     return [_unit(values[place], dimension) if unit is None else unit for place, unit in enumerate(units)]

@@ -141,7 +141,7 @@ class EmbeddingDecoder:
         """The float64 numbers of a JSON list as long as is wanted; None where `decode` has more to say about it."""
         if len(text) > MAX_ENCODED:
             return None
-        numbers = self._list(text.encode("utf-8", "surrogateescape"))
+        numbers = self._list(text)
         return numbers if numbers is not None and numbers.nbytes == self._list_form.length else None
 
     def _one(self, value: object) -> Decoded | InvalidEmbeddingError:
@@ -183,7 +183,7 @@ class EmbeddingDecoder:
             self._learn("pickle", value, numbers)
             return "pickle", numbers
         if value.startswith(b"[") and value.isascii():
-            return "json", self._json(value)
+            return "json", self._json(value.decode("ascii"))
         if value.isascii() and (text := value.decode("ascii").strip()) and text.isprintable():
             return self._text(text)
         if (raw := _raw(value)) is not None:
@@ -201,7 +201,7 @@ class EmbeddingDecoder:
         if not value:
             raise InvalidEmbeddingError("The embedding is empty.")
         if value.startswith("["):
-            return "json", self._json(value.encode("utf-8", "surrogateescape"))
+            return "json", self._json(value)
         try:
             inner = binascii.a2b_base64(value.replace("\n", ""), strict_mode=True)
         except (binascii.Error, ValueError) as exc:
@@ -211,11 +211,11 @@ class EmbeddingDecoder:
         encoding, numbers = self._bytes(inner)
         return f"{_AROUND}{encoding}", numbers
 
-    def _json(self, text: bytes) -> NDArray[np.float64]:
+    def _json(self, text: str) -> NDArray[np.float64]:
         numbers = self._list(text)
         return _json_slowly(text) if numbers is None else np.frombuffer(numbers, np.float64)
 
-    def _list(self, text: bytes) -> memoryview | None:
+    def _list(self, text: str) -> memoryview | None:
         """The float64 numbers of a JSON list, or of a list in a list; None where it is no plain one."""
         if not _is_one_list(text):
             return None
@@ -267,14 +267,14 @@ def _from_base64(value: str) -> bytes | None:
         return None
 
 
-def _is_one_list(text: bytes) -> bool:
+def _is_one_list(text: str) -> bool:
     """Whether its brackets are those of a list, or of a list in a list, around all of it."""
-    before = b"".join(text[: text.rfind(b"[") + 1].split())
-    after = b"".join(text[text.find(b"]") :].split())
-    return (before, after) in ((b"[", b"]"), (b"[[", b"]]"))
+    before = "".join(text[: text.rfind("[") + 1].split())
+    after = "".join(text[text.find("]") :].split())
+    return (before, after) in (("[", "]"), ("[[", "]]"))
 
 
-def _json_slowly(text: bytes) -> NDArray[np.float64]:
+def _json_slowly(text: str) -> NDArray[np.float64]:
     """What the fast parser refuses: NaN, infinity, integers beyond 64 bits, and what is no list of numbers."""
     try:
         values = json.loads(text)

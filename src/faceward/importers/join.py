@@ -23,7 +23,7 @@ from faceward.types import NewFace
 MOST_FACES = 1_000
 MAX_IMAGE_PATH = 500
 _MOST_LISTED = 1_000
-_BLOCK_FACES = 100  # decoded at once: their texts and numbers fit a processor's cache
+_BLOCK_FACES = 50  # decoded at once: their texts and numbers fit a processor's cache
 
 GivenFace: TypeAlias = "NewFace | NDArray[Any]"
 """An embedding, of any length above 0, with what else is known of the face."""

@@ -54,12 +54,13 @@ def copy_blocks(
     parts = [_SIGNATURE]
     size = 0
     last: Owner | None = None
-    whose = b""
+    region = whose = b""
     for position, (person, face) in enumerate(rows):
         if person is not last:
+            if last is None or person.region != last.region:
+                region = _text(person.region)
             last = person
-            fields = (person.region, person.external_id, person.name, person.description)
-            whose = b"".join(map(_text, fields))
+            whose = region + _text(person.external_id) + _text(person.name) + _text(person.description)
         embedding = face.embedding if isinstance(face, NewFace) else face
         vector = embedding.astype(">f4").tobytes()
         length = len(vector)
@@ -91,7 +92,10 @@ def _rest(face: NewFace, photo: Sealed | None) -> tuple[bytes, ...]:
 
 
 def _text(value: str | None) -> bytes:
-    return _bytes(None if value is None else value.encode())
+    if value is None:
+        return _NULL
+    encoded = value.encode()
+    return _LENGTH.pack(len(encoded)) + encoded
 
 
 def _bytes(value: bytes | None) -> bytes:
