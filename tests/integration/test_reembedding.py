@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -266,13 +267,13 @@ def test_nothing_that_is_acknowledged_during_an_exchange_is_lost(
     models: dict[str, str],
     database_url: str,
 ) -> None:
-    """People are enrolled, moved and deleted without a pause, while the tables are exchanged there and back."""
+    """People are enrolled, moved, merged and deleted without a pause, while the tables are exchanged there and back."""
     with Image.open(photos["obama.jpg"]) as image:
         image.thumbnail((200, 200))
         made = io.BytesIO()
         image.save(made, "JPEG", quality=95)
     stop, failed = threading.Event(), list[Exception]()
-    held: dict[int, tuple[str, str]] = {}
+    held: dict[int, tuple[str, str, int]] = {}  # client, region and faces
 
     def write(number: int) -> None:
         mine: list[int] = []
@@ -283,15 +284,21 @@ def test_nothing_that_is_acknowledged_during_an_exchange_is_lost(
             try:
                 photo = made.getvalue() + b"%d %d" % (number, turn)
                 done = service.enroll(photo, name=f"{number} {turn}", region="N", client_id=client)
-                held[done.person.id] = (client, "N")
+                held[done.person.id] = (client, "N", 1)
                 mine.append(done.person.id)
                 if turn % 3 == 1:
                     service.move_region(mine[-1], "M", client_id=client)
-                    held[mine[-1]] = (client, "M")
+                    held[mine[-1]] = (client, "M", 1)
                 if turn % 5 == 4:
-                    client, _ = held[mine[0]]
+                    client, *_ = held[mine[0]]
                     service.delete_person(mine[0], client_id=client)
                     del held[mine.pop(0)]
+                same = [person for person in mine if held[person][0] == client]
+                if turn % 4 == 3 and len(same) > 2:
+                    service.merge_persons(same[0], same[-1], across_regions=True, client_id=client)
+                    client, region, faces = held[same[-1]]
+                    held[same[-1]] = (client, region, faces + held.pop(same[0])[2])
+                    mine.remove(same[0])
             except FacewardError as exc:
                 failed.append(exc)
                 return
@@ -316,7 +323,8 @@ def test_nothing_that_is_acknowledged_during_an_exchange_is_lost(
             "SELECT p.id, p.client_id, p.region, f.region, f.model_id FROM persons p "
             "LEFT JOIN face_encodings f ON f.client_id = p.client_id AND f.person_id = p.id WHERE p.region IN ('N', 'M')"
         ).fetchall()
-    assert {row[0]: row[1:3] for row in rows} == held
+    faces_of = Counter(row[0] for row in rows)
+    assert {row[0]: (row[1], row[2], faces_of[row[0]]) for row in rows} == held
     assert {row[4] for row in rows} == {models["faceplugin-0.0.1"]}
     assert all(row[2] == row[3] for row in rows)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
@@ -29,6 +30,7 @@ from faceward.store.reembedded_faces import StoredPhoto, Unmade
 from faceward.store.regions import RegionStore
 from faceward.store.schema import Schema
 from faceward.types import Box, Embedding, NewFace
+from searching import at_last
 from synthetic import MODEL, unit
 
 OTHER = "another-model"
@@ -311,6 +313,20 @@ CASES: dict[str, Story] = {
 
 def test_what_is_told_of_people_between_the_exchanges_is_so_afterwards(deployment: Deployment) -> None:
     tell(deployment, list(CASES.values()))
+
+
+@pytest.mark.parametrize("photo", [0, 2], ids=["the model makes nothing of", "the model embeds"])
+def test_a_person_who_is_just_being_deleted_ends_no_filling(deployment: Deployment, photo: int) -> None:
+    company = Company(deployment)
+    company.enroll(0, 0, "A", photo, True)
+    with psycopg.connect(deployment.url) as connection, ThreadPoolExecutor(1) as pool:
+        connection.execute("DELETE FROM persons WHERE client_id = %s", (company.client_id,))
+        filled = pool.submit(deployment.change.fill)
+        with psycopg.connect(deployment.url, autocommit=True) as onlooker:
+            waiting = "SELECT 1 FROM pg_locks WHERE NOT granted"
+            at_last(lambda: onlooker.execute(waiting).fetchone() is not None or filled.done())
+        connection.commit()
+        assert filled.result().state == "ready"
 
 
 @settings(max_examples=5, deadline=None)

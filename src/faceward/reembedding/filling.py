@@ -17,7 +17,7 @@ import sqlalchemy as sa
 from faceward.errors import BusyError, ConstraintViolatedError
 from faceward.reembedding.photo_embedder import PhotoEmbedder
 from faceward.store.database import SET_TENANT, Database
-from faceward.store.in_line import bring_in_line
+from faceward.store.in_line import bring_in_line, hold
 from faceward.store.photo_vault import PhotoVault
 from faceward.store.reembedded_faces import (
     StoredPhoto,
@@ -167,6 +167,7 @@ class Filler:
         return list(self._pool.map(embed, photos))
 
     def _store(self, tx: sa.Connection, client_id: str, results: Sequence[_Result]) -> None:
+        hold(tx, client_id, [face_id for face_id, _ in results])
         model_id = self._change.model_of_shadow
         made = {face_id: found for face_id, found in results if not isinstance(found, Unmade)}
         store_made(tx, client_id, self._change.shadow, model_id, made, carried=self._carried)

@@ -55,7 +55,7 @@ def bring_in_line(
     ).rowcount
     if found:
         ids = list(tx.exec_driver_sql("SELECT id FROM astray").scalars())
-        hold_persons(tx, client_id, ids)
+        hold(tx, client_id, ids)
         tx.exec_driver_sql(
             f"DELETE FROM {shadow} o USING astray a WHERE o.client_id = %(client_id)s AND o.id = a.id", parameters
         )
@@ -63,23 +63,25 @@ def bring_in_line(
         mine, theirs = ", ".join(carried), ", ".join(f"f.{name}" for name in carried)
         tx.exec_driver_sql(
             f"INSERT INTO {shadow} ({mine}, model_id, embedding) SELECT {theirs}, a.model_id, a.embedding "
-            f"FROM astray a JOIN {LIVE} f ON f.client_id = %(client_id)s AND f.id = a.id FOR KEY SHARE OF f",
+            f"FROM astray a JOIN {LIVE} f ON f.client_id = %(client_id)s AND f.id = a.id",
             parameters,
         )
     return found
 
 
-def hold_persons(tx: sa.Connection, client_id: str, face_ids: Sequence[int]) -> None:
-    """Nobody moves, merges or deletes the persons of these live faces until the transaction ends.
+def hold(tx: sa.Connection, client_id: str, face_ids: Sequence[int]) -> None:
+    """Nobody deletes these live faces, nor moves, merges or deletes their persons, until the transaction ends.
 
-    First of all, as whoever does such a thing holds them: else each could hold what the other waits for.
+    Before anything else, and in this order, as whoever does such a thing: else each could hold what the other waits for.
     """
+    ids = {"client_id": client_id, "ids": list(face_ids)}
+    of_them = "f.client_id = %(client_id)s AND f.id = ANY(%(ids)s::bigint[])"
     tx.exec_driver_sql(
-        "SELECT 1 FROM persons p WHERE p.client_id = %(client_id)s AND p.id IN ("
-        f"SELECT f.person_id FROM {LIVE} f WHERE f.client_id = %(client_id)s AND f.id = ANY(%(ids)s::bigint[])) "
-        "ORDER BY p.id FOR KEY SHARE",
-        {"client_id": client_id, "ids": list(face_ids)},
+        "SELECT 1 FROM persons p WHERE p.client_id = %(client_id)s "
+        f"AND p.id IN (SELECT f.person_id FROM {LIVE} f WHERE {of_them}) ORDER BY p.id FOR KEY SHARE",
+        ids,
     )
+    tx.exec_driver_sql(f"SELECT 1 FROM {LIVE} f WHERE {of_them} ORDER BY f.id FOR KEY SHARE", ids)
 
 
 def make_room(

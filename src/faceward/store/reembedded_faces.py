@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from pgvector import Vector
 
 from faceward.errors import ImageKeyError
-from faceward.store.in_line import faces_since, hold_persons, make_room
+from faceward.store.in_line import faces_since, make_room
 from faceward.store.photo_vault import PhotoVault
 from faceward.store.photos import PHOTO_COLUMNS, open_photo
 from faceward.store.shadow import LIVE, Shadow
@@ -128,17 +128,16 @@ def store_made(
 ) -> int:
     """Put faces into the other table, with the new embedding and all else as the live table has it; returns how many.
 
-    One that was deleted meanwhile is left out, and one that is there already left as it is.
+    One that was deleted meanwhile is left out, and one that is there already left as it is. The live ones are held.
     """
     if not made:
         return 0
-    hold_persons(tx, client_id, list(made))
     make_room(tx, client_id, shadow, list(made), of_absent=True)
     mine, theirs = ", ".join(carried), ", ".join(f"f.{name}" for name in carried)
     return tx.exec_driver_sql(
         f"INSERT INTO {shadow} ({mine}, model_id, embedding) SELECT {theirs}, %(model_id)s, m.embedding "
         "FROM unnest(%(ids)s::bigint[], %(embeddings)s::text[]::vector[]) AS m (id, embedding) "
-        f"JOIN {LIVE} f ON f.client_id = %(client_id)s AND f.id = m.id FOR KEY SHARE OF f ON CONFLICT DO NOTHING",
+        f"JOIN {LIVE} f ON f.client_id = %(client_id)s AND f.id = m.id ON CONFLICT DO NOTHING",
         {
             "client_id": client_id,
             "model_id": model_id,
@@ -150,7 +149,7 @@ def store_made(
 
 
 def store_unmade(tx: sa.Connection, model_id: str, unmade: Sequence[Unmade]) -> None:
-    """Record faces of which the model makes nothing, so that they are not tried again."""
+    """Record faces of which the model makes nothing, so that they are not tried again. The live ones are held."""
     for one in unmade:
         tx.exec_driver_sql(
             "INSERT INTO reembedding_refusals (client_id, model_id, face_id, person_id, code, reason) "

@@ -82,6 +82,7 @@ class Change:
             in_line.bring_in_line(tx, client_id, shadow, carried=self.carried)
             waiting = remade.photos_waiting(tx, client_id, shadow, model, after=0, limit=100, vault=PhotoVault())
             made = {each.face_id: embed(int(each.image.split()[1])) for each in waiting}
+            in_line.hold(tx, client_id, list(made))
             remade.store_made(tx, client_id, shadow, model, made, carried=self.carried)
         return list(made)
 
