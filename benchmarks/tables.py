@@ -172,13 +172,16 @@ def load_table(rows: list[dict[str, Any]]) -> str:
 
 def import_table(figures: dict[str, Any]) -> str:
     lines = [
-        "| embeddings stored as | read and checked (`--dry-run`), rows/s | imported, rows/s | of a bare COPY | memory |",
-        "|---|--:|--:|--:|--:|",
+        "| embeddings stored as | read and checked (`--dry-run`), rows/s | imported, one a person, rows/s "
+        "| three a person, rows/s | of a bare COPY | memory |",
+        "|---|--:|--:|--:|--:|--:|",
     ]
+    several = {row["encoding"]: row for row in figures["encodings"] if row["faces_each"] > 1}
     lines += [
-        f"| {row['encoding']} | {row['reading_per_s']:,} | {row['import_per_s']:,} | {row['of_bare_copy']:.2f} | "
-        f"{row['rss_mib']} MiB |"
+        f"| {row['encoding']} | {row['reading_per_s']:,} | {row['import_per_s']:,} | "
+        f"{several[row['encoding']]['import_per_s']:,} | {row['of_bare_copy']:.2f} | {row['rss_mib']} MiB |"
         for row in figures["encodings"]
+        if row["faces_each"] == 1
     ]
     machine = figures["machine"]
     return "\n".join(

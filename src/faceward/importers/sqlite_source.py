@@ -7,8 +7,8 @@ import fcntl
 import os
 import sqlite3
 from collections.abc import Iterator, Mapping
-from functools import partial
 from itertools import chain
+from operator import methodcaller
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -44,7 +44,7 @@ class SqliteSource:
             self._connection = sqlite3.connect(uri, uri=True, isolation_level=None)
             opened.callback(self._connection.close)
             # A text that is not UTF-8 must not end the reading: what it is for refuses it by its row.
-            self._connection.text_factory = partial(str, encoding="utf-8", errors="surrogateescape")
+            self._connection.text_factory = methodcaller("decode", "utf-8", "surrogateescape")
             with self._readable():
                 # The file may be hostile: its views and triggers may call nothing that acts.
                 self._connection.execute("PRAGMA trusted_schema = OFF")
