@@ -21,16 +21,17 @@ from faceward.store.decision_log import hold_decisions
 from faceward.store.merging import numbers_of
 from faceward.store.reports import blank, count_named, naming
 from faceward.store.request_tokens import OF_PERSONS, claim, complete, erase_person
+from faceward.store.shadow import LIVE, ONLY_BESIDE, beside_live
 from faceward.types import FINISHED, RequestToken
 
 ERASE = "erase"
 
 _FACES = """
 WITH gone AS (
-    DELETE FROM face_encodings WHERE client_id = %(client_id)s AND person_id = %(person_id)s
+    DELETE FROM {table} f WHERE f.client_id = %(client_id)s AND f.person_id = %(person_id)s AND {which}
     RETURNING id, image_data IS NOT NULL AS photo
 )
-SELECT coalesce(array_agg(id ORDER BY id), '{}'), count(*) FILTER (WHERE photo) FROM gone
+SELECT coalesce(array_agg(id ORDER BY id), '{{}}'), count(*) FILTER (WHERE photo) FROM gone
 """
 _UPLOADS = """
 DELETE FROM job_chunks c USING jobs j WHERE c.client_id = %(client_id)s AND j.client_id = %(client_id)s AND j.id = c.job_id
@@ -149,7 +150,7 @@ class Eraser:
         ).first()
         if regions is not None and (person is None or person.region not in regions):
             raise UnknownPersonError(person_id)
-        faces, photos = tx.exec_driver_sql(_FACES, of).one()
+        faces, photos = self._erase_faces(tx, of)
         persons = tx.exec_driver_sql(
             "DELETE FROM persons WHERE client_id = %(client_id)s AND id = %(person_id)s", of
         ).rowcount
@@ -174,6 +175,15 @@ class Eraser:
         record(tx, client_id, "person.erase", receipt=receipt_id, removed=asdict(removed))
         jobs = tuple(under_way)
         return Erased(receipt_id, client_id, at, removed, len(jobs), jobs, tuple(faces), numbers, named)
+
+    def _erase_faces(self, tx: sa.Connection, of: Mapping[str, Any]) -> tuple[list[int], int]:
+        """Returns their ids, and how many had a photo; with those that a change of the model left behind."""
+        faces, photos = list[int](), 0
+        for table in (*beside_live(tx), LIVE):  # where the live face goes, its other embedding goes with it
+            which = "true" if table == LIVE else ONLY_BESIDE
+            ids, with_photo = tx.exec_driver_sql(_FACES.format(table=table, which=which), of).one()
+            faces, photos = faces + ids, photos + with_photo
+        return faces, photos
 
     def left(self, erased: Erased, person_id: int) -> dict[str, int]:
         """Rows that still name the person, or who was merged into the person, by table and column: empty where the erasure was

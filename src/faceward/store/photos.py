@@ -18,7 +18,7 @@ from faceward.store.boxes import box_of, crop_of, crop_text
 from faceward.store.database import Database
 from faceward.store.person_rows import hold_person
 from faceward.store.photo_vault import PhotoVault, Sealed, photo_binding
-from faceward.store.shadow import LIVE, beside_live
+from faceward.store.shadow import LIVE, ONLY_BESIDE, beside_live
 from faceward.types import Box, Crop
 
 _AT_ONCE = 256
@@ -230,18 +230,23 @@ def open_photo(vault: PhotoVault, client_id: str, row: sa.Row[Any]) -> StoredPho
 
 
 def photos_of(tx: sa.Connection, vault: PhotoVault, client_id: str, person_id: int) -> Iterator[StoredPhoto]:
-    """All photos of a person, one after the other. Raises ImageKeyError."""
-    after = 0
-    while True:
-        row = tx.exec_driver_sql(
-            f"SELECT {PHOTO_COLUMNS} FROM {LIVE} f "
-            f"WHERE f.client_id = %s AND f.person_id = %s AND f.id > %s AND {_KEPT} ORDER BY f.id LIMIT 1",
-            (client_id, person_id, after),
-        ).first()
-        if row is None:
-            return
-        after = row.id
-        yield open_photo(vault, client_id, row)
+    """All photos of a person, one after the other. Raises ImageKeyError.
+
+    Also of faces that a change of the model left behind, which only the table beside the live one has.
+    """
+    for table in (LIVE, *beside_live(tx)):
+        which = "" if table == LIVE else f"AND {ONLY_BESIDE} "
+        given = {"client_id": client_id, "person_id": person_id, "after": 0}
+        while True:
+            row = tx.exec_driver_sql(
+                f"SELECT {PHOTO_COLUMNS} FROM {table} f WHERE f.client_id = %(client_id)s AND f.person_id = %(person_id)s "
+                f"AND f.id > %(after)s AND {_KEPT} {which}ORDER BY f.id LIMIT 1",
+                given,
+            ).first()
+            if row is None:
+                break
+            given["after"] = row.id
+            yield open_photo(vault, client_id, row)
 
 
 def _uploads(tx: sa.Connection, client_id: str) -> dict[str, int]:

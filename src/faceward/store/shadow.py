@@ -25,6 +25,8 @@ LIVE = "face_encodings"
 Shadow: TypeAlias = Literal["face_encodings_next", "face_encodings_previous"]
 NEXT: Shadow = "face_encodings_next"
 PREVIOUS: Shadow = "face_encodings_previous"
+ONLY_BESIDE = f"NOT EXISTS (SELECT 1 FROM {LIVE} l WHERE l.client_id = %(client_id)s AND l.id = f.id)"
+"""Of a face `f` of a table beside the live one: it was left behind."""
 
 _PERSON_KEY = "fk_face_person"
 _LIVE_KEY = "fk_face_live"

@@ -17,8 +17,10 @@ from faceward.store import shadow as tables
 from faceward.store.comparing import choose_faces, nearest, region_sizes
 from faceward.store.database import APP_ROLE, Database
 from faceward.store.embedding_models import models_in_use
+from faceward.store.erasure import Eraser
 from faceward.store.gallery import Gallery
 from faceward.store.graph_index import GraphSettings
+from faceward.store.personal_data import PersonalDataStore
 from faceward.store.photo_vault import PhotoVault
 from faceward.store.regions import RegionStore
 from faceward.store.schema import CONTRACT_INDEXES, Schema
@@ -223,6 +225,19 @@ def test_a_person_who_was_left_behind_can_still_be_deleted(
     assert person.id in {owner for _, owner in faces(database, tables.PREVIOUS).values()}
     gallery.delete_person("acme", person.id)
     assert person.id not in {owner for _, owner in faces(database, tables.PREVIOUS).values()}
+
+
+def test_what_was_left_behind_is_exported_and_counted_when_it_is_erased(
+    database: Database, gallery: Gallery, change: Change, alice: int
+) -> None:
+    change.cut_over()
+    Gallery(database, OTHER).add_faces("acme", alice, [NewFace(narrow(4), image_data=b"photo 4")])
+    change.fill("acme")
+    with PersonalDataStore(database).open("acme", alice) as held:
+        assert [each.data for each in held.photos()] == [b"photo 4", b"photo 1", b"photo 2"]
+    erased = Eraser(database).erase("acme", alice)
+    assert (erased.removed.faces, erased.removed.photos) == (3, 3)
+    assert faces(database, tables.PREVIOUS) == faces(database, "face_encodings") == {}
 
 
 @pytest.mark.parametrize("cut_over", [False, True])
