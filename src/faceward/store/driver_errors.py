@@ -14,6 +14,10 @@ _UNAVAILABLE = (
     "PostgreSQL at {url} can't be reached: {reason}. Is the server running, and is database.url right? "
     "`faceward doctor` checks each point."
 )
+_LOST = (
+    "PostgreSQL at {url} ended the connection: {reason}. It was stopped or crashed, as it does when its disk is full. What "
+    "was not confirmed is not stored; its log and `faceward doctor` tell more."
+)
 _NO_DATABASE = "{reason} ({url}). `./setup_postgres.sh` creates it."
 _AUTHENTICATION = "PostgreSQL at {url} refused the login: {reason}. Check user and password in database.url."
 _ROLE = (
@@ -53,6 +57,8 @@ _BY_STATE: tuple[tuple[str, type[errors.FacewardError], str], ...] = (
     ("40", errors.BusyError, _BUSY),
     ("53", errors.DatabaseFullError, _FULL),
     ("58", errors.UnexpectedDatabaseError, _FILES),
+    ("57P01", errors.DatabaseUnavailableError, _LOST),
+    ("57P02", errors.DatabaseUnavailableError, _LOST),
     ("57P", errors.DatabaseUnavailableError, _UNAVAILABLE),
     ("08", errors.DatabaseUnavailableError, _UNAVAILABLE),
     ("3D000", errors.DatabaseUnavailableError, _NO_DATABASE),
@@ -71,6 +77,7 @@ _BY_STATE: tuple[tuple[str, type[errors.FacewardError], str], ...] = (
 _BY_SENTENCE: tuple[tuple[str, type[errors.FacewardError], str], ...] = (
     ("permission denied to set role", errors.AccessDeniedError, _ROLE),
     ("FATAL:  role ", errors.AccessDeniedError, _ROLE),
+    ("server closed the connection", errors.DatabaseUnavailableError, _LOST),
     ("does not exist", errors.DatabaseUnavailableError, _NO_DATABASE),
     ("authentication failed", errors.AccessDeniedError, _AUTHENTICATION),
     ("no password supplied", errors.AccessDeniedError, _AUTHENTICATION),
