@@ -7,8 +7,9 @@ with faceward.open_service() as service:
     answer = service.recognize("camera.jpg", region="A", client_id="client_123")
 """
 
-import importlib
 from typing import TYPE_CHECKING
+
+from faceward.lazy import lazily
 
 if TYPE_CHECKING:
     from faceward.bulk_import import ImportReport, PersonRecord
@@ -64,13 +65,5 @@ _ELSEWHERE = {
     "open_service": "faceward.factory",
 }
 
-if not TYPE_CHECKING:  # a type checker reads the imports above, and so still finds a misspelt name
-
-    def __getattr__(name: str) -> object:
-        """Import a name on its first use: `faceward --help` needs neither the models' runtime nor the database's driver."""
-        if name not in __all__:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        return getattr(importlib.import_module(_ELSEWHERE.get(name, "faceward.types")), name)
-
-    def __dir__() -> list[str]:
-        return sorted({*globals(), *__all__})
+if not TYPE_CHECKING:  # `faceward --help` needs neither the models' runtime nor the database's driver
+    __getattr__, __dir__ = lazily(__name__, {name: _ELSEWHERE.get(name, "faceward.types") for name in __all__})
