@@ -250,7 +250,7 @@ def _units(values: Sequence[object], dimension: int) -> list[Embedding | InputEr
         with np.errstate(over="ignore", invalid="ignore"):
             squares = np.einsum("ij,ij->i", rows, rows)
         usable = (squares > _SQUARES[0]) & (squares < _SQUARES[1])
-        squares[~usable] = 1
+        rows[~usable], squares[~usable] = 0, 1
         rows /= np.sqrt(squares)[:, np.newaxis]
         for place, unit, good in zip(plain, rows.astype(np.float32), usable.tolist(), strict=True):
             if good:

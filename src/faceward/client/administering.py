@@ -50,7 +50,8 @@ class Administering(Requests):
             retention_days=retention_days,
             apply_to_existing=apply_to_existing or UNCHANGED,
         )
-        return self._send("PATCH", path_of("/v1/clients", client_id), answered.ClientChanged, body=body)
+        path = path_of("/v1/clients", client_id)
+        return self._send("PATCH", path, answered.ClientChanged, body=body, repeatable=not apply_to_existing)
 
     def create_key(self, role: fields.RoleName, **options: Any) -> answered.NewKeyOut:
         """options: client_id, regions, name, expires_at, rate_limit, as POST /v1/keys takes them."""

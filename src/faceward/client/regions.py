@@ -44,8 +44,8 @@ class Regions(Requests):
         retention_days: int | Unchanged | None = UNCHANGED,
         apply_to_existing: bool = False,
     ) -> answered.RegionChanged:
-        """Rename a region, or set its threshold or retention; None clears these. A new name is not sent again where its
-        answer is lost: the region may have it already.
+        """Rename a region, or set its threshold or retention; None clears these. A new name, and what is applied to people,
+        is not sent again where its answer is lost: it may have been done already.
 
         apply_to_existing: the people who are there expire by the retention too, counted from their enrolment, and nobody
         later than before; who has by that expired is matched no more, and erased by the next purge.
@@ -60,7 +60,7 @@ class Regions(Requests):
                 retention_days=retention_days,
                 apply_to_existing=apply_to_existing or UNCHANGED,
             ),
-            repeatable=isinstance(name, Unchanged),
+            repeatable=isinstance(name, Unchanged) and not apply_to_existing,
         )
 
     def delete_region(self, name: str) -> None:

@@ -14,12 +14,14 @@ from types import TracebackType
 from typing import Any, Self
 from urllib.parse import quote
 
+from faceward.checks import MAX_DESCRIPTION
 from faceward.errors import ImportSourceError
 from faceward.importers.decoding import MAX_ENCODED
 from faceward.importers.rows import FaceRow, PersonRow
 from faceward.importers.sqlite_layout import Table, recognise
 
 _ROWS_AT_ONCE = 50
+_MOST_TEXT = 2 * MAX_DESCRIPTION  # characters
 _STEPS = 1_000_000  # of SQLite's machine: some ten milliseconds
 _MAGIC = b"SQLite format 3\x00"
 _PENDING_BYTE = 0x40000000  # where SQLite's own processes lock a file: pending, reserved, then 510 shared bytes
@@ -107,7 +109,9 @@ class SqliteSource:
         key, row = self._key("persons.id"), self._row_id(table, "persons.id")
         name = self._column("persons.name")
         region = f"nullif(trim(CAST({self._column('persons.region')} AS TEXT)), '')"
-        wanted = [row, key, key, name, self._column("persons.description"), region]
+        # More than can be imported is refused by its beginning: a row's texts may be as long as the file.
+        texts = (_beginning(text) for text in (name, self._column("persons.description"), region))
+        wanted = [row, key, key, *texts]
         if self._layout.single:
             columns = ", ".join(f"min({each})" for each in wanted)
             statement = (
@@ -140,11 +144,15 @@ class SqliteSource:
         """which: what stands after FROM; the table is called f there."""
         key, row = self._key("faces.person_id"), self._row_id(self._layout.faces, "faces.id", "f.rowid")
         path, image, embedding = (self._column(f"faces.{name}") for name in ("image_path", "image", "embedding"))
-        # The length of a text would count its characters; that of bytes is known.
+        # The length of a text would count its characters, that of its bytes is known; that of a blob without reading it.
+        where = f"CASE WHEN typeof({path}) = 'text' AND {path} <> '' THEN {path} WHEN typeof({image}) = 'text' THEN {image} END"
+        length = (
+            f"CASE typeof({embedding}) WHEN 'text' THEN length(CAST({embedding} AS BLOB)) ELSE length({embedding}) END"
+        )
         statement = (
-            f"SELECT {row}, {key}, CASE WHEN length(CAST({embedding} AS BLOB)) > {2 * MAX_ENCODED} THEN "
+            f"SELECT {row}, {key}, CASE WHEN {length} > {2 * MAX_ENCODED} THEN "
             f"zeroblob({MAX_ENCODED + 1}) ELSE {embedding} END, "
-            f"CASE WHEN typeof({path}) = 'text' AND {path} <> '' THEN {path} WHEN typeof({image}) = 'text' THEN {image} END, "
+            f"substr({where}, 1, {_MOST_TEXT}), "
             f"coalesce(length({image}), length({path}), 0) > 0, NULL FROM {which}"
         )
         return map(FaceRow._make, self._rows(statement))
@@ -248,6 +256,10 @@ def _shared_lock(path: Path) -> Iterator[int]:
 
 def _listen() -> None:
     """What Python is told meanwhile is raised in here, and ends the statement."""
+
+
+def _beginning(text: str) -> str:
+    return f"CASE WHEN typeof({text}) IN ('text', 'blob') THEN substr({text}, 1, {_MOST_TEXT}) ELSE {text} END"
 
 
 def _quoted(name: str) -> str:

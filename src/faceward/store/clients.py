@@ -118,6 +118,7 @@ class ClientStore:
                 return ClientChange(**_row(tx, client_id))
             if existing:
                 hold_erasures(tx, client_id)  # each holds a person when it comes to the client's row
+                _hold_regions(tx, client_id)
                 tx.exec_driver_sql("SELECT 1 FROM clients WHERE client_id = %s FOR UPDATE", (client_id,))
             assignments = ", ".join(f"{column} = %({column})s" for column in changes)
             row = (
@@ -156,6 +157,18 @@ def _row(tx: sa.Connection, client_id: str) -> Mapping[Any, Any]:
     if row is None:
         raise UnknownClientError(client_id)
     return row
+
+
+def _hold_regions(tx: sa.Connection, client_id: str) -> None:
+    """Whoever renames one of them, or gives it a retention, ends first or waits; enrolments go on."""
+    names, held = {""}, set[str]()
+    while not names <= held:  # one that was renamed meanwhile is not held by its new name yet
+        held = set(
+            tx.exec_driver_sql(
+                "SELECT name FROM regions WHERE client_id = %s ORDER BY name FOR NO KEY UPDATE", (client_id,)
+            ).scalars()
+        )
+        names = set(tx.exec_driver_sql("SELECT name FROM regions WHERE client_id = %s", (client_id,)).scalars())
 
 
 def _without_retention(tx: sa.Connection, client_id: str) -> list[str]:

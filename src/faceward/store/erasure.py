@@ -18,7 +18,7 @@ from faceward.errors import UnknownPersonError
 from faceward.store.audit_log import record
 from faceward.store.database import Database
 from faceward.store.decision_log import hold_decisions
-from faceward.store.merging import numbers_of
+from faceward.store.former_names import identity_of
 from faceward.store.reports import blank, count_named, naming
 from faceward.store.request_tokens import OF_PERSONS, claim, complete, erase_person
 from faceward.store.shadow import LIVE, ONLY_BESIDE, beside_live
@@ -36,6 +36,10 @@ SELECT coalesce(array_agg(id ORDER BY id), '{{}}'), count(*) FILTER (WHERE photo
 _UPLOADS = """
 DELETE FROM job_chunks c USING jobs j WHERE c.client_id = %(client_id)s AND j.client_id = %(client_id)s AND j.id = c.job_id
 AND j.state = ANY(%(finished)s)
+"""
+_FORGET = """
+SELECT coalesce(sum(audit_entries), 0)::bigint, coalesce(sum(named_in), 0)::bigint
+FROM unnest(%(numbers)s::bigint[]) AS number, faceward_forget_person(number)
 """
 PERSON_COLUMNS = """
 SELECT table_name::text, column_name::text FROM information_schema.columns
@@ -145,21 +149,19 @@ class Eraser:
         # What is being stored of the person ends first, or finds nobody.
         hold_decisions(tx, client_id)
         person = tx.exec_driver_sql(
-            "SELECT name, external_id, region FROM persons WHERE client_id = %(client_id)s AND id = %(person_id)s FOR UPDATE",
+            "SELECT region FROM persons WHERE client_id = %(client_id)s AND id = %(person_id)s FOR UPDATE",
             of,
         ).first()
         if regions is not None and (person is None or person.region not in regions):
             raise UnknownPersonError(person_id)
+        identity = identity_of(tx, client_id, person_id)
         faces, photos = self._erase_faces(tx, of)
         persons = tx.exec_driver_sql(
             "DELETE FROM persons WHERE client_id = %(client_id)s AND id = %(person_id)s", of
         ).rowcount
-        numbers = numbers_of(tx, client_id, person_id)
         tokens = erase_person(tx, client_id, person_id, deleted=not persons)
-        entries, decisions = tx.exec_driver_sql(
-            "SELECT audit_entries, named_in FROM faceward_forget_person(%(person_id)s)", of
-        ).one()
-        named = naming(numbers, *(person[:2] if person else ()))
+        entries, decisions = tx.exec_driver_sql(_FORGET, {"numbers": list(identity.numbers)}).one()
+        named = naming(identity)
         refusals = blank(tx, client_id, named)
         removed = Removed(persons, len(faces), photos, tokens, refusals, entries, decisions)
         if not (persons or faces or tokens or entries or decisions):
@@ -174,7 +176,7 @@ class Eraser:
         receipt_id = str(uuid.uuid4())
         record(tx, client_id, "person.erase", receipt=receipt_id, removed=asdict(removed))
         jobs = tuple(under_way)
-        return Erased(receipt_id, client_id, at, removed, len(jobs), jobs, tuple(faces), numbers, named)
+        return Erased(receipt_id, client_id, at, removed, len(jobs), jobs, tuple(faces), identity.numbers, named)
 
     def _erase_faces(self, tx: sa.Connection, of: Mapping[str, Any]) -> tuple[list[int], int]:
         """Returns their ids, and how many had a photo; with those that a change of the model left behind."""

@@ -20,6 +20,7 @@ from faceward.store.audit_log import Action, record
 from faceward.store.boxes import box_text, crop_text
 from faceward.store.database import Database
 from faceward.store.embedding_models import ensure_model
+from faceward.store.former_names import keep_renamed
 from faceward.store.merging import merge
 from faceward.store.person_requests import answer, answered, merged
 from faceward.store.person_rows import FacePage, PersonPage, get_person, hold_person, page_of_persons
@@ -214,6 +215,8 @@ class Gallery:
             self._conflicts(client_id, None, (), changes.get("external_id")),
             self._database.transaction(client_id) as tx,
         ):
+            if changes.keys() & {"name", "external_id"}:
+                keep_renamed(tx, client_id, person_id, changes)
             if changes.keys() & {"state", "expires_at"}:
                 change_state(tx, client_id, person_id, changes)
             elif changes:

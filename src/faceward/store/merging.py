@@ -9,12 +9,12 @@ import sqlalchemy as sa
 
 from faceward.errors import DifferentRegionsError, DuplicateFaceError, UnknownPersonError
 from faceward.store.audit_log import record
-from faceward.store.reports import call_by_number
+from faceward.store.former_names import keep_merged
 from faceward.store.request_tokens import hand_over
 from faceward.store.shadow import beside_live
 
 _HELD = """
-SELECT id, region, name, external_id, description FROM persons
+SELECT id, region, external_id, description FROM persons
 WHERE client_id = %(client_id)s AND id = ANY(%(ids)s) ORDER BY id FOR UPDATE
 """
 _SAME_PHOTO = "k.image_sha256 = f.image_sha256 AND k.face_bbox IS NOT DISTINCT FROM f.face_bbox"
@@ -62,21 +62,6 @@ UPDATE persons SET external_id = coalesce(external_id, %(external_id)s),
     description = coalesce(description, %(description)s), updated_at = now()
 WHERE client_id = %(client_id)s AND id = %(into_id)s
 """
-# By the audit log, whose entries may be older than it keeps them.
-_MERGED = """
-WITH RECURSIVE same AS (
-    SELECT %(person_id)s::bigint AS id
-    UNION
-    SELECT a.person_id FROM same JOIN audit_log a ON a.client_id = %(client_id)s AND a.other_person_id = same.id
-    WHERE a.client_id = %(client_id)s AND a.action = 'person.merge' AND a.person_id IS NOT NULL
-)
-SELECT id FROM same ORDER BY id
-"""
-
-
-def numbers_of(tx: sa.Connection, client_id: str, person_id: int) -> tuple[int, ...]:
-    """The person's own, and those of whoever was merged into the person."""
-    return tuple(tx.exec_driver_sql(_MERGED, {"client_id": client_id, "person_id": person_id}).scalars())
 
 
 def merge(
@@ -125,9 +110,9 @@ def merge(
             person_id=owner,
         )
     moved = tx.exec_driver_sql(_FACES, parameters).rowcount
+    keep_merged(tx, client_id, person_id, into_id)
     tx.exec_driver_sql("DELETE FROM persons WHERE client_id = %(client_id)s AND id = %(person_id)s", ids)
     tx.exec_driver_sql(_SURVIVOR, parameters)
     hand_over(tx, client_id, person_id, into_id)
-    call_by_number(tx, client_id, person_id, gone.name, gone.external_id)
     record(tx, client_id, "person.merge", person_id=person_id, other_person_id=into_id, faces=moved)
     return moved, dropped, gone.external_id is not None and into.external_id is not None

@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from faceward.store.audit_log import record
 from faceward.store.database import Database
 from faceward.store.erasure import PERSON_COLUMNS
-from faceward.store.merging import numbers_of
+from faceward.store.former_names import identity_of
 from faceward.store.person_rows import hold_person
 from faceward.store.photo_vault import PhotoVault
 from faceward.store.photos import photos_of
@@ -66,8 +66,8 @@ class PersonalData:
     def __init__(self, tx: sa.Connection, client_id: str, person_id: int, vault: PhotoVault) -> None:
         self._tx = tx
         self._vault = vault
-        self._numbers = numbers_of(tx, client_id, person_id)
-        self._of: Any = {"client_id": client_id, "person_id": person_id, "numbers": list(self._numbers)}
+        self._identity = identity_of(tx, client_id, person_id)
+        self._of: Any = {"client_id": client_id, "person_id": person_id, "numbers": list(self._identity.numbers)}
 
     def person(self) -> dict[str, Any]:
         return dict(
@@ -92,7 +92,7 @@ class PersonalData:
 
     def decisions(self) -> Iterator[dict[str, Any]]:
         """Those that the person, or who was merged into the person, was a candidate of, without the others."""
-        for number in self._numbers:
+        for number in self._identity.numbers:
             yield from self._pages(_DECISIONS, person_id=number)
 
     def requests(self) -> Iterator[dict[str, Any]]:
@@ -101,8 +101,7 @@ class PersonalData:
 
     def refusals(self) -> Iterator[dict[str, Any]]:
         """Of imports, where they name the person."""
-        person = self.person()
-        return self._rows(_REFUSALS, named=naming(self._numbers, person["name"], person["external_id"]))
+        return self._rows(_REFUSALS, named=naming(self._identity))
 
     def more(self) -> Iterator[tuple[str, Iterator[dict[str, Any]]]]:
         """Rows of other tables that belong to a person, by table."""

@@ -40,6 +40,8 @@ MORE_ROWS = (
     "INSERT INTO decision_candidates (client_id, decision_id, person_id, face_id, similarity) "
     "VALUES (%(client_id)s, 7, 1000, 1, 0.5)",
     "INSERT INTO reembeddings (client_id, model_from, model_to, state) VALUES (%(client_id)s, 'a', 'b', 'filling')",
+    "INSERT INTO former_names (client_id, person_id, name) "
+    "SELECT client_id, id, 'before' FROM persons WHERE client_id = %(client_id)s",
     "INSERT INTO reembedding_refusals (client_id, model_id, face_id, person_id, code, reason) "
     "SELECT client_id, 'b', id, person_id, 'c', 'r' FROM face_encodings WHERE client_id = %(client_id)s",
 )

@@ -14,21 +14,29 @@ depends_on = None
 _COLUMNS = "(client_id, region, image_sha256, face_bbox)"
 
 
+_STANDING = text("SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass(:name)")
+
+
 def upgrade() -> None:
-    for table, name in _standing():
+    for table, name, whole in _standing():
         op.execute(f"ALTER TABLE {table} DROP CONSTRAINT IF EXISTS {name}")
         op.execute(f"DROP INDEX IF EXISTS {name}")  # of a second table, whose indexes become constraints last
-        op.execute(f"CREATE UNIQUE INDEX {name} ON {table} {_COLUMNS} WHERE image_sha256 IS NOT NULL")
+        if whole:  # else it was interrupted, and is made anew when the second table is complete
+            op.execute(f"CREATE UNIQUE INDEX {name} ON {table} {_COLUMNS} WHERE image_sha256 IS NOT NULL")
 
 
 def downgrade() -> None:
-    for table, name in _standing():
+    for table, name, whole in _standing():
         op.execute(f"DROP INDEX {name}")
-        op.execute(f"ALTER TABLE {table} ADD CONSTRAINT {name} UNIQUE {_COLUMNS}")
+        if whole:
+            op.execute(f"ALTER TABLE {table} ADD CONSTRAINT {name} UNIQUE {_COLUMNS}")
 
 
-def _standing() -> list[tuple[str, str]]:
+def _standing() -> list[tuple[str, str, bool]]:
     """The tables of faces that have the index, with its name: while the model is changed there may be two."""
-    bind = op.get_bind()
-    named = [(f"face_encodings{suffix}", f"uq_face_photo{suffix}") for suffix in ("", "_next", "_previous")]
-    return [pair for pair in named if bind.execute(text("SELECT to_regclass(:name)"), {"name": pair[1]}).scalar()]
+    found = []
+    for suffix in ("", "_next", "_previous"):
+        whole = op.get_bind().execute(_STANDING, {"name": f"uq_face_photo{suffix}"}).scalar()
+        if whole is not None:
+            found.append((f"face_encodings{suffix}", f"uq_face_photo{suffix}", whole))
+    return found
