@@ -132,17 +132,19 @@ class Exchange:
         change, incoming = self._change, self._change.shadow
         state: records.ReembeddingState = "ready" if change.state == "cut_over" else "cut_over"
         outgoing = tables.PREVIOUS if state == "cut_over" else tables.NEXT
-        most = caught_up + min(_FEW << (attempts - 1), _MANY)
+        left = min(_FEW << (attempts - 1), _MANY)
         with self._schema.transaction() as tx:
             tx.exec_driver_sql("SET LOCAL enable_seqscan = off")
             tables.hold_writes(tx, incoming, seconds=_WRITES_SECONDS)
             held.begin()
             tables.carried_columns(tx, incoming)
             for client_id in tables.changed_tenants(tx, since):
-                done = self._filler.fill_held(tx, client_id, since, most=most - caught_up)
+                done = self._filler.fill_held(tx, client_id, since, most=left)
                 if done is None:
                     raise BusyError("More was enrolled or moved meanwhile than can be caught up while others wait.")
-                caught_up += done
+                moved, made = done
+                caught_up += moved + made
+                left -= made
             if not self._leave_behind:
                 self._require_nobody_left_since(tx, looked)
             for client_id in behind:  # nobody moved or suspended these faces with their persons

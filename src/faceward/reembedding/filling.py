@@ -111,8 +111,11 @@ class Filler:
             if not found:
                 return changed
 
-    def fill_held(self, tx: sa.Connection, client_id: str, since: str, *, most: int) -> int | None:
-        """As `fill`, inside a transaction in which nobody else writes; None, and little done, where it is more than `most`."""
+    def fill_held(self, tx: sa.Connection, client_id: str, since: str, *, most: int) -> tuple[int, int] | None:
+        """As `fill`, inside a transaction in which nobody else writes; returns how many faces were brought in line, and made.
+
+        None, and little done, where more than `most` are to be made, or too many to be brought in line.
+        """
         tx.exec_driver_sql(SET_TENANT, (client_id,))
         changed = bring_in_line(
             tx, client_id, self._change.shadow, carried=self._carried, since=since, limit=_MOST_MOVED
@@ -126,7 +129,7 @@ class Filler:
                 return None
             self._store(tx, client_id, self._embed(client_id, waiting))
             after = waiting[-1].face_id
-        return changed + made
+        return changed, made
 
     def _waiting(
         self,
@@ -145,7 +148,7 @@ class Filler:
             change.shadow,
             change.model_of_shadow,
             after=after,
-            limit=limit or self._settings.batch,
+            limit=self._settings.batch if limit is None else limit,
             until=until,
             since=since,
             vault=self._vault,
