@@ -100,16 +100,23 @@ def test_every_record_is_accounted_for(importer: Importer, gallery: Gallery, dat
         "description of a number": record(27, description=7),
         "twice": record(3, name="another"),
     }
-    good = [record(2), record(3), record(4, [unit(40), NewFace(unit(41), quality=0.5)]), record(1, region="B")]
+    huge = unit(5).astype(np.float64) * 1e60  # a sum of squares beyond what float32 holds
+    good = [
+        record(2),
+        record(3),
+        record(5, huge),
+        record(4, [unit(40), NewFace(unit(41), quality=0.5)]),
+        record(1, region="B"),
+    ]
     seen: list[ImportReport] = []
     report = importer.run(CLIENT, [*good, *bad.values()], seen.append)
-    assert (report.read, report.persons, report.faces, report.present) == (len(good) + len(bad), 3, 4, 1)
+    assert (report.read, report.persons, report.faces, report.present) == (len(good) + len(bad), 4, 5, 1)
     assert report.refused == len(bad)
     assert report.read == report.persons + report.present + report.refused
     assert [refusal.position for refusal in report.refusals] == list(range(len(good), len(good) + len(bad)))
     assert all(refusal.reason for refusal in report.refusals)
     assert seen == [report]
-    assert faces(gallery) == 6
+    assert faces(gallery) == 7
     assert Searching.on(database).names(unit(41), strategy="exact")[:1] == ["p4"]
 
 

@@ -10,7 +10,8 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TypeAlias
+from functools import partial
+from typing import TypeAlias, TypeVar
 
 import sqlalchemy as sa
 
@@ -35,6 +36,7 @@ Progress: TypeAlias = Callable[[int], None]
 
 _Result: TypeAlias = tuple[int, Embedding | Unmade]
 """A face's id, and what was made of it."""
+_Done = TypeVar("_Done")
 _ATTEMPTS = 10
 
 
@@ -87,8 +89,7 @@ class Filler:
             if not waiting:
                 return changed
             results = self._embed(client_id, waiting)
-            with self._database.transaction(client_id) as tx:
-                self._store(tx, client_id, results)
+            self._patiently(client_id, partial(self._store, client_id=client_id, results=results))
             after = waiting[-1].face_id
             changed += len(waiting)
             if progress is not None:
@@ -96,20 +97,13 @@ class Filler:
 
     def bring_in_line(self, client_id: str, *, since: str | None = None) -> int:
         """What the live table says otherwise now, the other one says too; returns of how many faces."""
-        changed = failures = 0
-        while True:
-            try:
-                with self._database.transaction(client_id) as tx:
-                    tx.exec_driver_sql("SET LOCAL statement_timeout = 0")
-                    found = bring_in_line(tx, client_id, self._change.shadow, carried=self._carried, since=since)
-            except (BusyError, ConstraintViolatedError):  # somebody moved the same people meanwhile: look again
-                failures += 1
-                if failures == _ATTEMPTS:
-                    raise
-                continue
+        changed = 0
+        work = partial(
+            bring_in_line, client_id=client_id, shadow=self._change.shadow, carried=self._carried, since=since
+        )
+        while found := self._patiently(client_id, work):
             changed += found
-            if not found:
-                return changed
+        return changed
 
     def fill_held(self, tx: sa.Connection, client_id: str, since: str, *, most: int) -> tuple[int, int] | None:
         """As `fill`, inside a transaction in which nobody else writes; returns how many faces were brought in line, and made.
@@ -130,6 +124,18 @@ class Filler:
             self._store(tx, client_id, self._embed(client_id, waiting))
             after = waiting[-1].face_id
         return changed, made
+
+    def _patiently(self, client_id: str, work: Callable[[sa.Connection], _Done]) -> _Done:
+        """In a transaction that waits as long as others have the same people, and again where they moved them meanwhile."""
+        for left in reversed(range(_ATTEMPTS)):
+            try:
+                with self._database.transaction(client_id) as tx:
+                    tx.exec_driver_sql("SET LOCAL statement_timeout = 0")
+                    return work(tx)
+            except (BusyError, ConstraintViolatedError):
+                if not left:
+                    raise
+        raise AssertionError("unreachable")
 
     def _waiting(
         self,

@@ -219,6 +219,29 @@ def test_who_is_enrolled_at_that_moment_expires_too(
     assert alice.expires_at == alice.created_at + 30 * DAY
 
 
+def test_a_client_s_reaches_a_region_that_is_being_renamed(
+    gallery: Gallery, clients: ClientStore, database_url: str
+) -> None:
+    for region in ("A", "B"):
+        gallery.create_person(CLIENT, region, region, [new_face(1)])
+    with ThreadPoolExecutor(1) as pool, psycopg.connect(database_url) as renaming:
+        renaming.execute("SELECT 1 FROM regions WHERE client_id = 'acme' AND name = 'A' FOR UPDATE")
+        renaming.execute("INSERT INTO regions (client_id, name) VALUES ('acme', 'Z')")
+        running = pool.submit(clients.update, CLIENT, retention_days=30, existing=True)
+        while not running.done() and not waiting(database_url):
+            pass
+        renaming.execute(
+            "WITH p AS (UPDATE persons SET region = 'Z' WHERE client_id = 'acme' AND region = 'A') "
+            "UPDATE face_encodings SET region = 'Z' WHERE client_id = 'acme' AND region = 'A'"
+        )
+        renaming.execute("DELETE FROM regions WHERE client_id = 'acme' AND name = 'A'")
+        renaming.commit()
+        effect = running.result(timeout=30).existing
+    assert effect is not None
+    assert effect.people == 2
+    assert all(person.expires_at for person in gallery.list_persons(CLIENT).persons)
+
+
 def test_who_is_being_erased_and_a_client_s_retention_do_not_wait_for_each_other(
     database: Database, gallery: Gallery, clients: ClientStore, database_url: str
 ) -> None:
