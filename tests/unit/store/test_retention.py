@@ -227,14 +227,14 @@ def test_a_client_s_reaches_a_region_that_is_being_renamed(
     with ThreadPoolExecutor(1) as pool, psycopg.connect(database_url) as renaming:
         renaming.execute("SELECT 1 FROM regions WHERE client_id = 'acme' AND name = 'A' FOR UPDATE")
         renaming.execute("INSERT INTO regions (client_id, name) VALUES ('acme', 'Z')")
-        running = pool.submit(clients.update, CLIENT, retention_days=30, existing=True)
-        while not running.done() and not waiting(database_url):
-            pass
         renaming.execute(
             "WITH p AS (UPDATE persons SET region = 'Z' WHERE client_id = 'acme' AND region = 'A') "
             "UPDATE face_encodings SET region = 'Z' WHERE client_id = 'acme' AND region = 'A'"
         )
         renaming.execute("DELETE FROM regions WHERE client_id = 'acme' AND name = 'A'")
+        running = pool.submit(clients.update, CLIENT, retention_days=30, existing=True)
+        while not running.done() and not waiting(database_url):
+            pass
         renaming.commit()
         effect = running.result(timeout=30).existing
     assert effect is not None
