@@ -74,14 +74,16 @@ class Deployment:
         self.url = url
         self.database = database
         self.numbers = itertools.count()
-
-        def opened(model_id: str) -> AbstractContextManager[PhotoEmbedder]:
-            return nullcontext(ByNumber(model_id))
-
-        self.change = ModelChange(database, Schema(url), PhotoVault(), opened, GraphSettings())
+        self.change = self.change_by(database)
         Gallery(database, MODEL).create_person("first", "A", "First", [new_face(9, MODEL, stored=True)])
         self.change.begin(OTHER, 128)
         self.change.fill()
+
+    def change_by(self, database: Database) -> ModelChange:
+        def opened(model_id: str) -> AbstractContextManager[PhotoEmbedder]:
+            return nullcontext(ByNumber(model_id))
+
+        return ModelChange(database, Schema(self.url), PhotoVault(), opened, GraphSettings())
 
     def rows(self, client_id: str) -> list[Row]:
         with psycopg.connect(self.url) as connection:

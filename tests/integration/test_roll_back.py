@@ -245,6 +245,27 @@ def test_a_person_who_is_just_being_deleted_ends_no_filling(deployment: Deployme
         assert filled.result().state == "ready"
 
 
+def test_the_filling_waits_for_who_holds_people_for_long(deployment: Deployment) -> None:
+    """As a long retention or renaming does: for longer than a statement may take."""
+    company = Company(deployment)
+    company.enroll(0, 0, "A", 2, True)
+    with (
+        Database(deployment.url, pool=PoolSettings(pool_size=2), statement_timeout=0.5) as hasty,
+        psycopg.connect(deployment.url) as connection,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        connection.execute("SELECT 1 FROM persons WHERE client_id = %s FOR UPDATE", (company.client_id,))
+        filled = pool.submit(deployment.change_by(hasty).fill)
+        with psycopg.connect(deployment.url, autocommit=True) as onlooker:
+            waiting = (
+                "SELECT 1 FROM pg_locks WHERE NOT granted AND waitstart < clock_timestamp() - interval '0.6 seconds'"
+            )
+            at_last(lambda: onlooker.execute(waiting).fetchone() is not None or filled.done())
+        connection.commit()
+        assert filled.result().state == "ready"
+    assert deployment.change.status().counts.waiting == 0
+
+
 @settings(max_examples=5, deadline=None)
 @given(
     st.lists(
