@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack
+from functools import partial
 
 import psycopg
 import pytest
 
-from between_models import Deployment, new_face
+from between_models import OTHER, Deployment, new_face
+from faceward.errors import ConstraintViolatedError
 from faceward.reembedding import Exchanged
 from faceward.store.database import Database, PoolSettings
 from faceward.store.embedding_models import MODEL_LOCK
@@ -45,6 +47,8 @@ def interrupted(url: str, exchange: Callable[[], Exchanged], steps: Sequence[Cal
         done = pool.submit(exchange)
         for step, gate, following in zip(steps, gates, [*gates[1:-1], None], strict=False):
             at_last(lambda: waiting() == 1 or done.done())
+            if done.done():
+                break
             step()
             if following is not None:
                 shutting = pool.submit(shut, following)
@@ -69,3 +73,31 @@ def test_many_may_move_in_one_tenant_while_few_are_enrolled_in_the_next(deployme
 
     done = interrupted(deployment.url, deployment.change.cut_over, [move_and_enroll])
     assert (done.caught_up, done.attempts) == (41, 1)
+
+
+def test_an_exchange_ends_where_people_who_are_left_behind_move_at_each_attempt(deployment: Deployment) -> None:
+    """Also where it was not the first thing in the way. Nothing was changed, and the next one finds them at rest."""
+    gallery, other = Gallery(deployment.database, MODEL), Gallery(deployment.database, OTHER)
+    pairs = [
+        [gallery.create_person("acme", region, "Name", [new_face(photo, MODEL, stored=False)])[0].id for region in "AB"]
+        for photo in range(10, 16)
+    ]
+    deployment.change.fill()
+    deployment.change.cut_over(leave_behind=True)
+
+    def enroll() -> None:
+        faces = [new_face(100 + number, OTHER, stored=True) for number in range(33)]
+        other.create_person("acme", "C", "Busy", faces)
+
+    def change_places() -> None:
+        """Each pair can be in its own way once only: then both are set aside."""
+        for person, region in zip(pairs.pop(), "BA", strict=True):
+            other.move_person("acme", person, region)
+
+    roll_back = deployment.change.roll_back
+    with pytest.raises(ConstraintViolatedError):
+        interrupted(deployment.url, partial(roll_back, wait=0), [change_places])
+    with pytest.raises(ConstraintViolatedError):
+        interrupted(deployment.url, roll_back, [enroll, *[change_places] * 5])
+    assert pairs == []
+    assert roll_back().change.state == "ready"

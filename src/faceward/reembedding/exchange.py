@@ -76,7 +76,7 @@ class Exchange:
         caught_up = sum(self._filler.fill(client_id, progress) for client_id in tables.tenants(self._database))
         looked, to_leave = self._look_who_is_left()
         behind = [client_id for client_id in tables.tenants(self._database) if self._leaves_behind(client_id)]
-        attempts = 0
+        attempts = astray = 0
         while True:
             attempts += 1
             # What was written meanwhile is caught up before the others have to wait, so that they wait for little.
@@ -95,10 +95,11 @@ class Exchange:
                         f"Persons and faces were in use all the time, in {attempts} attempts: by a backup, or a large "
                         "import. Nothing was changed; try again when that has ended."
                     ) from None
-                time.sleep(self._dice.uniform(0.1, 0.5))
             except ConstraintViolatedError:  # somebody moved people who are left behind
-                if attempts == _TRIED_ASTRAY:
+                astray += 1
+                if astray == _TRIED_ASTRAY or time.monotonic() > until:
                     raise
+            time.sleep(self._dice.uniform(0.1, 0.5))
             since = now
         with self._schema.transaction() as tx:
             tables.validate(tx)
