@@ -16,11 +16,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from between_models import OTHER, Deployment, Row, new_face
-from faceward.errors import FacewardError
+from faceward.errors import BusyError, FacewardError
 from faceward.photo_upkeep import PhotoUpkeep
+from faceward.store import in_line
 from faceward.store.database import Database, PoolSettings
 from faceward.store.erasure import Eraser
 from faceward.store.gallery import Gallery
+from faceward.store.merging import merge
 from faceward.store.photo_vault import PhotoVault
 from faceward.store.photos import StoredPhotos
 from faceward.store.regions import RegionStore
@@ -242,6 +244,30 @@ def test_a_person_who_is_just_being_deleted_ends_no_filling(deployment: Deployme
             waiting = "SELECT 1 FROM pg_locks WHERE NOT granted"
             at_last(lambda: onlooker.execute(waiting).fetchone() is not None or filled.done())
         connection.commit()
+        assert filled.result().state == "ready"
+
+
+def test_who_is_merged_while_the_filling_waits_is_held_as_the_person_they_are_then(deployment: Deployment) -> None:
+    """Else who deletes that person waits for the face that the filling has, and the filling for the person."""
+    company = Company(deployment)
+    company.enroll(0, 0, "A", 2, True)
+    company.enroll(0, 0, "A", 3, False)
+    gone, into = company.persons
+    database, client_id = deployment.database, company.client_id
+    (face,) = (row.id for row in deployment.rows(client_id) if row.person == gone)
+
+    def hold() -> None:
+        with database.transaction(client_id) as tx:
+            in_line.hold(tx, client_id, [face])
+
+    with ThreadPoolExecutor(2) as pool, psycopg.connect(deployment.url, autocommit=True) as onlooker:
+        with database.transaction(client_id) as tx:
+            merge(tx, client_id, gone, into, across_regions=False, regions=None)
+            held, filled = pool.submit(hold), pool.submit(deployment.change.fill)
+            waiting = "SELECT 1 FROM pg_locks WHERE NOT granted HAVING count(*) = 2"
+            at_last(lambda: onlooker.execute(waiting).fetchone() is not None or filled.done())
+        with pytest.raises(BusyError, match="merged"):
+            held.result()
         assert filled.result().state == "ready"
 
 

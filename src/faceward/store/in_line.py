@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 import sqlalchemy as sa
 
+from faceward.errors import BusyError
 from faceward.store.shadow import LIVE, Shadow
 
 _ONLY_THERE = f"NOT EXISTS (SELECT 1 FROM {LIVE} f WHERE f.client_id = %(client_id)s AND f.id = o.id)"
@@ -73,15 +74,21 @@ def hold(tx: sa.Connection, client_id: str, face_ids: Sequence[int]) -> None:
     """Nobody deletes these live faces, nor moves, merges or deletes their persons, until the transaction ends.
 
     Before anything else, and in this order, as whoever does such a thing: else each could hold what the other waits for.
+    Raises BusyError where they were merged into others while this waited.
     """
     ids = {"client_id": client_id, "ids": list(face_ids)}
     of_them = "f.client_id = %(client_id)s AND f.id = ANY(%(ids)s::bigint[])"
-    tx.exec_driver_sql(
-        "SELECT 1 FROM persons p WHERE p.client_id = %(client_id)s "
+    persons = tx.exec_driver_sql(
+        "SELECT p.id FROM persons p WHERE p.client_id = %(client_id)s "
         f"AND p.id IN (SELECT f.person_id FROM {LIVE} f WHERE {of_them}) ORDER BY p.id FOR KEY SHARE",
         ids,
-    )
-    tx.exec_driver_sql(f"SELECT 1 FROM {LIVE} f WHERE {of_them} ORDER BY f.id FOR KEY SHARE", ids)
+    ).scalars()
+    held = set(persons)
+    owners = tx.exec_driver_sql(
+        f"SELECT f.person_id FROM {LIVE} f WHERE {of_them} ORDER BY f.id FOR KEY SHARE", ids
+    ).scalars()
+    if not held.issuperset(owners):
+        raise BusyError("People were merged into others meanwhile. Nothing was stored; try again.")
 
 
 def make_room(
