@@ -14,6 +14,7 @@ import io
 import json
 import pickle
 import sqlite3
+import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -130,9 +131,30 @@ def processor_seconds(server: psutil.Process) -> float:
     return spent
 
 
+def measured(server: EmbeddedServer, path: Path, faces: int) -> dict[str, float]:
+    """One round, into a new database."""
+    database = "imported"
+    server.ensure_database(database)
+    try:
+        settings = load_settings(database={"url": server.url_of(database)}, search={"hnsw_index": False})
+        with faceward.open_service(settings) as service:
+            bound = bare_copy(server.url_of(database), faces)
+            figures = measure(service, path, "bench", postmaster(server))
+    finally:
+        server.drop_database(database)
+    peak = psutil.Process().memory_info().rss / 2**20
+    return {
+        **figures,
+        "bare_copy_per_s": round(bound),
+        "of_bare_copy": round(figures["import_per_s"] / bound, 3),
+        "rss_mib": round(peak),
+    }
+
+
 def main() -> None:
     parser = options((__doc__ or "").partition("\n")[0])
     parser.add_argument("--faces", type=int, default=50_000)
+    parser.add_argument("--rounds", type=int, default=3, help="runs of each, of which the medians are told")
     parser.add_argument("--encoding", choices=ENCODINGS, action="append", help="may be repeated; left out: all")
     arguments = parser.parse_args()
     faces = 5_000 if arguments.quick else arguments.faces
@@ -140,26 +162,13 @@ def main() -> None:
     wanted = [(name, each) for each in FACES_EACH for name in arguments.encoding or ENCODINGS]
     with scratch_server() as server, tempfile.TemporaryDirectory(prefix="faceward-bench-") as place:
         for name, each in wanted:
-            database = f"import_{len(rows)}"  # each into an empty one
-            server.ensure_database(database)
             path = Path(place) / "old.db"
             write_file(path, faces, each, ENCODINGS[name])
-            settings = load_settings(database={"url": server.url_of(database)}, search={"hnsw_index": False})
-            with faceward.open_service(settings) as service:
-                bound = bare_copy(server.url_of(database), faces)
-                figures = measure(service, path, "bench", postmaster(server))
-            peak = psutil.Process().memory_info().rss / 2**20
-            rows.append(
-                {
-                    "encoding": name,
-                    "faces_each": each,
-                    **figures,
-                    "bare_copy_per_s": round(bound),
-                    "of_bare_copy": round(figures["import_per_s"] / bound, 3),
-                    "rss_mib": round(peak),
-                }
-            )
+            rounds = [measured(server, path, faces) for _ in range(arguments.rounds)]
             path.unlink()
+            figures = {figure: statistics.median(one[figure] for one in rounds) for figure in rounds[0]}
+            rates = [round(one["import_per_s"]) for one in rounds]
+            rows.append({"encoding": name, "faces_each": each, **figures, "slowest": min(rates), "fastest": max(rates)})
     columns = list(rows[0])
     show(
         wide_console(),
@@ -167,7 +176,7 @@ def main() -> None:
         columns,
         [[row[name] for name in columns] for row in rows],
     )
-    write_json(arguments.json, {"faces": faces, "encodings": rows})
+    write_json(arguments.json, {"faces": faces, "rounds": arguments.rounds, "encodings": rows})
     bars = {row["encoding"]: row["import_per_s"] for row in rows if row["faces_each"] == 1}
     plot_bars(arguments.plot, "import-sqlite: embeddings a second", bars, "a second")
 

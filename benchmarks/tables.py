@@ -188,7 +188,7 @@ def import_table(figures: dict[str, Any]) -> str:
         [
             *lines,
             "",
-            f"{figures['faces']:,} embeddings of 512 numbers, without the HNSW index; "
+            f"{figures['faces']:,} embeddings of 512 numbers, without the HNSW index, medians of {figures['rounds']} runs; "
             f"{machine['processor']}, {machine['cores']} cores, PostgreSQL beside it.",
             "",
         ]

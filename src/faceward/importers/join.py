@@ -210,15 +210,15 @@ class Join:
             face = self._face(rows[0], decoded[0])
             return [] if face is None else [face]
         faces: list[GivenFace] = []
-        seen: set[bytes] = set()
+        seen: set[bytes | str] = set()
         for row, found in zip(rows, decoded, strict=True):
-            if row.embedding is not None and not self._given.reembed and _bytes_of(row.embedding) in seen:
+            if row.embedding is not None and not self._given.reembed and _comparable(row.embedding) in seen:
                 self.refuse_face(row, "duplicate", "The person has this embedding already.")
                 continue
             face = self._face(row, found)
             if face is not None:
                 faces.append(face)
-                seen.add(_bytes_of(row.embedding))
+                seen.add(_comparable(row.embedding))
         return faces
 
     def _face(self, row: FaceRow, found: Decoded | InvalidEmbeddingError) -> GivenFace | None:
@@ -279,7 +279,8 @@ def _before(key: str, other: str | None) -> bool:
     return other is not None and key.encode("utf-8", "surrogateescape") < other.encode("utf-8", "surrogateescape")
 
 
-def _bytes_of(value: object) -> bytes:
-    if isinstance(value, np.ndarray):
-        return value.tobytes()
-    return value if isinstance(value, bytes) else str(value).encode("utf-8", "surrogateescape")
+def _comparable(value: object) -> bytes | str:
+    """Texts and bytes as they are: these know their hash once they were asked for it."""
+    if isinstance(value, (bytes, str)):
+        return value
+    return value.tobytes() if isinstance(value, np.ndarray) else str(value)
