@@ -269,6 +269,8 @@ def _from_base64(value: str) -> bytes | None:
 
 def _is_one_list(text: str) -> bool:
     """Whether its brackets are those of a list, or of a list in a list, around all of it."""
+    if text.rfind("[") == 0 and text.find("]") == len(text) - 1:
+        return True
     before = "".join(text[: text.rfind("[") + 1].split())
     after = "".join(text[text.find("]") :].split())
     return (before, after) in (("[", "]"), ("[[", "]]"))

@@ -78,7 +78,7 @@ class Join:
         self._progress = progress
         self._decoder = EmbeddingDecoder(dimension)
         self._tally = Tally()
-        self._same_names: Mapping[str, int] = source.same_names()
+        self._same_names: Mapping[str, int] = {}
         self._offered = array("L")  # faces of each person handed on, by position
         self._present = self._present_faces = 0
 
@@ -160,6 +160,7 @@ class Join:
         while face is not None:
             self._orphan(face)
             face = next(faces, None)
+        self._same_names = self._source.same_names()  # here, where the last batches are still being written
 
     def _blocks(self) -> Iterator[list[Candidate]]:
         block: list[Candidate] = []
