@@ -17,3 +17,10 @@ def count_rows(url: str) -> dict[str, int]:
             assert row is not None
             counted[table] = row[0]
     return counted
+
+
+def waiting(url: str) -> bool:
+    """Whether anybody waits for a lock."""
+    with psycopg.connect(url) as connection:
+        row = connection.execute("SELECT count(*) FROM pg_locks WHERE NOT granted").fetchone()
+    return bool(row and row[0])

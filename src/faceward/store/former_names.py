@@ -10,7 +10,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
-# A name is kept once, however often it comes and goes.
+# A name is kept once, however often it comes and goes. The person is held: of two changes at once the second keeps what the
+# first one wrote.
 _RENAMED = """
 INSERT INTO former_names (client_id, person_id, name, external_id)
 SELECT p.client_id, p.id, p.name, p.external_id FROM persons p
@@ -19,6 +20,7 @@ AND (p.name <> coalesce(%(name)s::varchar, p.name)
      OR (%(new_external_id)s::boolean AND p.external_id IS DISTINCT FROM %(external_id)s::varchar))
 AND NOT EXISTS (SELECT 1 FROM former_names f WHERE f.client_id = p.client_id AND f.person_id = p.id AND f.name = p.name
                 AND f.external_id IS NOT DISTINCT FROM p.external_id)
+FOR NO KEY UPDATE OF p
 """
 _MERGED = """
 INSERT INTO former_names (client_id, person_id, person_number, name, external_id)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 
 import psycopg
@@ -21,6 +22,7 @@ from faceward.store.photo_vault import PhotoVault
 from faceward.store.photos import StoredPhotos
 from faceward.store.schema import Schema
 from faceward.types import NewFace, RequestToken
+from rows import waiting
 from synthetic import MODEL, new_face, unit
 
 CLIENT = "acme"
@@ -221,6 +223,20 @@ def test_reports_that_name_the_person_as_before_are_blanked_too(
     erased = eraser.erase(CLIENT, person.id)
     assert reported(database_url) == [*["erased"] * 4, "of Bob", "An error."]
     assert eraser.left(erased, person.id) == {}
+
+
+def test_of_two_changes_at_once_both_former_names_are_kept(database_url: str, gallery: Gallery) -> None:
+    person, _ = gallery.create_person(CLIENT, "A", "Ann", [])
+    with ThreadPoolExecutor(1) as pool, psycopg.connect(database_url) as first:
+        first.execute("INSERT INTO former_names (client_id, person_id, name) VALUES ('acme', %s, 'Ann')", (person.id,))
+        first.execute("UPDATE persons SET name = 'Bea' WHERE client_id = 'acme' AND id = %s", (person.id,))
+        second = pool.submit(gallery.update_person, CLIENT, person.id, name="Cea")
+        while not second.done() and not waiting(database_url):
+            pass
+        first.commit()
+        assert second.result(timeout=30).name == "Cea"
+    with psycopg.connect(database_url) as owner:
+        assert owner.execute("SELECT array_agg(name ORDER BY name) FROM former_names").fetchall() == [(["Ann", "Bea"],)]
 
 
 def test_who_was_merged_is_known_for_longer_than_the_audit_log_is_kept(

@@ -29,7 +29,7 @@ from faceward.store.gallery import Gallery
 from faceward.store.regions import RegionStore
 from faceward.store.search import FaceSearch, FullVectors
 from faceward.types import RegionSummary, RequestToken
-from rows import count_rows
+from rows import count_rows, waiting
 from synthetic import MODEL, new_face, unit
 
 
@@ -206,12 +206,6 @@ def test_a_face_that_is_being_added_is_renamed_with_its_person(
         )
         adding.commit()
         assert running.result(timeout=30).faces == 2
-
-
-def waiting(url: str) -> bool:
-    with psycopg.connect(url) as connection:
-        row = connection.execute("SELECT count(*) FROM pg_locks WHERE NOT granted").fetchone()
-    return bool(row and row[0])
 
 
 def test_of_many_that_rename_and_enroll_at_once_nobody_is_lost(database: Database) -> None:

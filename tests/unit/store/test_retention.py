@@ -19,6 +19,7 @@ from faceward.store.erasure import Eraser
 from faceward.store.gallery import Gallery
 from faceward.store.regions import RegionStore
 from faceward.types import RetentionEffect
+from rows import waiting
 from searching import CLIENT, Searching
 from synthetic import MODEL, new_face, unit
 
@@ -59,12 +60,6 @@ def enroll(
 
 def expiries(gallery: Gallery, client: str = CLIENT) -> dict[int, dt.datetime | None]:
     return {person.id: person.expires_at for person in gallery.list_persons(client).persons}
-
-
-def waiting(url: str) -> bool:
-    with psycopg.connect(url) as connection:
-        row = connection.execute("SELECT count(*) FROM pg_locks WHERE NOT granted").fetchone()
-    return bool(row and row[0])
 
 
 @pytest.mark.parametrize("at_once", [2, 1000])
