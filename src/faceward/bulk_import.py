@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, ExitStack
 from contextvars import copy_context
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -155,8 +155,11 @@ class Importer:
             tally.read += 1
             checked = self._checked(position, record)
             block.append(checked)
-            in_block += len(checked.rows)
-            images += _image_bytes(checked.rows)
+            rows = checked[1]
+            in_block += len(rows)
+            for row in rows:
+                if isinstance(row, NewFace) and row.image_data is not None:
+                    images += len(row.image_data)
             if in_block < _BLOCK_FACES and len(block) < _BLOCK_FACES and images < _BATCH_IMAGES:
                 continue
             faces += self._admit(block, batch, tally)
@@ -171,56 +174,41 @@ class Importer:
 
     def _checked(self, position: int, record: PersonRecord) -> _Checked:
         """The record, but for the numbers of its embeddings, which are checked many at once."""
+        external_id, region, name, given, description = record
         try:
-            given = record.embeddings
-            if not isinstance(given, Iterable) or getattr(given, "ndim", 2) == 0:
-                raise InvalidValueError("embeddings", given, "one or more embeddings")
-            rows = [given] if getattr(given, "ndim", 2) == 1 else list(given)
+            rows = given if type(given) is list else _rows_of(given)
             if not 1 <= len(rows) <= _MOST_FACES:
                 raise InvalidValueError("the number of embeddings", len(rows), f"from 1 to {_MOST_FACES}")
-            person = (
-                check_text("external_id", record.external_id, MAX_EXTERNAL_ID),
-                check_region(record.region),
-                check_name(record.name),
-                check_description(record.description),
-            )
+            check_text("external_id", external_id, MAX_EXTERNAL_ID)
+            return position, rows, (external_id, check_region(region), check_name(name), check_description(description))
         except InputError as exc:
-            return _Checked(position, [], exc)
-        return _Checked(position, rows, person)
+            return position, [], exc
 
     def _admit(self, block: list[_Checked], batch: dict[tuple[str, str], NewPerson], tally: _Tally) -> int:
         """Put the persons of the block that can be imported into the batch; returns how many faces these are."""
-        given = [row.embedding if isinstance(row, NewFace) else row for checked in block for row in checked.rows]
-        units = _units(given, self._dimension)
+        units = _units([row for _, rows, _ in block for row in rows], self._dimension)
         faces = end = 0
-        for checked in block:
-            start, end = end, end + len(checked.rows)
+        for position, rows, person in block:
+            start, end = end, end + len(rows)
             own = units[start:end]
-            wrong = [each for each in (checked.person, *own) if isinstance(each, InputError)]
-            if wrong:
-                tally.refuse(checked.position, str(wrong[0]))
+            wrong = person if isinstance(person, InputError) else _first_error(own)
+            if wrong is not None or isinstance(person, InputError):
+                tally.refuse(position, str(wrong))
                 continue
-            assert not isinstance(checked.person, InputError)
-            external_id, region, name, description = checked.person
+            external_id, region, name, description = person
             if (region, external_id) in batch:
                 twice = InvalidValueError("external_id", external_id, "given once for each person of a region")
-                tally.refuse(checked.position, str(twice))
+                tally.refuse(position, str(twice))
                 continue
-            embeddings = tuple(map(_with_unit, checked.rows, own))
-            batch[region, external_id] = NewPerson(external_id, region, name, embeddings, description)
-            faces += len(own)
+            batch[region, external_id] = NewPerson(external_id, region, name, tuple(own), description)
+            faces += len(rows)
         return faces
 
 
-@dataclass(slots=True)
-class _Checked:
-    """A record on its way. rows: its embeddings as they were given. person: external id, region, name and description,
-    or why it is refused.
-    """
-
-    position: int
-    rows: list[Any]
-    person: tuple[str, str, str, str | None] | InputError
+_Checked: TypeAlias = tuple[int, list[Any], tuple[str, str, str, str | None] | InputError]
+"""A record on its way: its position; its embeddings as they were given; external id, region, name and description, or why
+it is refused.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,20 +221,23 @@ class _Writing:
     seen: _Seen
 
 
-def _image_bytes(rows: list[Any]) -> int:
-    return sum([len(row.image_data or b"") for row in rows if isinstance(row, NewFace)])
+def _rows_of(embeddings: object) -> list[Any]:
+    if not isinstance(embeddings, Iterable) or getattr(embeddings, "ndim", 2) == 0:
+        raise InvalidValueError("embeddings", embeddings, "one or more embeddings")
+    return [embeddings] if getattr(embeddings, "ndim", 2) == 1 else list(embeddings)
 
 
-def _units(values: Sequence[object], dimension: int) -> list[Embedding | InputError]:
-    """Each as unit_embedding returns it, or what it raises; plain arrays all at once."""
+def _units(values: Sequence[Any], dimension: int) -> list[Any]:
+    """Each with its embedding as unit_embedding returns it, or what that raises; plain arrays all at once."""
+    units: list[Any] = [value.embedding if isinstance(value, NewFace) else value for value in values]
     plain = [
         place
-        for place, value in enumerate(values)
+        for place, value in enumerate(units)
         if isinstance(value, np.ndarray) and value.dtype.kind == "f" and value.shape == (dimension,)
     ]
-    units: list[Embedding | InputError | None] = [None] * len(values)
+    careful = set(range(len(units))).difference(plain)
     if plain:
-        rows = np.array([values[place] for place in plain], dtype=np.float64)
+        rows = np.array([units[place] for place in plain], dtype=np.float64)
         with np.errstate(over="ignore", invalid="ignore"):
             squares = np.einsum("ij,ij->i", rows, rows)
         usable = (squares > _SQUARES[0]) & (squares < _SQUARES[1])
@@ -255,7 +246,14 @@ def _units(values: Sequence[object], dimension: int) -> list[Embedding | InputEr
         for place, unit, good in zip(plain, rows.astype(np.float32), usable.tolist(), strict=True):
             if good:
                 units[place] = unit
-    return [_unit(values[place], dimension) if unit is None else unit for place, unit in enumerate(units)]
+            else:
+                careful.add(place)
+    for place in careful:
+        units[place] = _unit(units[place], dimension)
+    for place, value in enumerate(values):
+        if isinstance(value, NewFace) and not isinstance(units[place], InputError):
+            units[place] = replace(value, embedding=units[place])
+    return units
 
 
 def _unit(value: object, dimension: int) -> Embedding | InputError:
@@ -265,8 +263,11 @@ def _unit(value: object, dimension: int) -> Embedding | InputError:
         return exc
 
 
-def _with_unit(given: object, unit: Any) -> Embedding | NewFace:
-    return replace(given, embedding=unit) if isinstance(given, NewFace) else unit
+def _first_error(values: list[Any]) -> InputError | None:
+    for value in values:
+        if isinstance(value, InputError):
+            return value
+    return None
 
 
 class _Seen(NamedTuple):

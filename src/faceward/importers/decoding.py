@@ -133,16 +133,11 @@ class EmbeddingDecoder:
         if not isinstance(value, str):
             return "", None, None
         if value.startswith("["):
-            return "json", self._wanted_list(value), self._list_form
+            numbers = self._list(value) if len(value) <= MAX_ENCODED else None
+            wanted = numbers is not None and numbers.nbytes == self._list_form.length
+            return "json", numbers if wanted else None, self._list_form
         data = _from_base64(value)
         return _AROUND, data, None if data is None else self._forms.get(len(data))
-
-    def _wanted_list(self, text: str) -> Buffer | None:
-        """The float64 numbers of a JSON list as long as is wanted; None where `decode` has more to say about it."""
-        if len(text) > MAX_ENCODED:
-            return None
-        numbers = self._list(text)
-        return numbers if numbers is not None and numbers.nbytes == self._list_form.length else None
 
     def _one(self, value: object) -> Decoded | InvalidEmbeddingError:
         try:
@@ -268,8 +263,8 @@ def _from_base64(value: str) -> bytes | None:
 
 
 def _is_one_list(text: str) -> bool:
-    """Whether its brackets are those of a list, or of a list in a list, around all of it."""
-    if text.rfind("[") == 0 and text.find("]") == len(text) - 1:
+    """Whether the brackets of what is valid JSON are those of a list, or of a list in a list, around all of it."""
+    if text.rfind("[") == 0:
         return True
     before = "".join(text[: text.rfind("[") + 1].split())
     after = "".join(text[text.find("]") :].split())

@@ -197,14 +197,16 @@ class Join:
 
     def _faces(self) -> Iterator[FaceRow]:
         tally, progress = self._tally, self._progress
-        for face in self._source.faces():
-            tally.faces_read += 1
-            tally.images += face.has_image
-            if progress is not None and tally.faces_read % 1000 == 0:
-                progress(tally.faces_read)
+        read = 0
+        for read, face in enumerate(self._source.faces(), start=1):
+            if face.has_image:
+                tally.images += 1
+            if progress is not None and read % 1000 == 0:
+                progress(read)
             yield face
+        tally.faces_read = read
         if progress is not None:
-            progress(tally.faces_read)
+            progress(read)
 
     def _usable(self, rows: list[FaceRow], decoded: list[Decoded | InvalidEmbeddingError]) -> list[GivenFace]:
         if len(rows) == 1:
