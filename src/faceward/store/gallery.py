@@ -26,7 +26,7 @@ from faceward.store.person_requests import answer, answered, merged
 from faceward.store.person_rows import FacePage, PersonPage, get_person, hold_person, page_of_persons
 from faceward.store.person_states import EXPIRY_OF_NEW, change_state
 from faceward.store.photo_vault import PhotoVault
-from faceward.store.regions import MOST_REGIONS, ensure_region, list_regions, region_names, require_regions
+from faceward.store.regions import MOST_REGIONS, ensure_region, require_regions
 from faceward.store.request_tokens import (
     ADD_FACE,
     ENROLL,
@@ -45,7 +45,6 @@ from faceward.types import (
     Person,
     PersonState,
     Quality,
-    RegionSummary,
     RequestToken,
     StoredFace,
     Unchanged,
@@ -337,14 +336,6 @@ class Gallery:
             if deleted:
                 record(tx, client_id, "face.delete", person_id=person_id, face=face_id)
             return bool(deleted)
-
-    def list_regions(self, client_id: str) -> tuple[RegionSummary, ...]:
-        with self._database.transaction(client_id) as tx:
-            return list_regions(tx, client_id)
-
-    def region_names(self, client_id: str) -> tuple[str, ...]:
-        with self._database.transaction(client_id) as tx:
-            return region_names(tx, client_id)
 
     def require_regions(self, client_id: str, regions: Sequence[str]) -> None:
         """Raises UnknownRegionError unless the tenant has all of them."""

@@ -240,20 +240,6 @@ def check_region_count(count: int, most: int) -> None:
         )
 
 
-def list_regions(tx: sa.Connection, client_id: str) -> tuple[RegionSummary, ...]:
-    """The regions of a client with their counts, by name."""
-    rows = tx.exec_driver_sql(f"{_SUMMARY} ORDER BY r.name", {"client_id": client_id}).mappings()
-    return tuple(RegionSummary(**row) for row in rows)
-
-
-def region_names(tx: sa.Connection, client_id: str, most: int | None = None) -> tuple[str, ...]:
-    """By name; most: the first so many."""
-    names = tx.exec_driver_sql(
-        "SELECT name FROM regions WHERE client_id = %s ORDER BY name LIMIT %s", (client_id, most)
-    ).scalars()
-    return tuple(names)
-
-
 def require_regions(tx: sa.Connection, client_id: str, names: Sequence[str]) -> None:
     """Raises UnknownRegionError for the first one that the client has not."""
     there = set(
@@ -267,7 +253,11 @@ def require_regions(tx: sa.Connection, client_id: str, names: Sequence[str]) -> 
 
 
 def _unknown(tx: sa.Connection, client_id: str, name: str) -> UnknownRegionError:
-    return UnknownRegionError(name, region_names(tx, client_id, UnknownRegionError.MOST_NAMED + 1))
+    others = tx.exec_driver_sql(
+        "SELECT name FROM regions WHERE client_id = %s ORDER BY name LIMIT %s",
+        (client_id, UnknownRegionError.MOST_NAMED + 1),
+    ).scalars()
+    return UnknownRegionError(name, tuple(others))
 
 
 def _get(tx: sa.Connection, client_id: str, name: str) -> RegionSummary:

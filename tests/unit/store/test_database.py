@@ -11,6 +11,7 @@ from psycopg.pq import TransactionStatus
 from faceward.errors import FacewardError
 from faceward.store.database import SET_TENANT, Database, PoolSettings
 from faceward.store.gallery import Gallery
+from faceward.store.regions import RegionStore
 from synthetic import MODEL, new_face
 
 ONE = PoolSettings(pool_size=1, max_overflow=0, pool_timeout=10)
@@ -42,7 +43,7 @@ def test_an_exception_undoes_the_whole_transaction(database: Database) -> None:
 
     with pytest.raises(LookupError):
         fail_half_way()
-    assert Gallery(database, MODEL).region_names("acme") == ()
+    assert RegionStore(database).list("acme").regions == ()
 
 
 def test_the_work_is_done_as_the_role_that_row_security_binds(database: Database) -> None:

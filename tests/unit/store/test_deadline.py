@@ -18,6 +18,7 @@ from faceward.store.api_keys import KeyStore
 from faceward.store.clients import ClientStore
 from faceward.store.database import Database, PoolSettings, deadline
 from faceward.store.gallery import Gallery
+from faceward.store.regions import RegionStore
 from faceward.store.search import FaceSearch, FullVectors
 from faceward.types import Candidate
 from synthetic import MODEL, new_face, unit
@@ -140,7 +141,7 @@ def test_the_deadline_costs_no_round_trip(one: Database, tmp_path: Path) -> None
 
     assert within(lambda: search(one)) == (1, 1)
     assert within(lambda: keys.authenticate(key.secret)) == (1, 1)
-    plain, timed = within(lambda: Gallery(one, MODEL).region_names("acme"))
+    plain, timed = within(lambda: RegionStore(one).list("acme"))
     assert plain == timed
 
 

@@ -19,6 +19,7 @@ from faceward.store.database import Database, PoolSettings
 from faceward.store.driver_errors import translate
 from faceward.store.embedded import EmbeddedServer
 from faceward.store.gallery import Gallery
+from faceward.store.regions import RegionPage, RegionStore
 from faceward.store.schema import Schema
 from faceward.types import NewFace
 from synthetic import MODEL, new_face, unit
@@ -116,7 +117,7 @@ def test_a_server_that_is_not_there(url: str, reason: str) -> None:
 def test_a_database_or_a_login_that_does_not_exist(database_url: str) -> None:
     def regions(**part: str) -> object:
         with Database(make_url(database_url).set(**part).render_as_string(hide_password=False)) as database:
-            return Gallery(database, MODEL).region_names("c")
+            return RegionStore(database).list("c")
 
     with pytest.raises(errors.DatabaseUnavailableError, match=r'database "nowhere" does not exist.*setup_postgres'):
         regions(database="nowhere")
@@ -129,7 +130,7 @@ def test_a_role_of_work_that_does_not_exist(database_url: str) -> None:
         Database(database_url, app_role="absent") as database,
         pytest.raises(errors.AccessDeniedError, match=r"absent.*setup_postgres"),
     ):
-        Gallery(database, MODEL).region_names("c")
+        RegionStore(database).list("c")
 
 
 def test_a_wrong_password(own_server: EmbeddedServer) -> None:
@@ -140,11 +141,11 @@ def test_a_wrong_password(own_server: EmbeddedServer) -> None:
         connection.execute("SELECT pg_reload_conf()")
     url = make_url(own_server.url_of(TEMPLATE)).set(username="guarded")
 
-    def regions(**login: str) -> tuple[str, ...]:
+    def regions(**login: str) -> RegionPage:
         with Database(url.set(**login).render_as_string(hide_password=False)) as database:
-            return Gallery(database, MODEL).region_names("c")
+            return RegionStore(database).list("c")
 
-    assert regions(password="right") == ()
+    assert regions(password="right").regions == ()
     with pytest.raises(errors.AccessDeniedError, match=r"password authentication failed.*database\.url") as caught:
         regions(password="wr0ng")
     assert "wr0ng" not in everything_said(caught)
@@ -159,18 +160,18 @@ def test_a_server_without_a_free_connection(
 ) -> None:
     url = login(database_url, "limited", "CONNECTION LIMIT 0 IN ROLE faceward_app")
     with Database(url) as database, pytest.raises(errors.DatabaseFullError, match="too many connections"):
-        Gallery(database, MODEL).region_names("c")
+        RegionStore(database).list("c")
 
 
 def test_a_pool_without_a_free_connection(database_url: str) -> None:
     with Database(database_url, pool=PoolSettings(pool_size=1, max_overflow=0, pool_timeout=0.1)) as database:
-        gallery = Gallery(database, MODEL)
+        regions = RegionStore(database)
         with (
             database.transaction("c"),
             pytest.raises(errors.PoolExhaustedError, match=r"pool_size or max_overflow in config\.json"),
         ):
-            gallery.region_names("c")
-        assert gallery.region_names("c") == ()
+            regions.list("c")
+        assert regions.list("c").regions == ()
 
 
 # A statement fails
@@ -183,7 +184,7 @@ def test_a_statement_that_takes_too_long(database_url: str) -> None:
             database.transaction("c") as tx,
         ):
             tx.exec_driver_sql("SELECT pg_sleep(30)")
-        assert Gallery(database, MODEL).region_names("c") == ()
+        assert RegionStore(database).list("c").regions == ()
 
 
 def test_a_row_that_somebody_holds(database_url: str, gallery: Gallery) -> None:
@@ -278,7 +279,7 @@ def test_a_disk_that_is_full(own_server: EmbeddedServer, small_disk: Path) -> No
         with pytest.raises(errors.DatabaseFullError, match=r"No space left on device.*Nothing was stored"):
             gallery.create_person("c", "B", "Bob", [new_face(3), large])
         assert gallery.list_persons("c").persons == (stored,)
-        assert gallery.region_names("c") == ("A",)
+        assert [region.name for region in RegionStore(database).list("c").regions] == ["A"]
         (small_disk / "filler").unlink()
         gallery.create_person("c", "B", "Bob", [new_face(3)])
 
@@ -316,4 +317,4 @@ def test_a_refused_embedding_is_not_quoted(database: Database, gallery: Gallery)
     said = everything_said(caught)
     assert "Liddell" not in said
     assert f"{embedding[0]:.4}"[:6] not in said
-    assert gallery.region_names("c") == ()
+    assert RegionStore(database).list("c").regions == ()

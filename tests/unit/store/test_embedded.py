@@ -20,7 +20,7 @@ import pytest
 from faceward.errors import DatabaseUnavailableError, EmbeddedServerError
 from faceward.store.database import Database
 from faceward.store.embedded import EmbeddedServer
-from faceward.store.gallery import Gallery
+from faceward.store.regions import RegionStore
 
 OPEN_AND_WAIT = """
 import sys
@@ -226,7 +226,7 @@ def test_a_directory_may_have_any_usual_name(
     with contextlib.closing(EmbeddedServer(copy_cluster(place / "data"))) as server:
         assert answer(server) == 1
         with Database(server.url_of("faceward_template")) as database:
-            assert Gallery(database, "m").region_names("c") == ()
+            assert RegionStore(database).list("c").regions == ()
 
 
 @pytest.mark.parametrize("name", ['quo"te', "dollar$(touch owned)", "tick`touch owned`"])

@@ -12,6 +12,7 @@ from faceward.store.clients import ClientStore
 from faceward.store.database import APP_ROLE, Database
 from faceward.store.gallery import Gallery
 from faceward.store.graph_index import GraphSettings
+from faceward.store.regions import RegionStore
 from faceward.store.schema import Schema
 from faceward.store.shadow import make
 from older_versions import stand_at
@@ -41,7 +42,7 @@ def test_what_version_1_stored_is_kept_and_its_clients_are_known(empty_database:
     assert Schema(empty_database).upgrade()
     assert Schema(empty_database).status().unforced == frozenset()
     with Database(empty_database) as database:
-        found = {(c, r.name): r.persons for c in ("acme", "globex") for r in Gallery(database, MODEL).list_regions(c)}
+        found = {(c, r.name): r.persons for c in ("acme", "globex") for r in RegionStore(database).list(c).regions}
         assert found == REGIONS
         clients = ClientStore(database).list().clients
         assert [(client.client_id, client.name, client.threshold) for client in clients] == [

@@ -17,6 +17,7 @@ from faceward.store.job_queue import JobQueue
 from faceward.store.jobs import JobStore
 from faceward.store.photo_vault import PhotoVault
 from faceward.store.photos import PhotoBatch, StoredPhoto, StoredPhotos, photos_of
+from faceward.store.regions import RegionStore
 from faceward.store.shadow import LIVE
 from faceward.types import Box, Crop, NewFace
 from searching import at_last
@@ -167,7 +168,7 @@ def test_photos_are_dropped_and_the_faces_stay(database: Database) -> None:
     assert all_batches(lambda after: photos.drop("acme", LIVE, after=after))[0] == 3
     assert photos.counts("acme") == ()
     assert photos.counts("globex")[0].photos == 1
-    regions = Gallery(database, MODEL).list_regions("acme")
+    regions = RegionStore(database).list("acme").regions
     assert [(region.name, region.faces) for region in regions] == [("A", 3), ("B", 2)]
 
 

@@ -12,6 +12,7 @@ from faceward import errors
 from faceward.store.database import Database
 from faceward.store.embedded import EmbeddedServer
 from faceward.store.gallery import Gallery
+from faceward.store.regions import RegionStore
 from faceward.store.search import FaceSearch, FullVectors
 from synthetic import MODEL, new_face, unit
 
@@ -23,7 +24,7 @@ def everyone(database: Database) -> list[Callable[[], object]]:
     gallery = Gallery(database, MODEL)
     search = FaceSearch(database)
     return [
-        lambda: gallery.region_names("c"),
+        lambda: RegionStore(database).list("c"),
         lambda: gallery.create_person("c", "A", "Alice", [new_face(1)]),
         lambda: search.search("c", ["A"], [unit(1)], [FullVectors(limit=5)], model_id=MODEL, top_k=1),
         lambda: search.similarities_of_person("c", 1, unit(1), model_id=MODEL),
