@@ -9,7 +9,8 @@ from __future__ import annotations
 import base64
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,7 +24,8 @@ from faceward.errors import SettingsError
 CONFIG_FILE = "config.json"
 EMBEDDED = "embedded"
 
-
+_PREFIX = "FACEWARD_"
+_MISSPELT = 0.9  # how alike two names are, 0..1, for one to be meant by the other
 _MAX_KEY_ID = 100
 _KEY_BYTES = 32
 
@@ -278,7 +280,7 @@ class Settings(BaseSettings):
     """All settings of a deployment."""
 
     model_config = SettingsConfigDict(
-        env_prefix="FACEWARD_",
+        env_prefix=_PREFIX,
         env_nested_delimiter="__",
         extra="ignore",
         frozen=True,
@@ -341,6 +343,9 @@ def load_settings(config: str | os.PathLike[str] | None = None, **overrides: Any
     values: dict[str, Any] = {}
     if named or path.exists():
         values = _read(path)
+        _refuse_misspelt(values, Settings.model_fields, f"{path} has the section")
+    known = [_PREFIX + name.replace(".", "__").upper() for name, _, _ in described()]
+    _refuse_misspelt(_variables(), known, "There is the environment variable")
     try:
         settings = Settings(**values)
         return settings.model_copy(update=_over(settings, overrides))
@@ -355,6 +360,25 @@ def load_settings(config: str | os.PathLike[str] | None = None, **overrides: Any
             for error in exc.errors(include_input=False, include_url=False)
         )
         raise SettingsError(f"The settings can't be used: {problems}. docs/settings.md lists every setting.") from exc
+
+
+def _refuse_misspelt(given: Iterable[str], known: Iterable[str], what: str) -> None:
+    """A name that is none of ours but nearly so was meant to be: it would silently change nothing."""
+    known = list(known)
+    for name in given:
+        likely = [] if name in known else get_close_matches(name, known, 1, _MISSPELT)
+        if likely:
+            raise SettingsError(
+                f"{what} {name}, which faceward does not know. Is {likely[0]} meant? docs/settings.md lists every setting."
+            )
+
+
+def _variables() -> list[str]:
+    """Those of the environment that are no section's: a section knows its own names."""
+    sections = [_PREFIX + name.upper() for name in Settings.model_fields]
+    parts = tuple(f"{section}__" for section in sections)
+    names = [name.upper() for name in os.environ]
+    return [n for n in names if n.startswith(_PREFIX) and n not in sections and not n.startswith(parts)]
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -201,6 +201,39 @@ def test_a_variable_that_is_no_section_is_refused(monkeypatch: pytest.MonkeyPatc
     assert "sEcReT" not in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    ("variable", "meant"),
+    [
+        ("FACEWARD_SEARCH_THRESHOLD", "FACEWARD_SEARCH__THRESHOLD"),
+        ("FACEWARD_SERCH__THRESHOLD", "FACEWARD_SEARCH__THRESHOLD"),
+        ("FACEWARD_IMAGES_KEY", "FACEWARD_IMAGES__KEY"),
+        ("faceward_database_url", "FACEWARD_DATABASE__URL"),
+        ("FACEWARD_HOMES", "FACEWARD_HOME"),
+    ],
+)
+def test_a_misspelt_variable_is_refused(monkeypatch: pytest.MonkeyPatch, variable: str, meant: str) -> None:
+    monkeypatch.setenv(variable, "sEcReT")
+    with pytest.raises(
+        SettingsError, match=f"{variable.upper()}, which faceward does not know. Is {meant} meant"
+    ) as refused:
+        load_settings()
+    assert "sEcReT" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "variable", ["FACEWARD_URL", "FACEWARD_KEY", "FACEWARD_API_KEY", "FACEWARD_VERSION", "FACEWARD_IMAGE"]
+)
+def test_variables_of_other_programs_are_left_alone(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
+    monkeypatch.setenv(variable, "x")
+    assert load_settings() == Settings()
+
+
+def test_a_misspelt_section_is_refused(tmp_path: Path) -> None:
+    write(tmp_path / "config.json", {"serch": {"threshold": 0.5}})
+    with pytest.raises(SettingsError, match=r"config\.json has the section serch, .* Is search meant"):
+        load_settings()
+
+
 def test_a_file_that_is_not_there_is_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"nowhere\.json can't be read: No such file"):
         load_settings(tmp_path / "nowhere.json")
