@@ -55,7 +55,7 @@ def test_the_document_from_its_first_command_to_its_last(
         program, *arguments = shlex.split(line)
         assert program == "faceward"
         said[line] = changing.succeeds(*arguments).stdout
-        if arguments[-1] in ("cut-over", "roll-back", "finish"):
+        if {"cut-over", "roll-back", "finish"} & set(arguments):
             assert who() == "Barack"
     assert len(said) >= 7
     assert "3 in the gallery, 3 of them also by stronger-1" in said["faceward reembed --pack stronger-1"]
@@ -63,7 +63,7 @@ def test_the_document_from_its_first_command_to_its_last(
     assert "0 would find somebody else" in said["faceward reembed compare --sample 2000"]
     assert '"pack": "stronger-1"' in said["faceward reembed cut-over"]
     assert "is of faceplugin" in said["faceward reembed roll-back"]
-    assert "finished" in said["faceward reembed finish"]
+    assert "finished" in said["faceward reembed finish --yes"]
     assert changing.succeeds("reembed", "status", "--json").json["state"] == "finished"
     points = {point["name"]: point for point in changing("doctor", "--json").json}
     assert points["gallery's model"]["state"] == "ok"
@@ -123,7 +123,12 @@ def test_who_has_no_photo_is_listed(
     assert [each["action"] for each in entries(changing)] == ["reembed.begin"]
     assert "1 persons" in changing.succeeds("reembed", "cut-over", "--leave-behind").stdout
     assert entries(changing)[-1]["details"]["persons_left"] == 1
-    changing.succeeds("reembed", "finish")
+    asked = changing("reembed", "finish", typed="n\n")
+    assert asked.status == 1
+    assert "1 faces lose their last embedding, and 1 persons have none any more. [y/N]" in asked.stderr
+    assert "Aborted" in changing("reembed", "finish", "--json").stderr  # nobody is there to answer
+    assert changing.succeeds("reembed", "status", "--json").json["state"] == "cut_over"
+    assert "finished" in changing.succeeds("reembed", "finish", typed="y\n").stdout
     assert (entries(changing)[-1]["action"], entries(changing)[-1]["details"]["faces"]) == ("reembed.finish", 4)
 
 

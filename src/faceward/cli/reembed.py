@@ -12,7 +12,7 @@ import typer
 
 from faceward.cli import output
 from faceward.cli.invocation import invocation
-from faceward.cli.options import AsJson
+from faceward.cli.options import AsJson, Yes
 
 if TYPE_CHECKING:
     from faceward.factory import ReembeddingParts
@@ -174,9 +174,16 @@ def roll_back(
         )
 
 
-def finish(ctx: typer.Context, as_json: AsJson = False) -> None:
-    """Drop the previous model's embeddings. There is no way back from then on."""
+def finish(ctx: typer.Context, yes: Yes = False, as_json: AsJson = False) -> None:
+    """Drop the previous model's embeddings, for good: who was left behind loses the last ones."""
     with _opened(ctx) as parts:
+        if not yes:
+            lost = parts.change.lost_by_finish()
+            question = (
+                "Drop the previous model's embeddings, for good? There is no roll-back then. "
+                f"{lost.faces:,} faces lose their last embedding, and {lost.persons:,} persons have none any more."
+            )
+            typer.confirm(question, abort=True, err=True)
         change = parts.change.finish()
     _show_end(change, as_json, f"The change to {change.model_to} is finished.")
 

@@ -30,7 +30,7 @@ from faceward.store.database import Database
 from faceward.store.embedding_models import models_in_use
 from faceward.store.graph_index import GraphSettings
 from faceward.store.photo_vault import PhotoVault
-from faceward.store.reembedded_faces import Counts, Unmade
+from faceward.store.reembedded_faces import Counts, LeftBehind, Unmade
 from faceward.store.reembeddings import Reembedding
 from faceward.store.schema import Schema
 
@@ -200,14 +200,19 @@ class ModelChange:
             raise ConflictError("Nothing is cut over that could be rolled back.")
         return self._exchange(change, leave_behind, wait, progress)
 
+    def lost_by_finish(self) -> LeftBehind:
+        """What only the previous model's table has, of all tenants together. Reads only; raises as finish does."""
+        change = self._cut_over()
+        lost = LeftBehind()
+        for client_id in tables.tenants(self._database):
+            with self._database.transaction(client_id) as tx:
+                tx.exec_driver_sql("SET LOCAL statement_timeout = 0")
+                lost += remade.left_behind(tx, client_id, change.shadow)
+        return lost
+
     def finish(self) -> Reembedding:
         """Drop the previous model's table. There is no roll-back from then on."""
-        change = self._under_way()
-        if change.state != "cut_over":
-            raise ConflictError(
-                "Nothing is cut over that could be finished. `faceward reembed abandon` drops what was made."
-            )
-        return self._end(change, "finished")
+        return self._end(self._cut_over(), "finished")
 
     def abandon(self) -> Reembedding:
         """Drop the table that was being filled; the live gallery is as it was."""
@@ -279,6 +284,14 @@ class ModelChange:
             if change.state != "cut_over":  # the way back must not need the old pack where nobody was enrolled since
                 embedder()
             yield Filler(self._database, change, carried, self._vault, embedder, pool, settings)
+
+    def _cut_over(self) -> Reembedding:
+        change = self._under_way()
+        if change.state != "cut_over":
+            raise ConflictError(
+                "Nothing is cut over that could be finished. `faceward reembed abandon` drops what was made."
+            )
+        return change
 
     def _under_way(self) -> Reembedding:
         change = records.latest(self._database)

@@ -18,7 +18,7 @@ from faceward.errors import ImageKeyError
 from faceward.store.in_line import faces_since, make_room
 from faceward.store.photo_vault import PhotoVault
 from faceward.store.photos import PHOTO_COLUMNS, open_photo
-from faceward.store.shadow import LIVE, Shadow
+from faceward.store.shadow import LIVE, ONLY_BESIDE, Shadow
 from faceward.types import Box, Embedding
 
 
@@ -64,6 +64,17 @@ class Counts:
     def __add__(self, other: Counts) -> Counts:
         names = self.__dataclass_fields__
         return Counts(**{name: getattr(self, name) + getattr(other, name) for name in names})
+
+
+@dataclass(frozen=True, slots=True)
+class LeftBehind:
+    """What the other table alone has. faces: those of which the live one has none. persons: those without any face there."""
+
+    faces: int = 0
+    persons: int = 0
+
+    def __add__(self, other: LeftBehind) -> LeftBehind:
+        return LeftBehind(self.faces + other.faces, self.persons + other.persons)
 
 
 def snapshot_version(tx: sa.Connection) -> str:
@@ -223,6 +234,21 @@ def persons_left(
         {"client_id": client_id, "model_id": model_id, "after": after, "limit": limit, "since": since},
     )
     return list(rows.scalars())
+
+
+def left_behind(tx: sa.Connection, client_id: str, shadow: Shadow) -> LeftBehind:
+    """What a tenant loses with the other table."""
+    row = (
+        tx.exec_driver_sql(
+            "SELECT count(*) AS faces, count(DISTINCT f.person_id) FILTER (WHERE f.nowhere) AS persons FROM "
+            f"(SELECT f.person_id, {_PERSON_LACKING.format(shadow=LIVE)} AS nowhere FROM {shadow} f "
+            f"WHERE f.client_id = %(client_id)s AND {ONLY_BESIDE}) f",
+            {"client_id": client_id},
+        )
+        .mappings()
+        .one()
+    )
+    return LeftBehind(**row)
 
 
 def unmade_faces(
