@@ -14,6 +14,7 @@ import psutil
 import psycopg
 import pytest
 from command_line import CommandLine
+from sqlalchemy.engine import make_url
 
 from faceward.store.gallery import Gallery
 from faceward.store.schema import HEAD
@@ -52,16 +53,25 @@ def people(url: str) -> list[str]:
         return [name for (name,) in connection.execute("SELECT name FROM persons")]
 
 
-def test_a_backup_is_checked_and_restored(faceward: CommandLine, enrolled: int, file: Path) -> None:
+def test_a_backup_is_checked_and_restored(faceward: CommandLine, database_url: str, enrolled: int, file: Path) -> None:
     answer = faceward.succeeds("backup", file)
     assert "restored: 1 persons, 1 faces, 1 searches, all alike" in answer.stdout
     assert f"version {HEAD}" in answer.stdout
+    name = make_url(database_url).database
+    assert f"/{name}" in "".join(answer.stdout.split()), "which database it was"
+    assert "Nobody is enrolled" not in answer.stderr
     faceward.succeeds("people", "delete", enrolled, "--yes")
     assert "--replace" in faceward.fails("restore", file)
-    assert "1 persons, 1 faces" in faceward.succeeds("restore", file, "--replace").stdout
+    restored = faceward.succeeds("restore", file, "--replace").stdout
+    assert "1 persons, 1 faces" in restored
+    assert f"/{name}" in "".join(restored.split())
     assert faceward.succeeds("people", "list", "--json").json["people"][0]["name"] == "Barack Obama"
     assert faceward.succeeds("db", "status", "--json").json["current"]
     assert "idx_embedding_hnsw" in faceward.succeeds("db", "status", "--json").json["indexes"]
+
+
+def test_a_backup_of_nobody_says_so(faceward: CommandLine, file: Path) -> None:
+    assert "Nobody is enrolled in this database. Is it the one you mean?" in faceward.succeeds("backup", file).stderr
 
 
 def test_the_reports_as_json(faceward: CommandLine, backed_up: Path) -> None:

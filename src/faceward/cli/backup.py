@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import FrameType
 from typing import Annotated
@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from faceward.cli import output
-from faceward.cli.invocation import invocation, manifest_in_use
+from faceward.cli.invocation import database_of, invocation, manifest_in_use
 from faceward.cli.options import AsJson
 
 
@@ -41,6 +41,7 @@ def backup(
     output.print_fields(
         {
             "backup": report.file,
+            "of": database_of(settings),
             "size": f"{report.bytes / 1e6:,.1f} MB in {report.seconds:.1f} s",
             "SHA-256": report.sha256,
             "tables": f"version {report.version}",
@@ -49,6 +50,10 @@ def backup(
             else "no (--no-check)",
         }
     )
+    if report.checked and not _count(report.rows, "persons"):
+        output.tell(
+            "Nobody is enrolled in this database. Is it the one you mean? --config or FACEWARD_CONFIG names another."
+        )
 
 
 def restore(
@@ -74,13 +79,22 @@ def restore(
     if as_json:
         output.print_json(report)
         return
-    output.print_fields({"restored": report.file, "rows": _rows(report.rows), "tables": f"version {report.version}"})
+    output.print_fields(
+        {
+            "restored": report.file,
+            "into": database_of(settings),
+            "rows": _rows(report.rows),
+            "tables": f"version {report.version}",
+        }
+    )
 
 
-def _rows(rows: object) -> str:
-    assert isinstance(rows, dict)
-    counted = {name.partition(".")[2]: count for name, count in rows.items()}
-    return f"{counted.get('persons', 0):,} persons, {counted.get('face_encodings', 0):,} faces"
+def _rows(rows: Mapping[str, int]) -> str:
+    return f"{_count(rows, 'persons'):,} persons, {_count(rows, 'face_encodings'):,} faces"
+
+
+def _count(rows: Mapping[str, int], table: str) -> int:
+    return sum(count for name, count in rows.items() if name.partition(".")[2] == table)
 
 
 @contextlib.contextmanager

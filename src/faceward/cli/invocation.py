@@ -64,6 +64,14 @@ def manifest_in_use(settings: Settings) -> PackManifest:
     return packs[settings.model.pack]
 
 
+def database_of(settings: Settings) -> str:
+    """Which database the settings mean: with another working directory it may be another than was meant."""
+    from faceward.settings import EMBEDDED
+
+    url = settings.database.url
+    return f"embedded, in {settings.database_directory}" if url == EMBEDDED else shown_url(url)
+
+
 def shown_url(url: str) -> str:
     """A database's URL without its password. Raises SettingsError where it is none."""
     from faceward.settings import EMBEDDED

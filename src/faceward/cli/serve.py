@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from faceward.cli import output
-from faceward.cli.invocation import invocation, manifest_in_use
+from faceward.cli.invocation import database_of, invocation, manifest_in_use
 
 if TYPE_CHECKING:
     from faceward.administration import Administration
@@ -77,6 +77,7 @@ def serve(
             def announce() -> None:
                 if key is not None:
                     _show_calls(url, key, photos)
+                output.say(f"The database: {database_of(settings)}.")
                 output.say(f"faceward serves {url}, and describes itself at {url}/docs. Ctrl-C ends it.")
 
             run = serve_here if settings.api.workers == 1 else serve_by_workers
