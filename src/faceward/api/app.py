@@ -10,14 +10,14 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.openapi.docs import get_swagger_ui_html
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
-from starlette.responses import HTMLResponse, Response
+from starlette.responses import Response
 from starlette.types import ASGIApp
 
 from faceward.api.authentication import Caller
 from faceward.api.bodies import BodyLimits, BodySettings
+from faceward.api.docs_page import docs_page
 from faceward.api.observation import LogLine, Observation
 from faceward.api.openapi import document
 from faceward.api.parts import ApiParts
@@ -53,11 +53,6 @@ _TAGS = {
     "operation": "For those who run it.",
 }
 _CODES = {404: "not_found", 405: "method_not_allowed"}
-_DOCS_POLICY = (
-    "default-src 'none'; script-src 'unsafe-inline' https://cdn.jsdelivr.net; "
-    "style-src 'unsafe-inline' https://cdn.jsdelivr.net; img-src data: https://fastapi.tiangolo.com; "
-    "connect-src 'self'; frame-ancestors 'none'"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +95,7 @@ def create_app(parts: ApiParts, settings: AppSettings, log: LogLine, on_stop: Ca
     app.state.parts = parts
     for routes in (recognition, persons, faces, privacy, regions, imports, administration, journal, operation):
         app.include_router(routes.router)
-    app.add_api_route("/docs", _docs, include_in_schema=False)
+    app.add_api_route("/docs", docs_page, include_in_schema=False)
     app.add_exception_handler(FacewardError, _refuse)
     app.add_exception_handler(RequestValidationError, _refuse_parameters)
     app.add_exception_handler(HTTPException, _refuse_http)
@@ -121,12 +116,6 @@ def create_app(parts: ApiParts, settings: AppSettings, log: LogLine, on_stop: Ca
     app.add_middleware(BodyLimits, settings=settings.bodies)
     app.add_middleware(Observation, metrics=parts.metrics, log=log, tls=settings.tls, dressed=for_browsers)
     return app
-
-
-async def _docs() -> HTMLResponse:
-    page = get_swagger_ui_html(openapi_url="/openapi.json", title="faceward")
-    page.headers["Content-Security-Policy"] = _DOCS_POLICY
-    return page
 
 
 async def _refuse(request: Request, exc: Exception) -> Response:
