@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
 
 from fastapi import Depends, Request
+from fastapi.routing import APIRoute
 from starlette.types import Receive
 
 from faceward.actors import acting_as
@@ -18,6 +19,7 @@ from faceward.api.admission import WorkPool
 from faceward.api.authentication import Authenticator, Caller
 from faceward.api.metrics import Metrics
 from faceward.api.rate_limit import RateLimiter
+from faceward.api.uploads import MOST_PROBLEMS, InvalidBodyError
 from faceward.errors import InvalidValueError
 from faceward.jobs.imports import Imports
 from faceward.journal import Journal
@@ -125,7 +127,7 @@ def parts_of(request: Request) -> ApiParts:
 def may(role: Role, *, computes: bool = False) -> Callable[[Request], Awaitable[Work]]:
     """A dependency: the caller's key must have this role, and be within its rate. computes: the route needs inference.
 
-    All of that is settled before the body is read.
+    All of that is settled before the body is read, and so is whether the route knows what the query says.
     """
 
     async def work(request: Request) -> Work:
@@ -136,6 +138,7 @@ def may(role: Role, *, computes: bool = False) -> Callable[[Request], Awaitable[
         if allowance is not None:
             request.state.headers = allowance.headers()
         caller.require(role)
+        _refuse_unknown_parameters(request)
         (parts.inference if computes else parts.data).check(caller.client_id)
         return Work(request, parts, caller)
 
@@ -148,6 +151,26 @@ Manager = Annotated[Work, Depends(may("manager"))]
 Admin = Annotated[Work, Depends(may("admin"))]
 RecognizerOfImages = Annotated[Work, Depends(may("recognizer", computes=True))]
 EnrollerOfImages = Annotated[Work, Depends(may("enroller", computes=True))]
+
+
+def _refuse_unknown_parameters(request: Request) -> None:
+    """Raise InvalidBodyError for what the route does not declare: a misspelt filter must not pass unseen, nor a client's id
+    that changes nothing.
+    """
+    route: APIRoute = request.scope["route"]
+    known = [parameter.alias for parameter in route.dependant.query_params]
+    unknown = [name for name in dict.fromkeys(request.query_params) if name not in known]
+    if unknown:
+        takes = ", ".join(known) if known else "none"
+        raise InvalidBodyError(
+            [
+                {
+                    "field": f"query.{name[:100]}",
+                    "message": f"this call knows no such parameter; those it does: {takes}",
+                }
+                for name in unknown[:MOST_PROBLEMS]
+            ]
+        )
 
 
 async def _disconnected(receive: Receive) -> None:

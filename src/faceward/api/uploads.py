@@ -23,9 +23,10 @@ from faceward.http_types.fields import MAX_IMAGES, MAX_REGIONS
 Body = TypeVar("Body", bound=BaseModel)
 
 JSON, FORM = "application/json", "multipart/form-data"
+MOST_PROBLEMS = 20
+"""Named in one answer; the rest is of the same kind."""
 _MOST_FIELDS = MAX_REGIONS + 20
 _MOST_FIELD_BYTES = 64 * 1024
-_MOST_PROBLEMS = 20
 _MOST_JSON_PARTS = 50_000
 """Several times what any route takes; each costs some 80 bytes of memory once it is read, and may be 3 in the body."""
 
@@ -62,7 +63,7 @@ def body_of(model: type[Body], *, images: bool = False) -> Callable[[Request], A
             return model.model_validate(given)
         except ValidationError as exc:
             raise InvalidBodyError(
-                [described(error) for error in exc.errors(include_url=False)[:_MOST_PROBLEMS]]
+                [described(error) for error in exc.errors(include_url=False)[:MOST_PROBLEMS]]
             ) from None
 
     return read
