@@ -142,7 +142,7 @@ def test_a_wrong_way_to_make_a_key(faceward: CommandLine, options: tuple[str, ..
     assert message in faceward.misused("keys", "create", *options)
 
 
-def test_regions_are_made_renamed_and_deleted(faceward: CommandLine) -> None:
+def test_regions_are_made_renamed_and_deleted(faceward: CommandLine, acme: str) -> None:
     assert "is there now" in faceward.succeeds("regions", "create", "A", "--client", "acme").stdout
     made = faceward.succeeds("regions", "create", "B", "--client", "acme", "--threshold", "0.4", "--json").json
     assert (made["name"], made["threshold"], made["persons"]) == ("B", 0.4, 0)

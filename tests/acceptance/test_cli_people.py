@@ -45,6 +45,7 @@ def test_people_are_listed_by_region_and_prefix(faceward: CommandLine, three: li
 
 
 def test_another_client_sees_nobody(faceward: CommandLine, three: list[int]) -> None:
+    faceward.succeeds("clients", "create", "globex")
     answer = faceward.succeeds("people", "list", "--client", "globex")
     assert (answer.stdout, answer.stderr.strip()) == ("", "Nobody is enrolled here.")
     assert "does not exist for this client" in faceward.fails("people", "show", three[0], "--client", "globex")
@@ -135,6 +136,7 @@ def test_regions_are_counted(faceward: CommandLine, three: list[int]) -> None:
     counted = faceward.succeeds("regions", "--client", "acme", "--json").json["regions"]
     assert [(each["name"], each["persons"], each["faces"]) for each in counted] == [("A", 2, 2), ("B", 1, 1)]
     assert "A" in faceward.succeeds("regions", "--client", "acme").stdout
+    faceward.succeeds("clients", "create", "globex")
     answer = faceward.succeeds("regions", "--client", "globex")
     assert (answer.stdout, answer.stderr.strip()) == (
         "",

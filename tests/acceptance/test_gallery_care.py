@@ -60,8 +60,8 @@ def test_a_reader_is_told_all_in_tables(faceward: CommandLine, people: dict[str,
 def test_what_can_be_got_wrong(faceward: CommandLine, people: dict[str, int]) -> None:
     assert "Regions that do: A." in faceward.fails("gallery", "check", "--region", "B")
     assert "region" in faceward.fails("gallery", "check", "--region", " A")
-    nobody = faceward.succeeds("gallery", "check", "--client", "nobody")
-    assert "has no region yet" in nobody.stderr
+    faceward.succeeds("clients", "create", "newcomer")
+    assert "has no region yet" in faceward.succeeds("gallery", "check", "--client", "newcomer").stderr
     assert "--limit" in faceward.misused("gallery", "check", "--limit", "0")
 
 

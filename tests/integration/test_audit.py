@@ -272,7 +272,7 @@ class TestCommand:
             (["--region", "A", "--strategies", ""], "--strategies"),
             (["--region", "nowhere"], "has no face to probe with"),
             (["--region", " A"], "region"),
-            (["--region", "A", "--client", "another"], "has no face to probe with"),
+            (["--region", "A", "--client", "another"], "Client 'another' does not exist"),
         ],
     )
     def test_what_a_user_may_get_wrong(self, run: Callable[..., Result], arguments: list[str], told: str) -> None:

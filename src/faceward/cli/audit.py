@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, get_args
 import typer
 
 from faceward.cli import output
-from faceward.cli.invocation import invocation, manifest_in_use
+from faceward.cli.invocation import invocation
 from faceward.cli.options import AsJson, Client, Region
 
 if TYPE_CHECKING:
@@ -49,12 +49,10 @@ def audit_recall(
     Exit status 1 where auto, exact or sketch, or a strategy that --strategies names, finds less than --min-recall.
     """
     from faceward.checks import check_client_id, check_region
-    from faceward.factory import open_audit
 
     chosen = _chosen(_ALL if strategies is None else strategies)
     judged = chosen if strategies is not None else [name for name in chosen if name != "hnsw"]
-    settings = invocation(ctx).settings()
-    with open_audit(settings, manifest_in_use(settings)) as audit, output.counting_bar() as bar:
+    with invocation(ctx).open_audit() as audit, output.counting_bar() as bar:
         task = bar.add_task("", total=None)
         report = audit.run(
             check_client_id(client),

@@ -8,7 +8,7 @@ import typer
 
 from faceward.cli import output
 from faceward.cli.invocation import invocation
-from faceward.cli.options import AllowDuplicate, AsJson, Client, Expires, Images, Largest, Region, moment
+from faceward.cli.options import AllowDuplicate, AsJson, EnrollingClient, Expires, Images, Largest, Region, moment
 
 
 def enroll(
@@ -16,7 +16,7 @@ def enroll(
     images: Images,
     name: Annotated[str, typer.Option("--name", help="The person's name.")],
     region: Region,
-    client: Client = None,
+    client: EnrollingClient = None,
     description: Annotated[str | None, typer.Option("--description", help="Anything worth knowing.")] = None,
     external_id: Annotated[
         str | None, typer.Option("--external-id", help="Your own number of the person, once in each region.")
@@ -30,7 +30,7 @@ def enroll(
 
     With --expires the person is matched until then; left out, the retention of the region or client decides.
     """
-    with invocation(ctx).open_service() as service:
+    with invocation(ctx).open_enrolling(client) as service:
         stored = service.enroll(
             list(images),
             name=name,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from faceward.cli import output
-from faceward.cli.invocation import invocation, manifest_in_use
+from faceward.cli.invocation import invocation
 from faceward.cli.options import AsJson, Client
 
 if TYPE_CHECKING:
@@ -54,10 +54,8 @@ def check(
     Nothing is changed. The exit status is 1 where anything is found.
     """
     from faceward.checks import check_client_id, check_regions
-    from faceward.factory import open_gallery_check
 
-    settings = invocation(ctx).settings()
-    with open_gallery_check(settings, manifest_in_use(settings)) as checker, output.counting_bar() as bar:
+    with invocation(ctx).open_gallery_check() as checker, output.counting_bar() as bar:
         task = bar.add_task("", total=None)
         report = checker.run(
             check_client_id(client),

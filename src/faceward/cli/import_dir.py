@@ -10,7 +10,7 @@ import typer
 from faceward.cli import output
 from faceward.cli.import_options import DryRun, Workers, photo_workers, print_account
 from faceward.cli.invocation import invocation
-from faceward.cli.options import AsJson, Client, Largest
+from faceward.cli.options import AsJson, EnrollingClient, Largest
 
 
 def import_dir(
@@ -19,7 +19,7 @@ def import_dir(
         Path,
         typer.Argument(metavar="DIR", help="Holds REGION/PERSON/photo.jpg (or png, webp, bmp).", show_default=False),
     ],
-    client: Client = None,
+    client: EnrollingClient = None,
     largest: Largest = False,
     workers: Workers = None,
     dry_run: DryRun = False,
@@ -39,7 +39,7 @@ def import_dir(
     if dry_run:
         tally.plan()
     else:
-        with invocation(ctx).open_service(model={"threads": workers}) as service:
+        with invocation(ctx).open_enrolling(client, model={"threads": workers}) as service:
             try:
                 with output.counting_bar() as bar:
                     task = bar.add_task("Enrolling", total=total)

@@ -97,7 +97,7 @@ def run(ctx: typer.Context, options: ImportOptions, opened: Callable[[], Abstrac
         if options.dry_run:
             account = plan_import(wanted, source, manifest_in_use(settings).embedding.dimension, advance)
         else:
-            with given.open_service(model={"threads": workers}) as service:
+            with given.open_enrolling(options.client, model={"threads": workers}) as service:
                 try:
                     account = run_import(wanted, source, service, advance)
                 except KeyboardInterrupt:

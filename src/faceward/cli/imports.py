@@ -20,7 +20,7 @@ from faceward.cli.import_options import (
     Workers,
     run,
 )
-from faceward.cli.options import AsJson, Client, Largest
+from faceward.cli.options import AsJson, EnrollingClient, Largest
 
 if TYPE_CHECKING:
     from faceward.importers import CsvSource, PostgresSource, SqliteSource
@@ -43,7 +43,7 @@ def import_sqlite(
     region: RegionOfAll = None,
     regions: RegionsFile = None,
     default_region: DefaultRegion = None,
-    client: Client = None,
+    client: EnrollingClient = None,
     mapping: Annotated[
         list[str] | None,
         typer.Option("--map", metavar="ROLE=TABLE.COLUMN", help="As persons.name=users.full_name; may be repeated."),
@@ -80,7 +80,7 @@ def import_csv(
     region: RegionOfAll = None,
     regions: RegionsFile = None,
     default_region: DefaultRegion = None,
-    client: Client = None,
+    client: EnrollingClient = None,
     mapping: Annotated[
         list[str] | None,
         typer.Option("--map", metavar="ROLE=COLUMN", help="As external_id=Number; may be repeated."),
@@ -118,7 +118,7 @@ def import_compreface(
     region: RegionOfAll = None,
     regions: RegionsFile = None,
     default_region: DefaultRegion = None,
-    client: Client = None,
+    client: EnrollingClient = None,
     service: Annotated[
         str | None, typer.Option("--service", help="Of CompreFace's services the one whose subjects are meant.")
     ] = None,
@@ -152,7 +152,7 @@ def import_deepface(
     region: RegionOfAll = None,
     regions: RegionsFile = None,
     default_region: DefaultRegion = None,
-    client: Client = None,
+    client: EnrollingClient = None,
     table: Annotated[
         str | None, typer.Option("--table", help="Of several tables with faces the one that is meant.")
     ] = None,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,17 +15,26 @@ from faceward.cli import output
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
-    from faceward.factory import Records
+    from faceward.administration import Administration
+    from faceward.evaluation.audit import RecallAudit
+    from faceward.evaluation.gallery_check import GalleryCheck
+    from faceward.factory import Parts, Records
     from faceward.service import FaceService
     from faceward.settings import Settings
     from faceward.vision import PackManifest
 
 
+_CLIENT = "faceward.client"
+
+
 @dataclass(frozen=True, slots=True)
 class Invocation:
-    """config: the file of --config; None where it was left out."""
+    """config: the file of --config; None where it was left out. client: that of a command that makes none, looked for by all
+    that is opened, so that a misspelt one does not pass for one without people.
+    """
 
     config: Path | None
+    client: str | None = None
 
     def settings(self, **overrides: Any) -> Settings:
         from faceward.settings import load_settings
@@ -32,25 +43,69 @@ class Invocation:
 
     def open_service(self, **overrides: Any) -> FaceService:
         """A service. The first one on a machine fetches the model pack, and tells its licence."""
-        from faceward.factory import open_service, pack_store
+        return self._open_parts(**overrides).service
 
-        settings = self.settings(**overrides)
-        with output.download_bar("Fetching the models") as download:
-            pack_store(settings, download.tell).get(settings.model.pack, progress=download.progress)
-        return open_service(settings, notify=output.tell)
+    @contextmanager
+    def open_enrolling(self, client: str | None, **overrides: Any) -> Iterator[FaceService]:
+        """A service for what may make its client, which is told afterwards: who misspelt an id has made another one."""
+        from faceward.checks import check_client_id
+
+        client_id = check_client_id(client)
+        parts = self._open_parts(**overrides)
+        with parts.service as service:
+            new = client is not None and not _is_there(parts.administration, client_id)
+            yield service
+            if new and _is_there(parts.administration, client_id):
+                output.tell(f"Client {client_id!r} was not there before, and was made.")
 
     def open_records(self) -> AbstractContextManager[Records]:
         """Clients, keys and regions; no model is fetched or loaded."""
         from faceward.factory import open_records
 
         settings = self.settings()
-        return open_records(settings, manifest_in_use(settings))
+        return open_records(settings, manifest_in_use(settings), client_id=self.client)
+
+    def open_audit(self) -> AbstractContextManager[RecallAudit]:
+        from faceward.factory import open_audit
+
+        settings = self.settings()
+        return open_audit(settings, manifest_in_use(settings), client_id=self.client)
+
+    def open_gallery_check(self) -> AbstractContextManager[GalleryCheck]:
+        from faceward.factory import open_gallery_check
+
+        settings = self.settings()
+        return open_gallery_check(settings, manifest_in_use(settings), client_id=self.client)
+
+    def _open_parts(self, **overrides: Any) -> Parts:
+        from faceward.factory import open_parts, pack_store
+
+        settings = self.settings(**overrides)
+        with output.download_bar("Fetching the models") as download:
+            pack_store(settings, download.tell).get(settings.model.pack, progress=download.progress)
+        return open_parts(settings, notify=output.tell, client_id=self.client)
 
 
 def invocation(ctx: typer.Context) -> Invocation:
     found = ctx.find_object(Invocation)
     assert found is not None, "the application's callback sets it"
-    return found
+    return replace(found, client=ctx.meta.get(_CLIENT))
+
+
+def existing_client(ctx: typer.Context, client: str | None) -> str | None:
+    """The callback of each `--client` that has to be there: what the command opens looks for it."""
+    ctx.meta[_CLIENT] = client
+    return client
+
+
+def _is_there(clients: Administration, client_id: str) -> bool:
+    from faceward.errors import UnknownClientError
+
+    try:
+        clients.get_client(client_id)
+    except UnknownClientError:
+        return False
+    return True
 
 
 def manifest_in_use(settings: Settings) -> PackManifest:

@@ -8,9 +8,26 @@ from typing import Annotated, TypeAlias
 
 import typer
 
+from faceward.cli.invocation import existing_client
+
 AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="Print JSON on stdout, and nothing else there.")]
 Client: TypeAlias = Annotated[
-    str | None, typer.Option("--client", help="The client (tenant) to work in; left out: the client `default`.")
+    str | None,
+    typer.Option(
+        "--client",
+        help="The client (tenant) to work in; left out: the client `default`.",
+        callback=existing_client,
+    ),
+]
+OneClient: TypeAlias = Annotated[
+    str | None, typer.Option("--client", help="Only of this client; left out: of all.", callback=existing_client)
+]
+EnrollingClient: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--client",
+        help="The client (tenant) to work in, made where it is absent; left out: the client `default`.",
+    ),
 ]
 Region: TypeAlias = Annotated[str, typer.Option("--region", help="The region of the client.")]
 Regions: TypeAlias = Annotated[

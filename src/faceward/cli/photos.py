@@ -9,8 +9,8 @@ import typer
 
 from faceward.cli import output
 from faceward.cli.invocation import invocation
-from faceward.cli.options import AsJson, Yes
-from faceward.cli.purge import OneClient, clients_of
+from faceward.cli.options import AsJson, OneClient, Yes
+from faceward.cli.purge import clients_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -116,9 +116,9 @@ def crop(
     ctx: typer.Context, client: OneClient = None, region: OneRegion = None, yes: Yes = False, as_json: AsJson = False
 ) -> None:
     """Keep of every whole photo the face with its surroundings, and nothing else. Can be stopped and run again."""
-    if not yes:
-        typer.confirm("Cut every stored photo to its face, for good?", abort=True, err=True)
     with invocation(ctx).open_records() as records:
+        if not yes:
+            typer.confirm("Cut every stored photo to its face, for good?", abort=True, err=True)
         tally = _work(records, client, "Cutting", lambda each, progress: records.photos.crop(each, region, progress))
     _tell(tally, "cut to the face", as_json)
 
@@ -127,10 +127,10 @@ def drop(
     ctx: typer.Context, client: OneClient = None, region: OneRegion = None, yes: Yes = False, as_json: AsJson = False
 ) -> None:
     """Forget stored photos; people, faces and embeddings stay. Without photos the model can't be changed."""
-    if not yes:
-        where = f"client {client}" if client else "all clients"
-        typer.confirm(f"Drop the stored photos of {where}, for good?", abort=True, err=True)
     with invocation(ctx).open_records() as records:
+        if not yes:
+            where = f"client {client}" if client else "all clients"
+            typer.confirm(f"Drop the stored photos of {where}, for good?", abort=True, err=True)
         tally = _work(records, client, "Dropping", lambda each, progress: records.photos.drop(each, region, progress))
     _tell(tally, "dropped", as_json)
 

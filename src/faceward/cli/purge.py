@@ -8,12 +8,10 @@ import typer
 
 from faceward.cli import output
 from faceward.cli.invocation import invocation
-from faceward.cli.options import AsJson
+from faceward.cli.options import AsJson, OneClient
 
 if TYPE_CHECKING:
     from faceward.factory import Records
-
-OneClient = Annotated[str | None, typer.Option("--client", help="Only of this client; left out: of all.")]
 
 
 def clients_of(records: Records, client: str | None) -> list[str]:

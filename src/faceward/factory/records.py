@@ -7,6 +7,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 
 from faceward.administration import Administration
+from faceward.checks import DEFAULT_CLIENT
 from faceward.factory.deployment import Deployment
 from faceward.factory.models import image_limits, pack_in_use, threshold_of
 from faceward.journal import Journal
@@ -45,17 +46,18 @@ class Records:
 
 
 @contextmanager
-def open_records(settings: Settings, manifest: PackManifest) -> Iterator[Records]:
+def open_records(settings: Settings, manifest: PackManifest, *, client_id: str | None = None) -> Iterator[Records]:
     """Clients, keys, regions, people and what the audit log tells; the tables are made on first use. manifest: of the pack in
-    use.
+    use. client_id: one that has to be there.
 
-    Raises SettingsError, StoreError, ModelMismatchError.
+    Raises SettingsError, StoreError, ModelMismatchError, UnknownClientError.
     """
     with closing(Deployment(settings)) as deployment:
         deployment.upgrade(manifest.embedding.dimension)
         with deployment.connect() as database:
             manifest = pack_in_use(settings, database)
             check_database(database, manifest.model_id, manifest.embedding.dimension)
+            require_client(database, client_id)
             regions = RegionStore(database, max_regions=settings.enroll.max_regions)
             thresholds = Thresholds(regions, threshold_of(settings, manifest))
             photos = StoredPhotos(database, photo_vault(settings))
@@ -87,6 +89,15 @@ def journal_of(settings: Settings, database: Database) -> Journal:
         log_days=settings.audit.log_days,
         decision_days=settings.audit.decision_days,
     )
+
+
+def require_client(database: Database, client_id: str | None) -> None:
+    """A client that is misspelt would pass for an empty one. None: any will do.
+
+    `default` passes too: it comes with the first enrolment, and until then nobody misspelt it. Raises UnknownClientError.
+    """
+    if client_id is not None and client_id != DEFAULT_CLIENT:
+        administration_of(database).get_client(client_id)
 
 
 def administration_of(database: Database) -> Administration:

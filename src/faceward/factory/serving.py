@@ -13,7 +13,7 @@ from faceward.evaluation.audit import RecallAudit
 from faceward.factory.deployment import Deployment
 from faceward.factory.loaded_pack import LoadedPack, load_pack
 from faceward.factory.models import pack_in_use, pack_of, pack_store, threshold_of
-from faceward.factory.records import administration_of, journal_of, photo_vault, receipt_signer
+from faceward.factory.records import administration_of, journal_of, photo_vault, receipt_signer, require_client
 from faceward.jobs import ArchiveLimits, Imports, JobRunner, LargeImport, RunnerSettings
 from faceward.journal import Journal
 from faceward.retrieval import SketchKeeper
@@ -112,8 +112,13 @@ def open_service(
     return open_parts(settings or load_settings(config, **overrides), notify=notify).service
 
 
-def open_parts(settings: Settings, *, notify: Callable[[str], None] | None = None) -> Parts:
-    """All that serves many clients, on one pool of connections. Raises as open_service does."""
+def open_parts(
+    settings: Settings, *, notify: Callable[[str], None] | None = None, client_id: str | None = None
+) -> Parts:
+    """All that serves many clients, on one pool of connections. client_id: one that has to be there.
+
+    Raises as open_service does, and UnknownClientError.
+    """
     packs = pack_store(settings, notify)
     on_close: list[Callable[[], None]] = []
     try:
@@ -124,6 +129,7 @@ def open_parts(settings: Settings, *, notify: Callable[[str], None] | None = Non
         on_close.append(database.close)
         manifest = pack_in_use(settings, database, notify)
         check_database(database, manifest.model_id, manifest.embedding.dimension)
+        require_client(database, client_id)
         searched = database
         if settings.database.search_url is not None:
             searched = deployment.connect(settings.database.search_url)

@@ -11,7 +11,7 @@ from faceward.evaluation.gallery_check import GalleryCheck
 from faceward.factory.deployment import Deployment
 from faceward.factory.loaded_pack import SearchParts
 from faceward.factory.models import open_analyzer, pack_in_use, pack_of, pack_store, threshold_of
-from faceward.factory.records import photo_vault
+from faceward.factory.records import photo_vault, require_client
 from faceward.reembedding import ModelChange, PhotoEmbedder
 from faceward.service.thresholds import Thresholds
 from faceward.settings import Settings
@@ -23,10 +23,11 @@ from faceward.vision import PackManifest
 
 
 @contextmanager
-def open_audit(settings: Settings, manifest: PackManifest) -> Iterator[RecallAudit]:
+def open_audit(settings: Settings, manifest: PackManifest, *, client_id: str | None = None) -> Iterator[RecallAudit]:
     """An audit of the searches of these settings, on the database that answers them; needs no model file.
 
-    manifest: of the pack in use. Raises StoreError, ModelMismatchError.
+    manifest: of the pack in use. client_id: one that has to be there. Raises StoreError, ModelMismatchError,
+    UnknownClientError.
     """
     with ExitStack() as stack:
         deployment = Deployment(settings)
@@ -35,23 +36,28 @@ def open_audit(settings: Settings, manifest: PackManifest) -> Iterator[RecallAud
         manifest = pack_in_use(settings, database)
         model_id, dimension = manifest.model_id, manifest.embedding.dimension
         check_database(database, model_id, dimension)
+        require_client(database, client_id)
         parts = SearchParts(settings, database, model_id, dimension)
         stack.callback(parts.keeper.close)
         yield parts.audit(threshold_of(settings, manifest))
 
 
 @contextmanager
-def open_gallery_check(settings: Settings, manifest: PackManifest) -> Iterator[GalleryCheck]:
+def open_gallery_check(
+    settings: Settings, manifest: PackManifest, *, client_id: str | None = None
+) -> Iterator[GalleryCheck]:
     """A check of the galleries; needs no model file.
 
     Not on the hot standby that may answer the searches: it would end a reading that takes longer than its replay can wait.
 
-    manifest: of the pack in use. Raises StoreError, ModelMismatchError.
+    manifest: of the pack in use. client_id: one that has to be there. Raises StoreError, ModelMismatchError,
+    UnknownClientError.
     """
     with closing(Deployment(settings)) as deployment, deployment.connect() as database:
         manifest = pack_in_use(settings, database)
         model_id, dimension = manifest.model_id, manifest.embedding.dimension
         check_database(database, model_id, dimension)
+        require_client(database, client_id)
         yield GalleryCheck(
             GalleryScanner(database, model_id, dimension),
             Thresholds(RegionStore(database), threshold_of(settings, manifest)),
