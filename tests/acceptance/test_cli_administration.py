@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from pathlib import Path
 
 import psycopg
@@ -47,6 +48,19 @@ def test_clients_are_made_and_listed(faceward: CommandLine, acme: str) -> None:
     assert [client["client_id"] for client in rest["clients"]] == ["globex"]
     assert "the next page with --after acme" in faceward.succeeds("clients", "list", "--limit", "1").stderr
     assert "Client 'acme' exists already" in faceward.fails("clients", "create", "acme")
+
+
+def test_the_commands_that_are_proposed_hold_for_each_id(faceward: CommandLine) -> None:
+    made = faceward.succeeds("clients", "create", "Acme Ltd!").stdout
+    assert "`faceward keys create --client 'Acme Ltd!' --role manager` makes its key" in made
+    none_yet = faceward.succeeds("keys", "list", "--client", "Acme Ltd!").stderr
+    (proposed,) = re.findall("`faceward (.*)`", none_yet)
+    faceward.succeeds(*shlex.split(proposed))
+    faceward.succeeds("clients", "create", "Beta")
+    assert "with --after 'Acme Ltd!'" in faceward.succeeds("clients", "list", "--limit", "1").stderr
+    for name in ("Hall 1", "Hall 2"):
+        faceward.succeeds("regions", "create", name, "--client", "Beta")
+    assert "with --after 'Hall 1'" in faceward.succeeds("regions", "--client", "Beta", "--limit", "1").stderr
 
 
 def test_no_client_yet(faceward: CommandLine) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import pytest
@@ -102,12 +103,17 @@ def test_deleting_for_a_program_asks_nothing(faceward: CommandLine, three: list[
 def test_a_photo_that_may_be_somebody_else_s_is_told(
     faceward: CommandLine, photos: dict[str, Path], three: list[int]
 ) -> None:
-    def told(*call: object) -> None:
-        assert f"This may be Barack Obama (person {three[0]}), at " in (told := faceward.succeeds(*call).stderr), told
-        assert "faceward people merge" in told
+    def told(*call: object) -> str:
+        (line,) = [each for each in faceward.succeeds(*call).stderr.splitlines() if "Barack" in each]
+        assert line.startswith(f"This may be Barack Obama (person {three[0]}), at "), line
+        return line.partition("If they are one person: ")[2]
 
-    told("people", "add-photo", three[1], photos["obama2.jpg"], "--client", "acme")
-    told("enroll", photos["obama3.jpg"], "--name", "B. Obama", "--region", "A", "--client", "acme")
+    merge = told("people", "add-photo", three[1], photos["obama2.jpg"], "--client", "acme")
+    assert merge == f"faceward people merge {three[1]} {three[0]} --client acme"
+    merge = told("enroll", photos["obama3.jpg"], "--name", "B. Obama", "--region", "A", "--client", "acme")
+    program, *words = shlex.split(merge)
+    assert program == "faceward"
+    assert "who has 2 photos now" in faceward.succeeds(*words, "--yes").stdout
 
 
 def test_merging_asks_first_and_tells_what_is_gone(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Annotated
 
 import typer
 
 from faceward.cli import output
 from faceward.cli.invocation import invocation
+from faceward.cli.keys import create_command
 from faceward.cli.options import (
     AsJson,
     ClearRetention,
@@ -57,7 +59,7 @@ def list_clients(
         table.add_row(client.client_id, client.name, threshold, retention, output.when(client.created_at))
     output.print_table(table)
     if page.next_after is not None:
-        output.tell(f"There are more: the next page with --after {page.next_after}")
+        output.tell(f"There are more: the next page with --after {shlex.quote(page.next_after)}")
 
 
 def create(
@@ -73,9 +75,7 @@ def create(
     if as_json:
         output.print_json(made)
     else:
-        output.say(
-            f"Client {made.client_id} is there now. `faceward keys create --client {made.client_id}` makes its key."
-        )
+        output.say(f"Client {made.client_id} is there now. `{create_command(made.client_id)}` makes its key.")
 
 
 def set_threshold(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import shlex
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
@@ -34,6 +35,11 @@ def keys_app() -> typer.Typer:
     app.command("rotate")(rotate)
     app.command("revoke")(revoke)
     return app
+
+
+def create_command(client_id: str) -> str:
+    """What makes the key by which a client's own systems do all that is theirs."""
+    return f"faceward keys create --client {shlex.quote(client_id)} --role {RoleName.manager}"
 
 
 def create(
@@ -90,7 +96,7 @@ def list_keys(
         output.print_json({"keys": page.keys, "next_after": page.next_after})
         return
     if not page.keys:
-        output.tell("This client has no key yet; `faceward keys create` makes one.")
+        output.tell(f"This client has no key yet; `{create_command(client or DEFAULT_CLIENT)}` makes one.")
         return
     table = output.new_table("key", "begins with", "role", "regions", "name", "state", "last used", right=("key",))
     for key in page.keys:

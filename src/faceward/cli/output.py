@@ -105,10 +105,13 @@ def days(count: int | None) -> str:
 
 def tell_duplicates(stored: Enrollment) -> None:
     """Who of the region may be the one just enrolled."""
+    from faceward.commands import merge_command
+
     for each in stored.likely_duplicates:
-        tell(f"This may be {each.name} (person {each.person_id}), at {percent(each.similarity)}.")
-    if stored.likely_duplicates:
-        tell("If two of them are one person: faceward people merge ID INTO_ID")
+        merge = merge_command(stored.person.id, each.person_id, client_id=stored.person.client_id)
+        tell(
+            f"This may be {each.name} (person {each.person_id}), at {percent(each.similarity)}. If they are one person: {merge}"
+        )
 
 
 def counting_bar() -> Progress:

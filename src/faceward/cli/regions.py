@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Annotated
 
 import typer
@@ -66,7 +67,7 @@ def list_regions(
         table.add_row(region.name, *counts, threshold, retention, output.when(region.created_at))
     output.print_table(table)
     if page.next_after is not None:
-        output.tell(f"There are more: the next page with --after {page.next_after}")
+        output.tell(f"There are more: the next page with --after {shlex.quote(page.next_after)}")
 
 
 def create(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias, get_args
@@ -10,7 +9,7 @@ from typing import Any, Literal, TypeAlias, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from faceward.checks import DEFAULT_CLIENT
+from faceward.commands import command, merge_command
 from faceward.evaluation.nearest import NOBODY, Ints, Mask, Nearest
 from faceward.service.decisions import shown
 from faceward.store.gallery_scan import FiledFaces
@@ -244,7 +243,7 @@ class _Words:
 
     def _enrolled_twice(self, found: _Found) -> tuple[str, str]:
         early, late = sorted((found.person_id, found.other_person_id))
-        merge = self._command("people merge", late, early)
+        merge = merge_command(late, early, client_id=self.client_id)
         if self._region(early) == self._region(late):
             proposal = f"If they are one person: {merge}"
         else:
@@ -253,12 +252,12 @@ class _Words:
 
     def _alike(self, found: _Found) -> tuple[str, str]:
         early, late = sorted((found.person_id, found.other_person_id))
-        merge = self._command("people merge", late, early)
+        merge = merge_command(late, early, client_id=self.client_id)
         if self._region(early) != self._region(late):
             reason = f"They are at {found.similarity:.3f}: a search over both regions takes one for the other."
             return reason, f"If they are one person: {merge} --across-regions."
         above = min(1.0, np.floor(100 * found.similarity + 1) / 100)
-        raised = self._command("regions set-threshold", self._region(late), f"{above:.2f}")
+        raised = command("regions set-threshold", self._region(late), f"{above:.2f}", client_id=self.client_id)
         return (
             f"They are at {found.similarity:.3f}, at or above the threshold {self._threshold(found)}: each may pass for the "
             "other.",
@@ -277,7 +276,7 @@ class _Words:
         return " ".join(reasons), f"Enroll a better photo of person {found.person_id}, then {self._delete(found)}"
 
     def _delete(self, found: _Found) -> str:
-        return self._command("people delete-photo", found.person_id, found.face_id)
+        return command("people delete-photo", found.person_id, found.face_id, client_id=self.client_id)
 
     def _person(self, person_id: int) -> str:
         return f"{self.persons[person_id][0]} (person {person_id})"
@@ -290,10 +289,6 @@ class _Words:
 
     def _threshold(self, found: _Found) -> str:
         return shown(self.thresholds[self._region(found.person_id)])
-
-    def _command(self, command: str, *arguments: object) -> str:
-        client = () if self.client_id == DEFAULT_CLIENT else ("--client", self.client_id)
-        return " ".join(["faceward", command, *(shlex.quote(str(part)) for part in (*arguments, *client))])
 
 
 def _similarity(value: float) -> float | None:
