@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from faceward.checks import check_count
-from faceward.errors import InvalidValueError, LowQualityError, NoFaceError, SeveralFacesError
-from faceward.types import Crop, Face, ImageSource, NewFace, Quality
+from faceward.errors import ImageError, InputError, InvalidValueError, LowQualityError, NoFaceError, SeveralFacesError
+from faceward.types import Crop, Face, ImageSource, NamedImage, NewFace, Quality
 from faceward.vision import DecodedImage, FaceAnalyzer, crop_around
 
 MAX_IMAGE_PATH = 500
@@ -47,26 +48,29 @@ class EnrolmentGate:
         if not sources:
             raise InvalidValueError("images", images, "at least one photo")
         check_count("the number of photos", len(sources), MAX_PHOTOS)
-        stored = [self._admit_one(source, several_faces) for source in sources]
+        stored = []
+        for source, place in placed(sources):
+            with named(source, place) as name:
+                stored.append(self._admit_one(source, name, several_faces))
         return [face for face, _ in stored], tuple(quality for _, quality in stored)
 
-    def _admit_one(self, source: ImageSource, several_faces: str) -> tuple[NewFace, Quality]:
+    def _admit_one(self, source: ImageSource, name: str, several_faces: str) -> tuple[NewFace, Quality]:
         image = self._analyzer.decode(source)
         faces = self._analyzer.analyze_decoded(image)
         if not faces:
-            raise NoFaceError(f"No face was found in {named(source)}. Send a photo in which one face is plain to see.")
+            raise NoFaceError(f"No face was found in {name}. Send a photo in which one face is plain to see.")
         if len(faces) > 1 and several_faces == "error":
             boxes = [face.box.as_tuple() for face in faces]
             listed = "; ".join(
                 "left {:.0f}, top {:.0f}, right {:.0f}, bottom {:.0f}".format(*box) for box in boxes[:10]
             )
             raise SeveralFacesError(
-                f"{named(source)} shows {len(faces)} faces ({listed}). Send a photo of one person, or choose the largest "
+                f"{len(faces)} faces were found in {name}: {listed}. Send a photo of one person, or choose the largest "
                 "face (several_faces='largest', --largest).",
                 boxes,
             )
         face = faces[0]
-        self._check_quality(face, source)
+        self._check_quality(face, name)
         data, crop = self._kept(image, face)
         return (
             NewFace(
@@ -91,17 +95,17 @@ class EnrolmentGate:
             case "face":
                 return crop_around(image, face.box)
 
-    def _check_quality(self, face: Face, source: ImageSource) -> None:
+    def _check_quality(self, face: Face, name: str) -> None:
         reasons = face.quality.reasons
         if face.box.height < self._min_face:
             raise LowQualityError(
-                f"The face in {named(source)} is {face.box.height:.0f} pixels high; enrolment needs {self._min_face:.0f}. "
+                f"The face in {name} is {face.box.height:.0f} pixels high; enrolment needs {self._min_face:.0f}. "
                 "Send a larger photo, or lower enroll.min_face.",
                 ("small", *(reason for reason in reasons if reason != "small")),
             )
         if face.quality.score < self._min_quality:
             raise LowQualityError(
-                f"The face in {named(source)} has a quality of {face.quality.score:.2f}; enrolment needs "
+                f"The face in {name} has a quality of {face.quality.score:.2f}; enrolment needs "
                 f"{self._min_quality:.2f}. What lowers it: {', '.join(reasons) or 'several small things'}. Send a better "
                 "photo, or lower enroll.min_quality.",
                 reasons,
@@ -117,6 +121,28 @@ def _stored_path(source: ImageSource) -> str | None:
     return path if len(path) <= MAX_IMAGE_PATH else Path(path).name[:MAX_IMAGE_PATH]
 
 
-def named(source: ImageSource) -> str:
-    """How an error names a photo: its path, never its content."""
-    return str(source) if isinstance(source, (str, os.PathLike)) else "the photo"
+def placed(sources: Sequence[ImageSource]) -> list[tuple[ImageSource, int | None]]:
+    """Each photo with its place among several, from 1; a single one has none."""
+    return [(source, place if len(sources) > 1 else None) for place, source in enumerate(sources, start=1)]
+
+
+@contextmanager
+def named(source: ImageSource, place: int | None) -> Iterator[str]:
+    """How an error names a photo: its path, or its place and its file's name, never its content.
+
+    What is raised in the block gets the place; of several photos its message names the one.
+    """
+    if isinstance(source, (str, os.PathLike)):
+        name = str(source)
+    elif place is None:
+        name = "the photo"
+    else:
+        name = f"photo {place} ({source.name})" if isinstance(source, NamedImage) else f"photo {place}"
+    try:
+        yield name
+    except InputError as exc:
+        error: InputError = exc
+        if isinstance(exc, ImageError) and place is not None and not isinstance(source, (str, os.PathLike)):
+            error = type(exc)(f"In {name}: {exc}")  # of a path, whoever read the file has named it
+        error.image = place
+        raise error from exc.__cause__

@@ -87,9 +87,13 @@ from typing import ClassVar
 
 
 class FacewardError(Exception):
-    """The root of every error that faceward raises on purpose."""
+    """The root of every error that faceward raises on purpose.
+
+    image: of several photos, the place of the one that it is about, from 1.
+    """
 
     code: ClassVar[str] = "faceward_error"
+    image: int | None = None
 
 
 class InputError(FacewardError, ValueError):

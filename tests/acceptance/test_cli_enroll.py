@@ -55,7 +55,7 @@ def test_enroll_stores_all_that_was_given(faceward: CommandLine, photos: dict[st
 def test_of_several_faces_the_largest_is_taken_where_asked(faceward: CommandLine, two_faces: Path) -> None:
     who = ("--name", "Joe Biden", "--region", "A")
     line = faceward.fails("enroll", two_faces, *who)
-    assert "shows 2 faces" in line
+    assert "2 faces were found in" in line
     assert "--largest" in line
     faceward.succeeds("enroll", two_faces, *who, "--largest")
 
@@ -106,7 +106,10 @@ def test_a_file_that_is_no_whole_image_is_refused(
 ) -> None:
     bad = tmp_path / "bad.jpg"
     bad.write_bytes(photos["obama.jpg"].read_bytes()[:100_000] if content is None else content)
-    assert said in faceward.fails("enroll", bad, "--name", "N", "--region", "A")
+    for given in ([bad], [photos["obama2.jpg"], bad]):
+        line = faceward.fails("enroll", *given, "--name", "N", "--region", "A")
+        assert said in line
+        assert line.count(str(bad)) == 1
 
 
 def test_the_same_photo_twice_is_refused(faceward: CommandLine, photos: dict[str, Path], enrolled: int) -> None:

@@ -217,13 +217,16 @@ def test_the_log_names_nobody(environment: dict[str, str], photos: dict[str, Pat
             headers=headers,
         )
         assert made.status_code == 201
+        photos_of = [("images", (f"passport-{number}.jpg", b"no image")) for number in (1, 2)]
+        refused = http.post("/v1/persons", data={"name": "N", "region": "A"}, files=photos_of, headers=headers)
+        assert "passport-1.jpg" in refused.json()["detail"]
         http.get("/v1/persons", params={"name_prefix": "Very Secret"}, headers=headers)
         http.post("/v1/persons", json={"name": "Very Secret Name"}, headers=headers)
         http.get("/v1/regions/Other-Hidden", headers=headers)
         http.get("/v1/me", headers={"x-api-key": "fw_wrongwrong12_secretsecret"})
         assert served.end() == 0
         log = served.log()
-        assert len(served.events("request")) == 5
+        assert len(served.events("request")) == 6
     for hidden in (
         "Very Secret",
         "Hidden",

@@ -115,14 +115,17 @@ def test_what_is_no_usable_image(
 
 def test_an_image_with_no_face(service: FaceService, photos: dict[str, Path], person_id: int) -> None:
     nobody = np.full((400, 400, 3), 90, np.uint8)
-    for attempt in (
-        lambda: service.enroll(nobody, name="B", region="new", client_id="bad input"),
-        lambda: service.add_face(person_id, nobody, client_id="bad input"),
-        lambda: service.verify(nobody, photos["obama.jpg"]),
-        lambda: service.verify(photos["obama.jpg"], nobody),
+    good = photos["obama.jpg"]
+    for name, place, attempt in (
+        ("the photo", None, lambda: service.enroll(nobody, name="B", region="new", client_id="bad input")),
+        ("the photo", None, lambda: service.add_face(person_id, nobody, client_id="bad input")),
+        ("photo 2", 2, lambda: service.enroll([good, nobody], name="B", region="new", client_id="bad input")),
+        ("photo 1", 1, lambda: service.verify(nobody, good)),
+        ("photo 2", 2, lambda: service.verify(good, nobody)),
     ):
-        with pytest.raises(errors.NoFaceError, match=r"No face was found in the photo\. Send"):
+        with pytest.raises(errors.NoFaceError, match=rf"No face was found in {name}\. Send") as caught:
             attempt()
+        assert caught.value.image == place
     assert service.recognize(nobody, region="A", client_id="bad input").faces == ()
 
 
@@ -133,7 +136,7 @@ def test_several_faces_at_enrolment_are_listed(service: FaceService, photos: dic
     path = tmp_path / "both.png"
     cv2.imwrite(str(path), both)
     with pytest.raises(
-        errors.SeveralFacesError, match=r"both\.png shows 2 faces \(left \d+, top \d+.*largest"
+        errors.SeveralFacesError, match=r"2 faces were found in .*both\.png: left \d+, top \d+.*largest"
     ) as caught:
         service.enroll(path, name="B", region="A", client_id="bad input")
     (first, second) = caught.value.boxes

@@ -55,6 +55,7 @@ _FIELDS = {
     "known": "known_regions",
     "person_id": "person_id",
     "key_id": "key_id",
+    "image": "image",
     "likely_duplicates": "likely_duplicates",
     "problems": "problems",
 }

@@ -6,7 +6,8 @@ a byte is read, and so that every body has the same limits and the same errors.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -19,12 +20,14 @@ from starlette.requests import ClientDisconnect, Request
 from faceward.api.admission import ClientGoneError
 from faceward.errors import FacewardError, InputError, RequestFormatError, UnsupportedMediaTypeError
 from faceward.http_types.fields import MAX_IMAGES, MAX_REGIONS
+from faceward.types import NamedImage
 
 Body = TypeVar("Body", bound=BaseModel)
 
 JSON, FORM = "application/json", "multipart/form-data"
 MOST_PROBLEMS = 20
 """Named in one answer; the rest is of the same kind."""
+_LONGEST_FILE_NAME = 100
 _MOST_FIELDS = MAX_REGIONS + 20
 _MOST_FIELD_BYTES = 64 * 1024
 _MOST_JSON_PARTS = 50_000
@@ -67,6 +70,13 @@ def body_of(model: type[Body], *, images: bool = False) -> Callable[[Request], A
             ) from None
 
     return read
+
+
+def images_of(request: Request, field: str, images: Sequence[bytes]) -> list[bytes | NamedImage]:
+    """The images of a field with the names of their files, where a form gave them some: for errors, never for the log."""
+    names: Mapping[str, Sequence[str]] = getattr(request.state, "file_names", {})
+    given = names.get(field) or [""] * len(images)
+    return [NamedImage(image, name) if name else image for image, name in zip(images, given, strict=True)]
 
 
 def request_body(model: type[BaseModel], *, images: bool = False) -> dict[str, Any]:
@@ -122,8 +132,10 @@ async def _whole(request: Request) -> bytes:
 
 
 async def _form(request: Request, lists: frozenset[str]) -> dict[str, Any]:
-    """Fields as text, files as bytes; those of `lists` may come several times."""
+    """Fields as text, files as bytes; those of `lists` may come several times. The files' names are kept beside the request."""
     given: dict[str, Any] = {}
+    names: dict[str, list[str]] = defaultdict(list)
+    request.state.file_names = names
     charset = parse_options_header(request.headers["content-type"])[1].get(b"charset", b"utf-8")
     if charset.lower() not in (b"utf-8", b"utf8"):  # any of Python's codecs would be had by its name, and some are slow
         raise RequestFormatError("The form can't be read: its names and texts must be UTF-8, without another charset.")
@@ -131,6 +143,8 @@ async def _form(request: Request, lists: frozenset[str]) -> dict[str, Any]:
         async with request.form(max_files=MAX_IMAGES, max_fields=_MOST_FIELDS, max_part_size=_MOST_FIELD_BYTES) as form:
             for name, value in form.multi_items():
                 part = await value.read() if isinstance(value, UploadFile) else value
+                file_name = value.filename if isinstance(value, UploadFile) else None
+                names[name].append((file_name or "")[:_LONGEST_FILE_NAME])
                 if name in lists:
                     given.setdefault(name, []).append(part)
                 elif name in given:

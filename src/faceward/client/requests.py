@@ -48,7 +48,7 @@ class Requests:
 def files_of(field: str, images: Image | Sequence[Image]) -> list[tuple[str, tuple[str, bytes]]]:
     """Images as the files of a form's field."""
     several = images if isinstance(images, (list, tuple)) else [images]
-    return [(field, (f"{field}-{number}", _bytes(image))) for number, image in enumerate(several)]
+    return [(field, (f"{field}-{number}", _bytes(image))) for number, image in enumerate(several, start=1)]
 
 
 def _bytes(image: Any) -> bytes:

@@ -28,6 +28,7 @@ _FIELDS = {
     "known_regions": "known",
     "person_id": "person_id",
     "key_id": "key_id",
+    "image": "image",
     "likely_duplicates": "likely_duplicates",
     "problems": "problems",
     "request_id": "request_id",

@@ -15,7 +15,7 @@ from faceward.checks import (
     check_threshold,
     unit_embedding,
 )
-from faceward.enrolment import named
+from faceward.enrolment import named, placed
 from faceward.errors import InvalidValueError, NoFaceError, NotFoundError, PersonSuspendedError
 from faceward.retrieval import Retriever
 from faceward.service.decisions import decide
@@ -156,10 +156,10 @@ class Recognising(OfModel):
             check_threshold(threshold)
         if (other is None) == (person_id is None):
             raise InvalidValueError("other", other, "a second photo or a person_id, one of the two")
-        probe = self._largest_face(image)
-        if other is not None:
-            second = self._largest_face(other)
-            similarity = min(1.0, max(-1.0, float(probe.embedding @ second.embedding)))
+        photos = [image] if other is None else [image, other]
+        probe, *second = [self._largest_face(photo, place) for photo, place in placed(photos)]
+        if second:
+            similarity = min(1.0, max(-1.0, float(probe.embedding @ second[0].embedding)))
             return self._kept(client_id, _verified(similarity, self._thresholds.of_client(client_id, threshold)))
         person_id = check_id("person_id", person_id)
         person = self._gallery.get_person(client_id, person_id)
@@ -236,11 +236,12 @@ class Recognising(OfModel):
             self._gallery.require_regions(client_id, regions)
         return [answer.candidates for answer in answers]
 
-    def _largest_face(self, source: ImageSource) -> Face:
-        faces = self._analyzer.analyze(source, max_faces=1)
-        if not faces:
-            raise NoFaceError(f"No face was found in {named(source)}. Send a photo in which one face is plain to see.")
-        return faces[0]
+    def _largest_face(self, source: ImageSource, place: int | None) -> Face:
+        with named(source, place) as name:
+            faces = self._analyzer.analyze(source, max_faces=1)
+            if not faces:
+                raise NoFaceError(f"No face was found in {name}. Send a photo in which one face is plain to see.")
+            return faces[0]
 
 
 class _Stage:

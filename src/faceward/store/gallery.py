@@ -421,13 +421,17 @@ class Gallery:
     def _duplicate_face(self, client_id: str, region: str | None, faces: Sequence[NewFace]) -> DuplicateFaceError:
         if region is not None and faces:
             with self._database.transaction(client_id) as tx:
-                for face in faces:
+                for place, face in enumerate(faces, start=1):
                     owner = face.image_sha256 and _person_of_photo(tx, client_id, region, face.image_sha256)
                     if owner:
-                        return DuplicateFaceError(
-                            f"This photo is enrolled in region {region!r} already, for person {owner}. Nothing was stored.",
+                        several = len(faces) > 1
+                        which = f"Photo {place}" if several else "This photo"
+                        error = DuplicateFaceError(
+                            f"{which} is enrolled in region {region!r} already, for person {owner}. Nothing was stored.",
                             person_id=owner,
                         )
+                        error.image = place if several else None
+                        return error
         if len({face.image_sha256 for face in faces}) < len(faces):
             return DuplicateFaceError("One of the photos was sent twice. Nothing was stored.")
         where = f"region {region!r}" if region is not None else "this region"

@@ -18,7 +18,7 @@ from faceward.types.gallery import (
     StoredFace,
     Unchanged,
 )
-from faceward.types.images import BGRImage, Box, Crop, Embedding, Face, ImageSource, Quality
+from faceward.types.images import BGRImage, Box, Crop, Embedding, Face, ImageSource, NamedImage, Quality
 from faceward.types.jobs import FINISHED, Job, JobKind, JobRefusal, JobState
 from faceward.types.recognition import (
     Candidate,
@@ -53,6 +53,7 @@ __all__ = [
     "JobRefusal",
     "JobState",
     "Merge",
+    "NamedImage",
     "NewFace",
     "NewKey",
     "Person",

@@ -15,8 +15,18 @@ Embedding: TypeAlias = NDArray[np.float32]
 BGRImage: TypeAlias = NDArray[np.uint8]
 """Shape (height, width, 3), uint8, blue-green-red as OpenCV reads it."""
 
-ImageSource: TypeAlias = "str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | NDArray[Any]"
+ImageSource: TypeAlias = (
+    "str | os.PathLike[str] | bytes | bytearray | memoryview | NamedImage | BinaryIO | NDArray[Any]"
+)
 """A path, encoded image bytes, an open binary file, or an array in OpenCV's BGR convention."""
+
+
+@dataclass(frozen=True, slots=True)
+class NamedImage:
+    """Encoded image bytes with the name that their sender gave the file. Errors say it, to the sender alone."""
+
+    data: bytes = field(repr=False)
+    name: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,12 +15,13 @@ from numpy.typing import NDArray
 
 from faceward.errors import (
     DamagedImageError,
+    ImageError,
     ImageNotFoundError,
     ImageTooLargeError,
     InvalidValueError,
     NotAnImageError,
 )
-from faceward.types import BGRImage, ImageSource
+from faceward.types import BGRImage, ImageSource, NamedImage
 from faceward.vision.image_headers import read_header
 
 _REDUCED: Final = {1: cv2.IMREAD_COLOR, 2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4}
@@ -84,6 +85,8 @@ def decode_image(source: ImageSource, limits: ImageLimits | None = None) -> Deco
     Raises ImageNotFoundError, NotAnImageError, DamagedImageError and ImageTooLargeError.
     """
     limits = limits or ImageLimits()
+    if isinstance(source, NamedImage):
+        source = source.data
     if isinstance(source, np.ndarray):
         return _from_array(source, limits)
     if isinstance(source, (bytes, bytearray, memoryview)):
@@ -92,8 +95,16 @@ def decode_image(source: ImageSource, limits: ImageLimits | None = None) -> Deco
         encoded = bytes(source)
     elif isinstance(source, (str, os.PathLike)):
         encoded = read_image_file(source, limits.max_bytes)
+        try:
+            return _from_encoded(encoded, limits)
+        except ImageError as exc:
+            raise type(exc)(f"{os.fspath(source)}: {exc}") from exc
     else:
         encoded = _read_open_file(source, limits)
+    return _from_encoded(encoded, limits)
+
+
+def _from_encoded(encoded: bytes, limits: ImageLimits) -> DecodedImage:
     header = read_header(encoded)
     if header.width * header.height > limits.max_pixels:
         raise _too_many_pixels(header.width, header.height, limits)

@@ -11,7 +11,7 @@ from faceward.api.authentication import parse_cursor
 from faceward.api.openapi import ALWAYS, IDEMPOTENT, WITH_BODY, refusals
 from faceward.api.parts import Enroller, EnrollerOfImages, Recognizer
 from faceward.api.routes.common import Cursor, Limit, RowId, next_cursor
-from faceward.api.uploads import body_of, request_body
+from faceward.api.uploads import body_of, images_of, request_body
 from faceward.http_types import answered, sent
 from faceward.store.person_rows import FacePage
 from faceward.types import Enrollment
@@ -37,7 +37,7 @@ async def add_faces(
         work.person(person_id)
         return work.service.add_face(
             person_id,
-            body.images,
+            images_of(work.request, "images", body.images),
             client_id=work.caller.client_id,
             several_faces=body.several_faces,
             allow_duplicate=body.allow_duplicate,

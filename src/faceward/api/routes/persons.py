@@ -11,7 +11,7 @@ from faceward.api.authentication import parse_cursor
 from faceward.api.openapi import ALWAYS, IDEMPOTENT, WITH_BODY, refusals
 from faceward.api.parts import Enroller, EnrollerOfImages, Manager, Recognizer
 from faceward.api.routes.common import Cursor, Limit, RowId, next_cursor
-from faceward.api.uploads import body_of, request_body
+from faceward.api.uploads import body_of, images_of, request_body
 from faceward.checks import MAX_EXTERNAL_ID, MAX_NAME, MAX_REGION
 from faceward.http_types import answered, fields, sent
 from faceward.types import Merge, Person
@@ -37,7 +37,7 @@ async def create_person(
     token = work.token(body.model_dump(mode="json", exclude={"images"}), images=body.images)
     stored = await work.compute(
         lambda: work.service.enroll(
-            body.images,
+            images_of(work.request, "images", body.images),
             name=body.name,
             region=body.region,
             client_id=work.caller.client_id,

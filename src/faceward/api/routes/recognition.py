@@ -9,7 +9,7 @@ from fastapi import APIRouter, Depends
 from faceward.api import answers
 from faceward.api.openapi import ALWAYS, WITH_BODY, refusals
 from faceward.api.parts import Recognizer, RecognizerOfImages
-from faceward.api.uploads import body_of, request_body
+from faceward.api.uploads import body_of, images_of, request_body
 from faceward.http_types import answered, sent
 from faceward.types import Verification
 
@@ -71,9 +71,11 @@ async def verify(
     def compare() -> Verification:
         if body.person_id is not None:
             work.person(body.person_id)
+        (image,) = images_of(work.request, "image", [body.image])
+        other = None if body.other is None else images_of(work.request, "other", [body.other])[0]
         return work.service.verify(
-            body.image,
-            body.other,
+            image,
+            other,
             person_id=body.person_id,
             client_id=work.caller.client_id,
             threshold=body.threshold,
