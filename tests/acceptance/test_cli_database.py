@@ -208,6 +208,29 @@ def test_more_connections_than_the_server_has_are_told(faceward: CommandLine, mo
     assert "max_connections" in failed(faceward)["connections"]
 
 
+def test_a_login_that_can_not_back_up_is_a_warning(
+    faceward: CommandLine, sql: Any, server: EmbeddedServer, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a server of one's own: the owner of the tables is no superuser, and database.backup_url is not set."""
+    sql("CREATE ROLE owning LOGIN IN ROLE pg_read_all_data")  # roles belong to the whole server
+    try:
+        monkeypatch.setenv("FACEWARD_DATABASE__MIGRATION_URL", database_url.replace("postgres:@", "owning:@", 1))
+        state, mend = states(faceward)["login of backups"]
+        assert state == "warning"
+        assert "CREATE ROLE faceward_backup LOGIN BYPASSRLS" in mend
+        said = faceward.succeeds("doctor").stdout
+        assert "owning is bound by row-level security" in " ".join(said.replace("│", " ").split())
+        assert "Points to look at: 1" in said
+        assert "Everything is in order" not in said
+
+        sql("ALTER ROLE owning BYPASSRLS")
+        assert states(faceward)["login of backups"][0] == "ok"
+        monkeypatch.setenv("FACEWARD_DATABASE__BACKUP_URL", database_url.replace("postgres:@", "nobody:@", 1))
+        assert states(faceward)["login of backups"] == ("warning", "correct database.backup_url")
+    finally:
+        sql("DROP ROLE owning")
+
+
 def test_a_clock_that_is_wrong_is_told(faceward: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
     now = time.time
     monkeypatch.setattr(time, "time", lambda: now() + 60)

@@ -8,9 +8,9 @@ from typing import Literal
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """mend: what to do where it fails."""
+    """mend: what to do where it fails. A warning is of what the service itself does without."""
 
     name: str
-    state: Literal["ok", "failed", "not reached"]
+    state: Literal["ok", "warning", "failed", "not reached"]
     detail: str = ""
     mend: str = ""

@@ -25,6 +25,10 @@ from faceward.store.programs import find_programs
 from faceward.store.restore import Restoration
 from faceward.store.scratch_server import locked, scratch_server
 
+MAKE_LOGIN = (
+    "As a superuser: CREATE ROLE faceward_backup LOGIN BYPASSRLS; GRANT pg_read_all_data TO faceward_backup; then give it a "
+    "password (in psql: \\password faceward_backup), and name that login in database.backup_url."
+)
 _LOCK_SECONDS = 60
 _POLL_SECONDS = 0.2
 
@@ -58,6 +62,11 @@ class Backups:
         self._programs = programs
         self._scratch = scratch
         self._timeout = connect_timeout
+
+    def bound_login(self) -> str | None:
+        """The login, where row-level security binds it, so that it backs up nothing. Raises StoreError."""
+        with connected(self._url, "faceward-backup", timeout=self._timeout) as connection:
+            return _bound_login(connection)
 
     def write(
         self,
@@ -173,16 +182,19 @@ def _part_of(file: Path) -> Iterator[tuple[Path, int]]:
 
 
 def _check_login(connection: Connection, url: str) -> None:
+    login = _bound_login(connection)
+    if login is not None:
+        raise AccessDeniedError(
+            f"The login {login} ({url}) is bound by row-level security, so its backup would lack rows. {MAKE_LOGIN}"
+        )
+
+
+def _bound_login(connection: Connection) -> str | None:
     row = connection.execute(
         "SELECT rolsuper OR rolbypassrls, current_user::text FROM pg_roles WHERE rolname = current_user"
     ).fetchone()
     assert row is not None
-    if not row[0]:
-        raise AccessDeniedError(
-            f"The login {row[1]} ({url}) is bound by row-level security, so its backup would lack rows. As a superuser: "
-            "CREATE ROLE faceward_backup LOGIN BYPASSRLS; GRANT pg_read_all_data TO faceward_backup; then give it a "
-            "password (in psql: \\password faceward_backup), and name that login in database.backup_url."
-        )
+    return None if row[0] else row[1]
 
 
 def _quiet(_stage: str, _done: int) -> None:
