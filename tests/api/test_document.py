@@ -118,4 +118,22 @@ def test_the_limits_are_settings() -> None:
 
 
 def test_the_roles_are_those_there_are() -> None:
-    assert [role.strip("`") for role, _ in rows("Keys and roles")] == list(ROLES)
+    assert [role.strip("`") for role, *_ in rows("Keys and roles")] == list(ROLES)
+
+
+def test_the_table_of_roles_is_what_a_key_hears_that_it_may(company: Company) -> None:
+    may: list[str] = []
+    for role, words, _ in reversed(rows("Keys and roles")):
+        may += words.split(", ")
+        assert company.http(role.strip("`")).get("/v1/me").json()["may"] == may
+    assert {"merge persons", "export persons", "erase persons", "read audit", "read decisions"} <= set(may)
+
+
+def test_a_key_of_some_regions_hears_nothing_of_what_takes_all_of_them(company: Company) -> None:
+    company.enroll_once()
+    http = company.http(key=company.new_key("manager", regions=["A"]))
+    may = http.get("/v1/me").json()["may"]
+    for ability, path in (("read audit", "audit"), ("read decisions", "decisions"), ("manage keys", "keys")):
+        assert ability not in may
+        assert http.get(f"/v1/{path}").status_code == 403
+    assert {"merge persons", "manage regions"} <= set(may)
