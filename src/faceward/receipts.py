@@ -82,8 +82,12 @@ class ReceiptSigner:
         self._given = given
         self._key: Ed25519PrivateKey | None = None
 
+    def ensure_key(self) -> None:
+        """Raises SettingsError where the key can't be used, OSError: before the work whose receipt is to be signed."""
+        self._private()
+
     def sign(self, content: Mapping[str, Any]) -> Receipt:
-        """content: without the format, which is added. Raises SettingsError where the key can't be used, OSError."""
+        """content: without the format, which is added. Raises as `ensure_key` does."""
         whole = {"format": FORMAT, **content}
         return Receipt(whole, self.public_key, base64.b64encode(self._private().sign(_signed(whole))).decode("ascii"))
 

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import getpass
 import json
+import os
+import shutil
 import stat
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psycopg
 import pytest
 from command_line import CommandLine
+
+from rows import waiting
 
 
 @pytest.fixture(autouse=True)
@@ -76,6 +81,56 @@ def test_a_receipt_that_can_not_be_written_keeps_the_person(
 ) -> None:
     line = faceward.fails("people", "erase", enrolled, "--yes", "--receipt", tmp_path / "missing" / "r.json")
     assert "No such file" in line
+    faceward.succeeds("people", "show", enrolled)
+
+
+def test_what_is_no_regular_file_is_neither_replaced_nor_costs_the_person(
+    faceward: CommandLine, enrolled: int, tmp_path: Path
+) -> None:
+    folder = tmp_path / "place"
+    (folder / "directory").mkdir(parents=True)
+    os.mkfifo(folder / "pipe")
+    (folder / "link").symlink_to("pipe")
+    for name in ("directory", "pipe", "link"):
+        place = folder / name
+        for arguments in (("erase", enrolled, "--yes", "--receipt"), ("export", enrolled, "--out")):
+            assert f"{place}: It is there and no regular file." in faceward.fails("people", *arguments, place)
+    assert stat.S_ISFIFO((folder / "link").stat().st_mode)
+    assert sorted(each.name for each in folder.iterdir()) == ["directory", "link", "pipe"]
+    faceward.succeeds("people", "show", enrolled)
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_a_receipt_that_can_not_be_written_any_more_is_printed(
+    faceward: CommandLine, enrolled: int, tmp_path: Path, database_url: str, as_json: bool
+) -> None:
+    folder = tmp_path / "gone"
+    folder.mkdir()
+    receipt = folder / "receipt.json"
+    options = ("--yes", "--receipt", receipt, *(("--json",) if as_json else ()))
+    with ThreadPoolExecutor(1) as pool, psycopg.connect(database_url) as other:
+        other.execute("SELECT 1 FROM persons FOR UPDATE")
+        erasing = pool.submit(faceward, "people", "erase", enrolled, *options)
+        while not erasing.done() and not waiting(database_url):
+            pass
+        shutil.rmtree(folder)
+        other.commit()
+        answer = erasing.result(timeout=60)
+    assert answer.status == 1
+    assert f"{receipt}: No such file or directory. Person {enrolled} is erased all the same" in answer.stderr
+    printed = answer.stdout if as_json else answer.stderr[answer.stderr.index("\n{") :]
+    saved = tmp_path / "saved.json"
+    saved.write_text(printed)
+    assert "The receipt is genuine." in faceward.succeeds("receipt", "verify", saved).stdout
+    assert "does not exist" in faceward.fails("people", "show", enrolled)
+
+
+def test_who_could_have_no_signed_receipt_is_not_erased(
+    faceward: CommandLine, enrolled: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setenv("FACEWARD_AUDIT__RECEIPT_KEY", "no key")
+        assert "audit.receipt_key can't be used" in faceward.fails("people", "erase", enrolled, "--yes")
     faceward.succeeds("people", "show", enrolled)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -238,6 +239,13 @@ class TestWhatIsRefused:
             backups.write(file)
         assert file.read_text() == "mine"
         assert backups.write(file, check=False, replace=True).bytes > 1000
+
+    def test_what_is_no_regular_file(self, backups: Backups, file: Path, tmp_path: Path) -> None:
+        os.mkfifo(file)
+        for place in (file, tmp_path):
+            with pytest.raises(FileExistsError, match="no regular file"):
+                backups.write(place, check=False, replace=True)
+        assert file.is_fifo()
 
     def test_a_file_that_another_backup_is_writing(self, backups: Backups, file: Path) -> None:
         part = file.with_name("faces.backup.part")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
 from collections.abc import Iterator
@@ -12,7 +13,12 @@ from typing import BinaryIO
 
 @contextmanager
 def new_file(path: Path) -> Iterator[BinaryIO]:
-    """Written beside `path` and renamed at the end of the block; an exception leaves nothing. Mode 0600. Raises OSError."""
+    """Written beside `path` and renamed at the end of the block; an exception leaves nothing. Mode 0600.
+
+    What is there and no regular file, as a directory, a pipe or a device, is refused before the block. Raises OSError.
+    """
+    if path.exists() and not path.is_file():
+        raise FileExistsError(errno.EEXIST, "It is there and no regular file. Name another one", str(path))
     try:
         descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
     except OSError as exc:
@@ -24,6 +30,8 @@ def new_file(path: Path) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-    except BaseException:
+    except BaseException as exc:
         temporary.unlink(missing_ok=True)
+        if isinstance(exc, OSError) and exc.errno is not None and exc.filename in (None, name):
+            raise OSError(exc.errno, exc.strerror, str(path)) from exc  # the name that was given
         raise

@@ -16,6 +16,7 @@ from faceward.cli.invocation import invocation
 from faceward.cli.options import AllowDuplicate, AsJson, Client, Expires, Images, Largest, PersonId, Yes, moment
 
 if TYPE_CHECKING:
+    from faceward.receipts import Receipt
     from faceward.types import Person
 
 
@@ -281,17 +282,24 @@ def erase(
 ) -> None:
     """Erase a person, also one deleted before, with every trace, for good; a signed receipt says what was removed.
 
-    Exit status 1 where something was left.
+    Exit status 1 where something was left, or the receipt could not be written: then it is printed.
     """
     if not yes:
         typer.confirm(f"Erase person {person_id} and every trace, for good?", abort=True, err=True)
-    with ExitStack() as stack:
-        # The file first: a receipt that can't be written must not cost the person's data its proof.
-        file = None if receipt is None else stack.enter_context(new_file(receipt))
-        records = stack.enter_context(invocation(ctx).open_records())
-        signed = records.privacy.erase_person(person_id, client_id=client)
-        if file is not None:
-            file.write(json.dumps(signed.as_json(), indent=2).encode() + b"\n")
+    signed: Receipt | None = None
+    unwritten: OSError | None = None
+    try:
+        with ExitStack() as stack:
+            # The file first: a receipt that can't be written must not cost the person's data its proof.
+            file = None if receipt is None else stack.enter_context(new_file(receipt))
+            records = stack.enter_context(invocation(ctx).open_records())
+            signed = records.privacy.erase_person(person_id, client_id=client)
+            if file is not None:
+                file.write(json.dumps(signed.as_json(), indent=2).encode() + b"\n")
+    except OSError as exc:
+        if signed is None:
+            raise
+        unwritten = exc
     removed, complete = signed.content["removed"], signed.content["complete"]
     if as_json:
         output.print_json(signed.as_json())
@@ -307,6 +315,14 @@ def erase(
     if not complete:
         left = ", ".join(f"{count} in {where}" for where, count in signed.content["left"].items())
         output.fail(f"Rows that name the person are left: {left}. Erase the person again.")
+    if unwritten is not None:
+        output.fail(
+            f"{receipt}: {unwritten.strerror}. Person {person_id} is erased all the same, and no other receipt is made: save "
+            f"this one, {'on stdout' if as_json else 'below'}."
+        )
+        if not as_json:
+            output.tell(json.dumps(signed.as_json(), indent=2))
+    if unwritten is not None or not complete:
         raise typer.Exit(1)
 
 

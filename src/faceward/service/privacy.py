@@ -56,11 +56,13 @@ class Privacy:
         name the person, and whether anything was left. Other processes' memory follows with their next refresh. regions: only
         one who is enrolled in any of these. request: where it came before, its receipt again.
 
-        Raises UnknownPersonError where there is no trace of such a person, RequestReusedError, StoreError.
+        Raises UnknownPersonError where there is no trace of such a person, RequestReusedError, StoreError; SettingsError or
+        OSError where there is no key to sign with, and then nothing was erased.
         """
         client_id, person_id = check_client_id(client_id), check_id("person_id", person_id)
         if request is not None:
             check_request_token(request)
+        self._signer.ensure_key()  # while the person is there: an erasure has but one receipt
         erased = self._eraser.erase(
             client_id, person_id, request, regions=None if regions is None else check_regions(regions)
         )

@@ -78,8 +78,8 @@ class Backups:
     ) -> BackupReport:
         """Back up into the file, which is there whole and checked, or not at all.
 
-        check: restore it and compare. replace: an older file of that name. progress: told what is being done, and the
-        bytes written.
+        check: restore it and compare. replace: an older file of that name, never a directory, pipe or device. progress:
+        told what is being done, and the bytes written.
 
         Raises FileExistsError and other OSErrors of the file, BackupFailedError, ProgramMissingError, AccessDeniedError,
         BusyError, StoreError.
@@ -87,6 +87,8 @@ class Backups:
         begun = time.monotonic()
         tell = progress or _quiet
         file = file.absolute()
+        if file.exists() and not file.is_file():
+            raise FileExistsError(errno.EEXIST, "It is there and no regular file. Name another one", str(file))
         if file.exists() and not replace:
             raise FileExistsError(errno.EEXIST, "It exists already. Name another file, or say --replace", str(file))
         with _part_of(file) as (part, descriptor):
