@@ -66,7 +66,7 @@ class EnrolmentGate:
             )
             raise SeveralFacesError(
                 f"{len(faces)} faces were found in {name}: {listed}. Send a photo of one person, or choose the largest "
-                "face (several_faces='largest', --largest).",
+                "face (several_faces='largest').",
                 boxes,
             )
         face = faces[0]

@@ -76,7 +76,8 @@ FacewardError
 ├── ServiceUnreachableError    a client got no answer from the service
 └── SettingsError              config.json or an environment variable can't be used
 
-A message says what was wrong, with the value, and what to do. It never holds an image, an embedding or a secret.
+A message says what was wrong, with the value, and what to do. It never holds an image, an embedding or a secret. Where HTTP
+answers with it, its words hold for every caller: which command or option helps, the command line adds (`cli/advice.py`).
 `code` is stable and made for machines.
 """
 
@@ -248,9 +249,7 @@ class UnknownPersonError(NotFoundError):
     code = "unknown_person"
 
     def __init__(self, person_id: int) -> None:
-        super().__init__(
-            f"Person {person_id} does not exist for this client. `faceward people list` shows those that do."
-        )
+        super().__init__(f"Person {person_id} does not exist for this client.")
         self.person_id = person_id
 
 
@@ -260,7 +259,7 @@ class UnknownClientError(NotFoundError):
     code = "unknown_client"
 
     def __init__(self, client_id: str) -> None:
-        super().__init__(f"Client {client_id!r} does not exist. `faceward clients list` shows those that do.")
+        super().__init__(f"Client {client_id!r} does not exist.")
         self.client_id = client_id
 
 
@@ -270,7 +269,7 @@ class UnknownKeyError(NotFoundError):
     code = "unknown_key"
 
     def __init__(self, key_id: int) -> None:
-        super().__init__(f"Key {key_id} does not exist for this client. `faceward keys list` shows those that do.")
+        super().__init__(f"Key {key_id} does not exist for this client.")
         self.key_id = key_id
 
 
@@ -315,7 +314,7 @@ class LikelyDuplicateError(ConflictError):
         listed = ", ".join(f"person {person_id} at {similarity:.3f}" for person_id, similarity in persons)
         super().__init__(
             f"Enrolled in this region already, it seems: {listed}. Nothing was stored. Add the photo to that person; or, if "
-            "it is somebody else, allow the duplicate (allow_duplicate, --allow-duplicate)."
+            "it is somebody else, allow the duplicate (allow_duplicate)."
         )
         self.likely_duplicates = tuple(
             {"person_id": person_id, "similarity": similarity} for person_id, similarity in persons
@@ -333,11 +332,13 @@ class PersonSuspendedError(ConflictError):
 
     code = "person_suspended"
 
-    def __init__(self, person_id: int, expired: bool = False) -> None:
+    def __init__(self, person_id: int, client_id: str, *, expired: bool) -> None:
         why = "has expired" if expired else "is suspended"
         mend = "Set a later expires_at" if expired else "Set the state to active"
         super().__init__(f"Person {person_id} {why}: the record is kept, and nobody is compared with it. {mend} first.")
         self.person_id = person_id
+        self.client_id = client_id
+        self.expired = expired
 
 
 class DuplicateRegionError(ConflictError):

@@ -60,6 +60,17 @@ def test_of_several_faces_the_largest_is_taken_where_asked(faceward: CommandLine
     faceward.succeeds("enroll", two_faces, *who, "--largest")
 
 
+def test_a_photo_of_several_faces_in_a_folder_is_refused_with_what_helps(
+    faceward: CommandLine, two_faces: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "people" / "A" / "Joe_Biden"
+    folder.mkdir(parents=True)
+    shutil.copy(two_faces, folder)
+    (refused,) = faceward("import-dir", tmp_path / "people", "--json").json["refused"]
+    assert refused["code"] == "several_faces"
+    assert refused["reason"].endswith("Here: --largest.")
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [

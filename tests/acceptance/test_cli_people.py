@@ -159,7 +159,9 @@ def test_a_person_is_suspended_and_resumed(faceward: CommandLine, photos: dict[s
     assert "is suspended: kept" in faceward.succeeds("people", "suspend", *call).stdout
     assert not found()
     assert "suspended" in faceward.succeeds("people", "list", "--client", "acme").stdout
-    assert "is suspended" in faceward.fails("verify", photos["obama2.jpg"], "--person", *call)
+    refused = faceward.fails("verify", photos["obama2.jpg"], "--person", *call)
+    assert "is suspended" in refused
+    assert f"`faceward people resume {call[0]} --client acme`" in refused
     assert faceward.succeeds("people", "resume", *call, "--json").json["state"] == "active"
     assert found()
 

@@ -178,7 +178,7 @@ def test_what_verify_refuses(
     photo = photos["obama.jpg"]
     assert "one of the two" in faceward.misused("verify", photo)
     assert "one of the two" in faceward.misused("verify", photo, photo, "--person", enrolled)
-    assert "Person 99 does not exist for this client" in faceward.fails("verify", photo, "--person", 99)
+    assert "this client. `faceward people list` shows those that do." in faceward.fails("verify", photo, "--person", 99)
     assert "does not exist" in faceward.fails("verify", photo, "--person", enrolled, "--client", "globex")
     grey = save_photo("grey.png", np.full((300, 300, 3), 128, np.uint8))
     assert "No face was found" in faceward.fails("verify", photo, grey)

@@ -223,7 +223,7 @@ def test_a_key_that_makes_no_sense_is_refused(
 
 
 def test_a_key_needs_its_client(administration: Administration) -> None:
-    with pytest.raises(UnknownClientError, match=r"Client 'initech' does not exist.*faceward clients list"):
+    with pytest.raises(UnknownClientError, match=r"Client 'initech' does not exist"):
         administration.create_key("initech", "manager")
     assert administration.list_keys("initech").keys == ()
 

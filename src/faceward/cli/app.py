@@ -12,6 +12,7 @@ from typer.core import TyperGroup
 
 from faceward.actors import acting_as
 from faceward.cli import output
+from faceward.cli.advice import advised
 from faceward.cli.audit import audit_recall
 from faceward.cli.audit_log import audit_app
 from faceward.cli.backup import backup, restore
@@ -45,7 +46,7 @@ class _Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except FacewardError as exc:
-            output.fail(str(exc))
+            output.fail(advised(exc))
             raise typer.Exit(1) from exc
         except BrokenPipeError:  # the reader of stdout has left: Typer ends the process quietly
             raise

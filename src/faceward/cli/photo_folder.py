@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from faceward.checks import MAX_EXTERNAL_ID, check_name, check_region, check_text
+from faceward.cli.advice import advised_words
 from faceward.errors import ImageNotFoundError, InputError
 from faceward.importers import Account, ImportAccount, RowProblem
 from faceward.photo_import import PhotoRecord, PhotoResult
@@ -95,7 +96,7 @@ class FolderTally:
         record = result.record
         assert isinstance(record.photo, Path)
         if result.status == "refused":
-            self.refused.append(RefusedPhoto(record.photo, result.code, result.reason))
+            self.refused.append(RefusedPhoto(record.photo, result.code, advised_words(result.code, result.reason)))
             return
         person = record.region, record.external_id
         if result.status == "skipped":

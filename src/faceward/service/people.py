@@ -165,7 +165,9 @@ class People:
         """Delete one face of a person. Raises UnknownPersonError, NotFoundError."""
         client_id, person_id = check_client_id(client_id), check_id("person_id", person_id)
         if not self._gallery.delete_face(client_id, person_id, check_id("face_id", face_id)):
-            raise NotFoundError(f"Person {person_id} has no face {face_id}. `faceward people show` lists the faces.")
+            raise NotFoundError(
+                f"Person {person_id} has no face {face_id}. The list of the person's faces shows those that there are."
+            )
 
     def face_image(self, person_id: int, face_id: int, *, client_id: str | None = None) -> tuple[bytes, str]:
         """What is kept of a face's photo, as it was sent or the face alone, and its media type.

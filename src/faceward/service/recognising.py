@@ -170,7 +170,7 @@ class Recognising(OfModel):
             self._search.require_model(self._analyzer.model_id)
             suspended = person.state == "suspended"
             if person.face_count and (suspended or person.expires_at):  # the database's clock has told which, as ever
-                raise PersonSuspendedError(person_id, expired=not suspended)
+                raise PersonSuspendedError(person_id, client_id, expired=not suspended)
             raise NotFoundError(f"Person {person_id} has no stored face to compare with. Add a photo first.")
         face_id, similarity = stored[0]
         limit = self._thresholds.of_regions(client_id, [person.region], threshold)[person.region]

@@ -87,7 +87,7 @@ def merge(
     if gone.region != into.region and not across_regions:
         raise DifferentRegionsError(
             f"Person {person_id} is in region {gone.region!r}, person {into_id} in region {into.region!r}. Merge them "
-            f"across regions (across_regions, --across-regions), which moves the faces to {into.region!r}; or move one first."
+            f"across regions (across_regions), which moves the faces to {into.region!r}; or move one first."
         )
     beside = beside_live(tx)
     for table in beside:

@@ -1,0 +1,32 @@
+"""Which command or option helps with an error.
+
+Errors say what holds for every caller, over HTTP too; a command adds its own.
+"""
+
+from __future__ import annotations
+
+from faceward.errors import FacewardError, PersonSuspendedError
+
+_BY_CODE = {
+    "unknown_person": "`faceward people list` shows those that do.",
+    "unknown_client": "`faceward clients list` shows those that do.",
+    "unknown_key": "`faceward keys list` shows those that do.",
+    "several_faces": "Here: --largest.",
+    "likely_duplicate": "Here: --allow-duplicate.",
+    "different_regions": "Here: --across-regions.",
+}
+
+
+def advised(error: FacewardError) -> str:
+    """The error's message, and what helps."""
+    if isinstance(error, PersonSuspendedError):
+        from faceward.commands import command
+
+        words, rest = ("people expire", " --expires TIME") if error.expired else ("people resume", "")
+        return f"{error} Here: `{command(words, error.person_id, client_id=error.client_id)}{rest}`."
+    return advised_words(error.code, str(error))
+
+
+def advised_words(code: str, message: str) -> str:
+    """As `advised`, of an error that was kept as its code and message."""
+    return f"{message} {_BY_CODE[code]}" if code in _BY_CODE else message
