@@ -20,6 +20,7 @@ from faceward.cli.import_options import (
     Workers,
     run,
 )
+from faceward.cli.invocation import invocation
 from faceward.cli.options import AsJson, EnrollingClient, Largest
 
 if TYPE_CHECKING:
@@ -67,7 +68,8 @@ def import_sqlite(
     def opened() -> SqliteSource:
         from faceward.importers import SqliteSource, parse_mappings
 
-        return SqliteSource(file, parse_mappings(mapping or []))
+        most = invocation(ctx).settings().images.max_bytes
+        return SqliteSource(file, parse_mappings(mapping or []), max_image=most)
 
     run(ctx, options, opened)
 

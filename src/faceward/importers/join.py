@@ -23,6 +23,7 @@ from faceward.types import NewFace
 MOST_FACES = 1_000
 MAX_IMAGE_PATH = 500
 _MOST_LISTED = 1_000
+_MOST_SHOWN = 100  # characters of a key
 _BLOCK_FACES = 50  # decoded at once: their texts and numbers fit a processor's cache
 
 GivenFace: TypeAlias = "NewFace | NDArray[Any]"
@@ -256,7 +257,11 @@ class Join:
         if face.problem is not None and face.key is None:
             self.refuse_face(face, *face.problem)
             return
-        whose = "names no person" if face.key is None else f"belongs to the person {face.key}, who does not exist"
+        whose = (
+            "names no person"
+            if face.key is None
+            else f"belongs to the person {face.key[:_MOST_SHOWN]}, who does not exist"
+        )
         self.refuse_face(face, "orphan", f"The face {whose}.")
 
     def refuse_face(self, face: FaceRow, code: str, reason: str) -> None:

@@ -128,7 +128,11 @@ class _Anew:
             for face in candidate.faces:
                 image = self._photos.of(face) if face.has_image else None
                 if image is None:
-                    self._join.refuse_face(face, "no_image", "There is no image to make an embedding of.")
+                    self._join.refuse_face(
+                        face,
+                        "no_image",
+                        "There is no image to make an embedding of, or one larger than images.max_bytes.",
+                    )
                     continue
                 if len(begun) >= most:
                     wait([begun[-most][1]])  # a person with many photos has only some of them in memory

@@ -34,12 +34,15 @@ ROLES: Mapping[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table or view. keys: column -> the table it refers to. rowid: has row ids of its own."""
+    """A table or view. keys: column -> the table it refers to. rowid: by what name it has row ids of its own. problem: why it
+    can't be read.
+    """
 
     name: str
     columns: tuple[str, ...]
     keys: Mapping[str, str]
-    rowid: bool
+    rowid: str | None
+    problem: str | None = None
 
     def column(self, names: Sequence[str]) -> str | None:
         found = {column.lower(): column for column in self.columns}
@@ -151,5 +154,8 @@ def _unknown(what: str, tables: Sequence[Table]) -> ImportSourceError:
 
 
 def _shown(tables: Sequence[Table]) -> str:
-    listed = "; ".join(f"{table.name} ({', '.join(table.columns[:20])})" for table in tables[:20])
+    listed = "; ".join(
+        f"{table.name} ({', '.join(table.columns[:20]) if table.problem is None else f'unreadable: {table.problem}'})"
+        for table in tables[:20]
+    )
     return f"The file has: {listed or 'no table'}."

@@ -22,6 +22,9 @@ from faceward.importers.sqlite_layout import Table, recognise
 
 _ROWS_AT_ONCE = 50
 _MOST_TEXT = 2 * MAX_DESCRIPTION  # characters
+_MOST_KEY = 1_000  # characters: the key of a person who can be imported is far shorter
+_MOST_IMAGE = 32 * 1024 * 1024  # bytes
+_HIDDEN = 1  # a virtual table's column that no SELECT * shows; generated ones are others
 _STEPS = 1_000_000  # of SQLite's machine: some ten milliseconds
 _MAGIC = b"SQLite format 3\x00"
 _PENDING_BYTE = 0x40000000  # where SQLite's own processes lock a file: pending, reserved, then 510 shared bytes
@@ -31,14 +34,18 @@ _LOCK_BYTES = 512
 class SqliteSource:
     """An SQLite file that no process writes while it is read; see Source. Raises ImportSourceError.
 
-    mappings: of roles to (table, column), as parse_mappings gives them; what they leave out is recognised.
+    mappings: of roles to (table, column), as parse_mappings gives them; what they leave out is recognised. max_image: bytes
+    of an image in the file; a larger one counts as none.
     """
 
     prefix = "sqlite:"
     has_embeddings = True
 
-    def __init__(self, path: Path, mappings: Mapping[str, tuple[str, str]] | None = None) -> None:
+    def __init__(
+        self, path: Path, mappings: Mapping[str, tuple[str, str]] | None = None, *, max_image: int = _MOST_IMAGE
+    ) -> None:
         self.path = path
+        self._max_image = max_image
         with contextlib.ExitStack() as opened:
             self._lock = opened.enter_context(_shared_lock(path))
             self._before = os.fstat(self._lock)
@@ -54,6 +61,11 @@ class SqliteSource:
                 self._connection.execute("PRAGMA temp_store = FILE")
                 # A view may have no end. SQLite alone would not hear of an interrupt before it.
                 self._connection.set_progress_handler(_listen, _STEPS)
+                (encoding,) = self._connection.execute("PRAGMA encoding").fetchone()
+                # SQLite orders texts by the bytes that the file stores: in a UTF-16 file that is not the order of UTF-8.
+                self._order = "BINARY" if encoding == "UTF-8" else "CODE_POINTS"
+                if encoding != "UTF-8":
+                    self._connection.create_collation("CODE_POINTS", _by_code_points)
                 tables = list(self._tables())
             if not tables:
                 raise ImportSourceError(f"{path} is an SQLite database without tables: there is nothing to import.")
@@ -124,11 +136,12 @@ class SqliteSource:
     def faces(self) -> Iterator[FaceRow]:
         """By ascending key, as the persons."""
         table, key = _quoted(self._layout.faces), self._key("faces.person_id")
-        if not self._rowid[self._layout.faces]:
+        rowid = self._rowid[self._layout.faces]
+        if rowid is None:
             return self._face_rows(f"{table} AS f ORDER BY {key}, 1")
         # Sorted are keys and row ids only: with the embeddings SQLite would write the whole table to a file, and read it back.
-        order = f"SELECT rowid AS faceward_row FROM {table} ORDER BY {key}, rowid LIMIT -1"
-        return self._face_rows(f"({order}) CROSS JOIN {table} AS f ON f.rowid = faceward_row")
+        order = f"SELECT {rowid} AS faceward_row FROM {table} ORDER BY {key}, {rowid} LIMIT -1"
+        return self._face_rows(f"({order}) CROSS JOIN {table} AS f ON f.{rowid} = faceward_row")
 
     def sample_with_images(self, most: int) -> Iterator[FaceRow]:
         """Up to `most` faces that have an image, spread over the table, the same ones each time."""
@@ -136,13 +149,14 @@ class SqliteSource:
         if path == image == "NULL":
             return
         step = max(1, self.count() // most)
-        spread = f"AND f.rowid % {step} = 0" if self._rowid[self._layout.faces] else ""
+        rowid = self._rowid[self._layout.faces]
+        spread = f"AND f.{rowid} % {step} = 0" if rowid else ""
         has_image = f"coalesce(length({image}), length({path}), 0) > 0"
         yield from self._face_rows(f"{_quoted(self._layout.faces)} AS f WHERE {has_image} {spread} LIMIT {most}")
 
     def _face_rows(self, which: str) -> Iterator[FaceRow]:
         """which: what stands after FROM; the table is called f there."""
-        key, row = self._key("faces.person_id"), self._row_id(self._layout.faces, "faces.id", "f.rowid")
+        key, row = self._key("faces.person_id"), self._row_id(self._layout.faces, "faces.id", "f.")
         path, image, embedding = (self._column(f"faces.{name}") for name in ("image_path", "image", "embedding"))
         # The length of a text would count its characters, that of its bytes is known; that of a blob without reading it.
         where = f"CASE WHEN typeof({path}) = 'text' AND {path} <> '' THEN {path} WHEN typeof({image}) = 'text' THEN {image} END"
@@ -158,13 +172,29 @@ class SqliteSource:
         return map(FaceRow._make, self._rows(statement))
 
     def image(self, face: FaceRow) -> bytes | None:
-        """The image in the face's row; None where there is none (the row may name a path)."""
-        column = self._column("faces.image")
-        row = self._row_id(self._layout.faces, "faces.id")
-        statement = f"SELECT {column} FROM {_quoted(self._layout.faces)} WHERE {row} = ? LIMIT 1"
+        """The image in the face's row; None where there is none (the row may name a path), or a larger one than is read.
+
+        Raises ImportSourceError where the table has no row ids and its own don't tell its rows apart: the image could be
+        somebody else's.
+        """
+        column, table = self._column("faces.image"), self._layout.faces
+        if column == "NULL":
+            return None
+        row, key = self._row_id(table, "faces.id"), self._key("faces.person_id")
+        statement = (
+            f"SELECT CASE WHEN length({column}) <= {self._max_image} THEN {column} END FROM {_quoted(table)} "
+            f"WHERE {row} IS ?1{'' if self._rowid[table] else f' AND {key} IS ?2'} LIMIT 2"
+        )
         with self._readable():
-            found = self._connection.execute(statement, (face.row,)).fetchone()
-        return found[0] if found and isinstance(found[0], bytes) and found[0] else None
+            found = self._connection.execute(
+                statement, (face.row, face.key)[: 1 if self._rowid[table] else 2]
+            ).fetchall()
+        if len(found) > 1:
+            raise ImportSourceError(
+                f"{table} has no row ids, and which of its images of the person {face.key} is of which face can't be told. Say "
+                f"which column tells its rows apart, as --map faces.id={table}.COLUMN."
+            )
+        return found[0][0] if found and isinstance(found[0][0], bytes) and found[0][0] else None
 
     def same_names(self, most: int = 100) -> dict[str, int]:
         """Names that several rows of the persons' table have, and how many."""
@@ -178,25 +208,46 @@ class SqliteSource:
 
     def _tables(self) -> Iterator[Table]:
         names = self._connection.execute(
-            "SELECT name, type, sql FROM sqlite_schema WHERE type IN ('table', 'view') "
+            "SELECT name, type FROM sqlite_schema WHERE type IN ('table', 'view') "
             "AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\'"
         )
-        for name, kind, definition in names.fetchall():
-            columns = tuple(row[1] for row in self._connection.execute(f"PRAGMA table_info({_quoted(name)})"))
-            keys = {row[3]: row[2] for row in self._connection.execute(f"PRAGMA foreign_key_list({_quoted(name)})")}
-            tail = (definition or "").upper().rpartition(")")[2]
-            yield Table(name, columns, keys, kind == "table" and "WITHOUT ROWID" not in " ".join(tail.split()))
+        for name, kind in names.fetchall():
+            try:
+                described = self._connection.execute(f"PRAGMA table_xinfo({_quoted(name)})").fetchall()
+                columns = tuple(row[1] for row in described if row[6] != _HIDDEN)
+                rowid = self._row_ids(name, columns) if kind == "table" else None
+                keys = {row[3]: row[2] for row in self._connection.execute(f"PRAGMA foreign_key_list({_quoted(name)})")}
+            except sqlite3.OperationalError as exc:
+                if exc.sqlite_errorcode != sqlite3.SQLITE_ERROR:
+                    raise
+                yield Table(name, (), {}, None, str(exc))  # as a view of a table that is gone: the others are there
+                continue
+            yield Table(name, columns, keys, rowid)
 
-    def _row_id(self, table: str, role: str, rowid: str = "rowid") -> str:
-        """What names a row in messages and finds it again."""
-        if self._rowid[table]:
-            return rowid
-        return self._column(role)
+    def _row_ids(self, table: str, columns: tuple[str, ...]) -> str | None:
+        """By what name the table has row ids of its own: a column may have that name too, and hide them."""
+        for name in sorted({"rowid", "_rowid_", "oid"}.difference(map(str.lower, columns)), reverse=True):
+            try:
+                self._connection.execute(f"SELECT {name} FROM {_quoted(table)} LIMIT 0")
+            except sqlite3.OperationalError as exc:
+                if exc.sqlite_errorcode != sqlite3.SQLITE_ERROR:
+                    raise
+                return None  # made WITHOUT ROWID
+            return name
+        return None
+
+    def _row_id(self, table: str, role: str, of: str = "") -> str:
+        """What names a row in messages and finds it again. of: the table's other name, with a dot."""
+        rowid = self._rowid[table]
+        return self._column(role) if rowid is None else f"{of}{rowid}"
 
     def _key(self, role: str) -> str:
-        """As text, so that 7 and '7' are one person, whatever the columns' types."""
-        column = self._column(role) if self._layout.columns[role] else "rowid"
-        return f"CAST({column} AS TEXT) COLLATE BINARY"
+        """As text, so that 7, 7.0 and '7' are one person, whatever the columns' types."""
+        table = self._layout.persons if role == "persons.id" else self._layout.faces
+        column = self._column(role) if self._layout.columns[role] else self._rowid[table]
+        whole = f"CAST({column} AS INTEGER)"
+        value = f"CASE WHEN typeof({column}) = 'real' AND {column} = {whole} THEN {whole} ELSE {column} END"
+        return f"substr(CAST({value} AS TEXT), 1, {_MOST_KEY}) COLLATE {self._order}"
 
     def _column(self, role: str) -> str:
         column = self._layout.columns[role]
@@ -233,12 +284,13 @@ def _shared_lock(path: Path) -> Iterator[int]:
             if magic != _MAGIC:
                 what = "is empty" if not magic else "is not an SQLite 3 database (or an encrypted one)"
                 raise ImportSourceError(f"{path} {what}.")
+            real = path.resolve()  # beside which SQLite writes
             for suffix, advice in (
                 ("-wal", "close it, or run PRAGMA wal_checkpoint(TRUNCATE)"),
                 ("-journal", "open it"),
             ):
-                beside = path.with_name(path.name + suffix)
-                if beside.exists() and beside.stat().st_size:
+                beside = real.with_name(real.name + suffix)
+                if _holds_changes(beside):
                     raise ImportSourceError(
                         f"{beside} holds changes that are not in {path.name} yet. Stop the program that uses the database; if "
                         f"none does, {advice} once with the program sqlite3, then import it."
@@ -252,6 +304,19 @@ def _shared_lock(path: Path) -> Iterator[int]:
             yield stream.fileno()
     except OSError as exc:
         raise ImportSourceError(f"{path} can't be read: {exc.strerror}.") from exc
+
+
+def _holds_changes(beside: Path) -> bool:
+    """A journal that begins with a zero is over: with journal_mode=PERSIST it stays."""
+    if not beside.exists():
+        return False
+    with beside.open("rb") as stream:
+        return stream.read(1) not in (b"", b"\0")
+
+
+def _by_code_points(one: str, other: str) -> int:
+    """The order of UTF-8's bytes."""
+    return (one > other) - (one < other)
 
 
 def _listen() -> None:
