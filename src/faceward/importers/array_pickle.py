@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from faceward.errors import InvalidEmbeddingError
+from faceward.importers.shape import embedding_length
 
 _RECONSTRUCT = frozenset({"numpy.core.multiarray._reconstruct", "numpy._core.multiarray._reconstruct"})
 _FROM_BUFFER = frozenset({"numpy.core.numeric._frombuffer", "numpy._core.numeric._frombuffer"})
@@ -55,7 +56,7 @@ class _Array:
 
 
 def read_array_pickle(data: bytes) -> NDArray[Any]:
-    """The array of float16, float32 or float64 that `data` is a pickle of (protocols 2 to 5).
+    """The numbers of the array of float16, float32 or float64 that `data` is a pickle of (protocols 2 to 5).
 
     Raises InvalidEmbeddingError, with the reason, for every other pickle.
     """
@@ -71,12 +72,9 @@ def read_array_pickle(data: bytes) -> NDArray[Any]:
     if not isinstance(content, (bytes, bytearray)):
         raise InvalidEmbeddingError("The pickle's array holds objects; only an array of numbers is read.")
     plain = isinstance(shape, tuple) and all(type(side) is int and 0 <= side <= len(data) for side in shape)
-    if not plain or len(shape) > 2:
-        raise InvalidEmbeddingError("The pickle's array has a shape that no embedding has.")
-    count = 1
-    for side in shape:
-        count *= side
-    if count * int(kind.code[1]) != len(content):
+    if not plain:
+        raise InvalidEmbeddingError("The pickle's array has a shape that it can't have.")
+    if embedding_length(shape) * int(kind.code[1]) != len(content):
         raise InvalidEmbeddingError("The pickle's array holds more or fewer numbers than its shape says.")
     return np.frombuffer(content, dtype=kind.order + kind.code)
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from faceward.errors import InvalidEmbeddingError
 from faceward.importers.array_pickle import read_array_pickle
+from faceward.importers.shape import embedding_length
 
 MAX_ENCODED = 1_000_000
 """Bytes or characters of one embedding; a longer value is none."""
@@ -95,7 +96,8 @@ class EmbeddingDecoder:
         elif isinstance(value, str):
             encoding, numbers = self._text(value.strip())
         elif isinstance(value, np.ndarray):
-            encoding, numbers = "array", value
+            embedding_length(value.shape)
+            encoding, numbers = "array", value.ravel()
         elif value is None:
             raise InvalidEmbeddingError("There is no embedding.")
         else:
@@ -244,12 +246,9 @@ def _npy_header(header: bytes) -> tuple[str, int]:
         raise InvalidEmbeddingError("The .npy data has a damaged header.") from exc
     if kind.kind != "f" or kind.itemsize > 8:
         raise InvalidEmbeddingError(f"The .npy data is of the type {kind.str!r}; only floats are read.")
-    count = 1
-    for side in shape:
-        count *= int(side)
-    if len(shape) > 2 or not 0 <= count <= MAX_ENCODED:
-        raise InvalidEmbeddingError("The .npy data has a shape that no embedding has.")
-    return kind.str, count
+    if not all(0 <= side <= MAX_ENCODED for side in shape):
+        raise InvalidEmbeddingError("The .npy data has a shape that it can't have.")
+    return kind.str, embedding_length(shape)
 
 
 def _from_base64(value: str) -> bytes | None:

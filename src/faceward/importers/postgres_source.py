@@ -230,7 +230,7 @@ class _Text(Loader):
 
 
 class _Array(Loader):
-    """An array of floats, whatever its shape, without a Python object for each. One with a null is read as NaN."""
+    """An array of floats in its shape, without a Python object for each. One with a null is read as NaN."""
 
     format = Format.BINARY
     kind: ClassVar[str]
@@ -241,7 +241,8 @@ class _Array(Loader):
             return np.array([np.nan])
         elements = np.dtype([("length", ">i4"), ("value", self.kind)])
         read = np.frombuffer(data, elements, offset=12 + 8 * sides) if sides else np.empty(0, elements)
-        return np.ascontiguousarray(read["value"], dtype=read["value"].dtype.newbyteorder("<"))
+        numbers = np.ascontiguousarray(read["value"], dtype=read["value"].dtype.newbyteorder("<"))
+        return numbers.reshape(struct.unpack_from(">" + "i4x" * sides, data, 12)) if sides > 1 else numbers
 
 
 class _Doubles(_Array):

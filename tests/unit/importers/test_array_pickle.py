@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import re
 import struct
 import tracemalloc
 from pathlib import Path
@@ -19,7 +20,7 @@ from faceward.importers.array_pickle import read_array_pickle
 
 @pytest.mark.parametrize("protocol", [2, 3, 4, 5])
 @pytest.mark.parametrize("kind", ["<f2", "<f4", "<f8", ">f4", ">f8"])
-@pytest.mark.parametrize("shape", [(512,), (1, 128)])
+@pytest.mark.parametrize("shape", [(512,), (1, 128), (128, 1)])
 def test_a_plain_array_is_read(protocol: int, kind: str, shape: tuple[int, ...]) -> None:
     array = np.random.default_rng(1).standard_normal(shape).astype(kind)
     assert np.array_equal(read_array_pickle(pickle.dumps(array, protocol)), array.ravel())
@@ -79,6 +80,13 @@ def test_a_command_inside_an_array_of_objects_does_not_run(tmp_path: Path) -> No
 def test_anything_but_an_array_of_floats_is_refused(value: object, protocol: int) -> None:
     with pytest.raises(InvalidEmbeddingError):
         read_array_pickle(pickle.dumps(value, protocol))
+
+
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+@pytest.mark.parametrize("shape", [(4, 128), (2, 1, 64), ()])
+def test_an_array_that_is_not_one_row_is_refused_with_its_shape(protocol: int, shape: tuple[int, ...]) -> None:
+    with pytest.raises(InvalidEmbeddingError, match=f"has the shape {re.escape(str(shape))};"):
+        read_array_pickle(pickle.dumps(np.ones(shape), protocol))
 
 
 @pytest.mark.parametrize("protocol", [0, 1])

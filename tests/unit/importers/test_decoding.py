@@ -32,10 +32,12 @@ ENCODERS: dict[str, Callable[[np.ndarray], object]] = {
     "float64": lambda v: v.astype("<f8").tobytes(),
     "npy": npy,
     "npy of a row": lambda v: npy(v[None].astype("f4")),
+    "npy of a column": lambda v: npy(v[:, None]),
     "json": lambda v: json.dumps(v.tolist()),
     "json in a blob": lambda v: json.dumps(v.tolist()).encode(),
     "json in a list": lambda v: json.dumps([v.tolist()], indent=1),
     "pickle": pickle.dumps,
+    "pickle of a row": lambda v: pickle.dumps(v[None]),
     "base64 of float32": lambda v: text(v.astype("<f4").tobytes()),
     "base64 of float64": lambda v: text(v.astype("<f8").tobytes()),
     "base64 of npy": lambda v: text(npy(v)),
@@ -89,7 +91,13 @@ def test_float32_of_the_right_length_is_read_as_such(seed: int, size: float) -> 
         (npy(np.ones(4)).replace(b"(4,), ", b"(4e9),"), "header"),
         (npy(np.ones(4)).replace(b"_order':", b"_order'("), "header"),
         (npy(np.ones(4)).replace(b"(4,)", b"(9,)"), "more or fewer"),
-        (npy(np.ones((2, 2, 2))), "shape"),
+        (npy(np.ones((2, 2, 2))), r"shape \(2, 2, 2\)"),
+        (npy(np.ones((4, 128))), r"shape \(4, 128\)"),
+        (npy(np.ones((0, 8))), r"shape \(0, 8\)"),
+        (npy(np.ones(4)).replace(b"(4,)", b"(-4)"), "header"),
+        (npy(np.ones((2, 2))).replace(b"(2, 2)", b"(-2,1)"), "can't have"),
+        (text(pickle.dumps(np.ones((4, 128)))), r"shape \(4, 128\)"),
+        (np.ones((2, 256)), r"shape \(2, 256\)"),
         (npy(np.ones(4))[:9], "damaged"),
         (pickle.dumps([1.0]), "pickle"),
         (b"x" * (MAX_ENCODED + 1), "longer"),
@@ -147,6 +155,21 @@ def test_a_known_form_lets_nothing_through_that_was_refused_before(encoding: str
     damaged = bytearray(encode(vectors[1]))
     damaged[place % len(damaged)] = byte
     assert many(decoder, [bytes(damaged)]) == [decoded(EmbeddingDecoder(512), bytes(damaged))]
+
+
+@pytest.mark.parametrize("order", [1, -1], ids=["rows first", "matrix first"])
+@pytest.mark.parametrize("encode", [npy, pickle.dumps, lambda v: pickle.dumps(v, 2)], ids=["npy", "pickle", "pickle 2"])
+def test_a_known_form_lets_no_matrix_through(encode: Callable[[np.ndarray], bytes], order: int) -> None:
+    """Four embeddings of 128 numbers are as many as one of 512, and may take as many bytes."""
+    vectors = np.random.default_rng(7).standard_normal((6, 512))
+    rows, matrices = [encode(v) for v in vectors], [encode(v.reshape(4, 128)) for v in vectors]
+    values = [value for pair in zip(rows, matrices, strict=True) for value in pair[::order]]
+    decoder = EmbeddingDecoder(512)
+    for _ in range(2):
+        for each in (values, *([value] for value in values)):
+            found = many(decoder, list(each))
+            assert found == [decoded(EmbeddingDecoder(512), value) for value in each]
+            assert ["shape (4, 128)" in result for result in found] == [value in matrices for value in each]
 
 
 def test_numbers_that_begin_as_json_does_are_numbers() -> None:
