@@ -17,6 +17,7 @@ from pathlib import Path
 import psycopg
 import pytest
 from command_line import CommandLine
+from sqlalchemy.engine import make_url
 
 from faceward.vision import FaceAnalyzer
 
@@ -169,7 +170,22 @@ def test_who_has_expired_is_purged(faceward: CommandLine, photos: dict[str, Path
     with psycopg.connect(database_url) as owner:
         actors = owner.execute("SELECT actor FROM audit_log WHERE action = 'person.erase'").fetchall()
     assert actors == [("purge",)]
-    assert "Erased 0" in faceward.succeeds("purge").stdout
+    again = "".join(faceward.succeeds("purge").stdout.split())
+    assert "Erased0people" in again
+    assert f"/{make_url(database_url).database}" in again, "which database it was"
+
+
+@pytest.mark.parametrize(
+    "command", [("purge",), ("audit", "expire"), ("photos", "drop", "--yes"), ("photos", "status")]
+)
+def test_what_keeps_house_makes_no_database(
+    command: tuple[str, ...], faceward: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As from cron, in another working directory than that of config.json."""
+    monkeypatch.setenv("FACEWARD_DATABASE__URL", "embedded")
+    monkeypatch.setenv("FACEWARD_DATA", str(tmp_path / "data"))
+    assert "Is another one meant?" in faceward.fails(*command)
+    assert not (tmp_path / "data").exists()
 
 
 def test_every_command_of_the_page_runs(

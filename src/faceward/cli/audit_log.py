@@ -68,7 +68,7 @@ def expire(ctx: typer.Context, as_json: AsJson = False) -> None:
 
     `faceward serve` does it by itself, every hour.
     """
-    with invocation(ctx).open_records() as records:
+    with invocation(ctx).open_records(there=True) as records:
         gone = records.journal.expire()
     if as_json:
         output.print_json(gone)

@@ -58,11 +58,16 @@ class Invocation:
             if new and _is_there(parts.administration, client_id):
                 output.tell(f"Client {client_id!r} was not there before, and was made.")
 
-    def open_records(self) -> AbstractContextManager[Records]:
-        """Clients, keys and regions; no model is fetched or loaded."""
+    def open_records(self, *, there: bool = False) -> AbstractContextManager[Records]:
+        """Clients, keys and regions; no model is fetched or loaded.
+
+        there: make no embedded database. What keeps house from cron must not do so in an empty one of its own, and succeed.
+        """
         from faceward.factory import open_records
 
         settings = self.settings()
+        if there:
+            _require_database(settings)
         return open_records(settings, manifest_in_use(settings), client_id=self.client)
 
     def open_audit(self) -> AbstractContextManager[RecallAudit]:
@@ -106,6 +111,17 @@ def _is_there(clients: Administration, client_id: str) -> bool:
     except UnknownClientError:
         return False
     return True
+
+
+def _require_database(settings: Settings) -> None:
+    from faceward.errors import SchemaMissingError
+    from faceward.settings import EMBEDDED
+
+    if settings.database.url == EMBEDDED and not (settings.database_directory / "PG_VERSION").exists():
+        raise SchemaMissingError(
+            f"There is no embedded database in {settings.database_directory}: nothing was ever stored. Is another one meant? "
+            "config.json is read from the working directory; --config or FACEWARD_CONFIG names it from elsewhere."
+        )
 
 
 def manifest_in_use(settings: Settings) -> PackManifest:

@@ -35,7 +35,7 @@ def status(ctx: typer.Context, client: OneClient = None, as_json: AsJson = False
 
     Exit status 1 where a key is missing.
     """
-    with invocation(ctx).open_records() as records:
+    with invocation(ctx).open_records(there=True) as records:
         photos = records.photos.photos
         vault = photos.vault
         found = {each: photos.counts(each) for each in clients_of(records, client)}
@@ -82,7 +82,7 @@ def rotate(
     Uploads of imports that wait keep theirs, and are counted. Can be stopped and run again, while the service works.
     Exit status 1 where photos could not be opened.
     """
-    with invocation(ctx).open_records() as records:
+    with invocation(ctx).open_records(there=True) as records:
         current = records.photos.photos.vault.current
         if (current is None) != decrypt:
             raise typer.BadParameter(
@@ -116,7 +116,7 @@ def crop(
     ctx: typer.Context, client: OneClient = None, region: OneRegion = None, yes: Yes = False, as_json: AsJson = False
 ) -> None:
     """Keep of every whole photo the face with its surroundings, and nothing else. Can be stopped and run again."""
-    with invocation(ctx).open_records() as records:
+    with invocation(ctx).open_records(there=True) as records:
         if not yes:
             typer.confirm("Cut every stored photo to its face, for good?", abort=True, err=True)
         tally = _work(records, client, "Cutting", lambda each, progress: records.photos.crop(each, region, progress))
@@ -127,7 +127,7 @@ def drop(
     ctx: typer.Context, client: OneClient = None, region: OneRegion = None, yes: Yes = False, as_json: AsJson = False
 ) -> None:
     """Forget stored photos; people, faces and embeddings stay. Without photos the model can't be changed."""
-    with invocation(ctx).open_records() as records:
+    with invocation(ctx).open_records(there=True) as records:
         if not yes:
             where = f"client {client}" if client else "all clients"
             typer.confirm(f"Drop the stored photos of {where}, for good?", abort=True, err=True)

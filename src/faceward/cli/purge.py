@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from faceward.cli import output
-from faceward.cli.invocation import invocation
+from faceward.cli.invocation import database_of, invocation
 from faceward.cli.options import AsJson, OneClient
 
 if TYPE_CHECKING:
@@ -38,7 +38,8 @@ def purge(
 
     As `people erase` does, one after the other: what was stopped is simply run again.
     """
-    with invocation(ctx).open_records() as records, output.counting_bar() as bar:
+    given = invocation(ctx)
+    with given.open_records(there=True) as records, output.counting_bar() as bar:
         privacy = records.privacy
         expired = {each: privacy.count_expired(client_id=each) for each in clients_of(records, client)}
         expired = {each: count for each, count in expired.items() if count}
@@ -54,4 +55,4 @@ def purge(
             output.say(f"{each}: {count} would be erased.")
         output.tell(f"{sum(expired.values())} people have expired.")
     else:
-        output.say(f"Erased {erased} people who had expired.")
+        output.say(f"Erased {erased} people who had expired. The database: {database_of(given.settings())}.")
