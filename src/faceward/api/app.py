@@ -33,7 +33,7 @@ from faceward.api.routes import (
     recognition,
     regions,
 )
-from faceward.api.uploads import InvalidBodyError, described
+from faceward.api.uploads import MOST_PROBLEMS, InvalidBodyError, described
 from faceward.errors import FacewardError, UnknownRegionError
 
 _DESCRIPTION = """Face recognition inside a region, inside a client.
@@ -132,7 +132,7 @@ async def _refuse(request: Request, exc: Exception) -> Response:
 
 async def _refuse_parameters(request: Request, exc: Exception) -> Response:
     assert isinstance(exc, RequestValidationError)
-    problems = [described(error) for error in exc.errors()[:20]]
+    problems = [described(error) for error in exc.errors()[:MOST_PROBLEMS]]
     return await _refuse(request, InvalidBodyError(problems))
 
 
