@@ -30,7 +30,8 @@ WHERE client_id = %(client_id)s AND id = %(person_id)s
 _HANDED_ON = """
 UPDATE former_names SET person_id = %(into_id)s WHERE client_id = %(client_id)s AND person_id = %(person_id)s
 """
-# Merges of before this table was there are in the audit log, for as long as it keeps them.
+# Merges of before this table was there are in the audit log, for as long as it keeps them. Who is enrolled was merged into
+# nobody, whatever an entry says.
 _NUMBERS = """
 WITH RECURSIVE same AS (
     SELECT first.id FROM (
@@ -40,6 +41,7 @@ WITH RECURSIVE same AS (
     UNION
     SELECT a.person_id FROM same JOIN audit_log a ON a.client_id = %(client_id)s AND a.other_person_id = same.id
     WHERE a.client_id = %(client_id)s AND a.action = 'person.merge' AND a.person_id IS NOT NULL
+    AND NOT EXISTS (SELECT 1 FROM persons p WHERE p.client_id = %(client_id)s AND p.id = a.person_id)
 )
 SELECT id FROM same ORDER BY id
 """

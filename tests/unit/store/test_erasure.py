@@ -146,6 +146,17 @@ def test_who_was_merged_into_the_person_was_the_person(database: Database, galle
     assert [each.person_id for each in decision.candidates] == [ids[3]]
 
 
+def test_a_merge_that_never_was_keeps_nobody_from_being_erased(
+    database: Database, gallery: Gallery, eraser: Eraser
+) -> None:
+    alice, bob = (gallery.create_person(CLIENT, "A", name, [])[0].id for name in ("Alice", "Bob"))
+    with database.transaction(CLIENT) as tx:
+        record(tx, CLIENT, "person.merge", person_id=bob, other_person_id=alice)
+    erased = eraser.erase(CLIENT, alice)
+    assert eraser.left(erased, alice) == {}
+    assert [entry.action for entry in AuditLog(database).list(CLIENT, person_id=bob).entries] == ["person.enroll"]
+
+
 def report(database: Database, *items: str, client: str = CLIENT, error: str = "An error.") -> None:
     """An import of the past that refused these."""
     with database.transaction(client) as tx:

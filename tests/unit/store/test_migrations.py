@@ -120,3 +120,13 @@ def test_a_change_of_the_model_under_way_is_brought_along(empty_database: str) -
         assert connection.execute(whole).fetchall() == []
         stand_at(empty_database, "0008")
         assert {name for (name,) in connection.execute(whole)} == {"uq_face_photo", "uq_face_photo_next"}
+
+
+def test_the_log_of_an_older_version_is_closed_to_times_of_ones_own(empty_database: str) -> None:
+    Schema(empty_database).upgrade()
+    told = "SELECT has_column_privilege(%s, 'audit_log', name, 'INSERT') FROM unnest(ARRAY['at', 'actor']) AS name"
+    with psycopg.connect(empty_database, autocommit=True) as connection:
+        stand_at(empty_database, "0010")
+        assert connection.execute(told, (APP_ROLE,)).fetchall() == [(True,), (True,)]
+        assert Schema(empty_database).upgrade()
+        assert connection.execute(told, (APP_ROLE,)).fetchall() == [(False,), (True,)]

@@ -404,3 +404,29 @@ def test_nothing_fires_or_cascades_across_a_key(database_url: str, tables: list[
         ).fetchall()
     assert triggers == []
     assert all(update == "a" and delete in ("a", "c") for _, update, delete in actions), actions
+
+
+def test_who_is_enrolled_can_not_be_forgotten_by_way_of_a_merge_that_never_was(
+    app: psycopg.Connection, database_url: str
+) -> None:
+    as_acme(
+        app,
+        "INSERT INTO audit_log (client_id, actor, action, person_id, other_person_id) "
+        "SELECT client_id, 'a', 'person.merge', id, 424242 FROM persons",
+    )
+    with psycopg.connect(database_url) as connection:
+        connection.execute(
+            "UPDATE decision_candidates SET person_id = (SELECT min(id) FROM persons) WHERE client_id = 'acme'"
+        )
+    before = [row for row in logged(database_url) if row[1] != "person.merge"]
+    as_acme(app, "SELECT faceward_forget_person(424242)")
+    assert [row for row in logged(database_url) if row[1] != "person.merge"] == before
+
+
+@pytest.mark.parametrize(("column", "value"), [("at", "now() - interval '400 days'"), ("id", "1000000")])
+def test_an_entry_says_neither_its_time_nor_its_number(app: psycopg.Connection, column: str, value: str) -> None:
+    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+        as_acme(
+            app,
+            f"INSERT INTO audit_log (client_id, actor, action, {column}) VALUES ('acme', 'a', 'photo.read', {value})",
+        )
