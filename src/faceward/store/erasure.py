@@ -19,7 +19,8 @@ from faceward.store.audit_log import record
 from faceward.store.database import Database
 from faceward.store.decision_log import hold_decisions
 from faceward.store.former_names import identity_of
-from faceward.store.reports import blank, count_named, naming
+from faceward.store.naming import Naming
+from faceward.store.reports import blank, count_named
 from faceward.store.request_tokens import OF_PERSONS, claim, complete, erase_person
 from faceward.store.shadow import LIVE, ONLY_BESIDE, beside_live
 from faceward.types import FINISHED, RequestToken
@@ -77,7 +78,7 @@ class Erased:
     jobs_under_way: tuple[int, ...] = ()
     faces: tuple[int, ...] = ()
     _numbers: tuple[int, ...] = field(default=(), repr=False)
-    _named: str | None = field(default=None, repr=False)
+    _naming: Naming | None = field(default=None, repr=False)
 
     @classmethod
     def _recorded(cls, client_id: str, detail: Mapping[str, Any]) -> Erased:
@@ -161,8 +162,8 @@ class Eraser:
         ).rowcount
         tokens = erase_person(tx, client_id, person_id, deleted=not persons)
         entries, decisions = tx.exec_driver_sql(_FORGET, {"numbers": list(identity.numbers)}).one()
-        named = naming(identity)
-        refusals = blank(tx, client_id, named)
+        naming = Naming(identity)
+        refusals = blank(tx, client_id, naming)
         removed = Removed(persons, len(faces), photos, tokens, refusals, entries, decisions)
         if not (persons or faces or tokens or entries or decisions):
             raise UnknownPersonError(person_id)
@@ -176,7 +177,7 @@ class Eraser:
         receipt_id = str(uuid.uuid4())
         record(tx, client_id, "person.erase", receipt=receipt_id, removed=asdict(removed))
         jobs = tuple(under_way)
-        return Erased(receipt_id, client_id, at, removed, len(jobs), jobs, tuple(faces), identity.numbers, named)
+        return Erased(receipt_id, client_id, at, removed, len(jobs), jobs, tuple(faces), identity.numbers, naming)
 
     def _erase_faces(self, tx: sa.Connection, of: Mapping[str, Any]) -> tuple[list[int], int]:
         """Returns their ids, and how many had a photo; with those that a change of the model left behind."""
@@ -211,8 +212,8 @@ class Eraser:
                 "SELECT count(*) FROM request_tokens WHERE client_id = %s AND resource_id = ANY(%s) AND operation = ANY(%s)",
                 (client_id, numbers, list(OF_PERSONS)),
             ).scalar_one()
-            if erased._named is not None:
-                counts |= count_named(tx, client_id, erased._named)
+            if erased._naming is not None:
+                counts |= count_named(tx, client_id, erased._naming)
         return {where: count for where, count in counts.items() if count}
 
 

@@ -17,10 +17,11 @@ from faceward.store.audit_log import record
 from faceward.store.database import Database
 from faceward.store.erasure import PERSON_COLUMNS
 from faceward.store.former_names import identity_of
+from faceward.store.naming import Naming
 from faceward.store.person_rows import hold_person
 from faceward.store.photo_vault import PhotoVault
 from faceward.store.photos import photos_of
-from faceward.store.reports import naming
+from faceward.store.reports import tell
 from faceward.store.request_tokens import OF_PERSONS
 
 _AT_ONCE = 100
@@ -45,10 +46,6 @@ ORDER BY c.decision_id LIMIT %(most)s
 _REQUESTS = """
 SELECT to_jsonb(r) - 'fingerprint' AS held FROM request_tokens r
 WHERE r.client_id = %(client_id)s AND r.resource_id = %(person_id)s AND r.operation = ANY(%(of_persons)s) ORDER BY r.created_at
-"""
-_REFUSALS = """
-SELECT to_jsonb(r) AS held FROM job_refusals r
-WHERE r.client_id = %(client_id)s AND (r.item ~* %(named)s OR r.reason ~* %(named)s) ORDER BY r.job_id, r.position
 """
 
 
@@ -101,7 +98,7 @@ class PersonalData:
 
     def refusals(self) -> Iterator[dict[str, Any]]:
         """Of imports, where they name the person."""
-        return self._rows(_REFUSALS, named=naming(self._identity))
+        return tell(self._tx, self._of["client_id"], Naming(self._identity))
 
     def more(self) -> Iterator[tuple[str, Iterator[dict[str, Any]]]]:
         """Rows of other tables that belong to a person, by table."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import threading
+import unicodedata
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
@@ -12,6 +13,7 @@ import psycopg
 import pytest
 
 from faceward.errors import NotFoundError, RequestReusedError, UnknownPersonError
+from faceward.jobs.photo_paths import photo_path, shown
 from faceward.store.audit_log import AuditLog, record
 from faceward.store.database import APP_ROLE, Database
 from faceward.store.decision_log import Compared, DecisionStore, NewDecision
@@ -273,6 +275,75 @@ def test_what_is_held_of_who_was_merged_is_told_with_the_person_s(database: Data
         with PersonalDataStore(database).open(CLIENT, person) as held:
             similarities = [round(each["similarity"], 1) for each in held.decisions()]
             assert (sorted(similarities, reverse=True), len(list(held.audit()))) == expected
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        unicodedata.normalize("NFD", "EE/Zoë_Brontë/bad.jpg"),  # as macOS packs it
+        "EE\\Zoë_Brontë\\bad.jpg",
+        "EE/Zoë_Brontë.jpg",
+        "photos/EE/Zoë_Brontë/bad.jpg",
+        "EE/zoe brontë (2)/bad.jpg",
+    ],
+)
+def test_names_are_found_however_an_archive_spells_them(
+    database: Database, database_url: str, gallery: Gallery, eraser: Eraser, path: str
+) -> None:
+    person, _ = gallery.create_person(CLIENT, "EE", "Zoë Brontë", [], external_id="Zoë_Brontë")
+    report(database, shown(path), "EE/Zoe_Bronson/bad.jpg", error=f"It ended at {path}")
+    erased = eraser.erase(CLIENT, person.id)
+    assert reported(database_url) == ["erased", "EE/Zoe_Bronson/bad.jpg", "erased"]
+    assert eraser.left(erased, person.id) == {}
+
+
+def test_what_a_report_does_not_show_of_a_name_hides_nobody(
+    database: Database, database_url: str, gallery: Gallery, eraser: Eraser
+) -> None:
+    path = photo_path("EE/نام\u200cخانوادگی/bad.jpg")
+    person, _ = gallery.create_person(CLIENT, "EE", path.name, [], external_id=path.external_id)
+    report(database, shown(f"EE/{path.external_id}/bad.jpg"))
+    assert eraser.erase(CLIENT, person.id).removed.refusals == 1
+    assert reported(database_url) == ["erased", "An error."]
+
+
+def test_who_is_called_by_an_ordinary_word_takes_no_report_of_others_along(
+    database: Database, database_url: str, gallery: Gallery, eraser: Eraser
+) -> None:
+    items = ("EE/A/1.jpg", "A/Bob/1.jpg", "EE/7/1.jpg", "EE/Bob/7.jpg", "EE/Bob/a 7.jpg", "line 7", "EE/A.jpg")
+    report(database, *items, error="Send a JPEG, at most 7, of region 'A'. It will end at line 7.")
+    for name, external_id in (("A", "7"), ("Will", "jpeg"), ("It", "at")):
+        person, _ = gallery.create_person(CLIENT, "EE", name, [], external_id=external_id)
+        erased = eraser.erase(CLIENT, person.id)
+        assert eraser.left(erased, person.id) == {}
+    assert reported(database_url)[:-1] == [
+        "erased", "A/Bob/1.jpg", "erased", "EE/Bob/7.jpg", "EE/Bob/a 7.jpg", "line 7", "erased"
+    ]  # fmt: skip
+    assert reported(database_url)[-1].startswith("Send a JPEG")
+
+
+def test_what_is_erased_in_reports_names_nobody(
+    database: Database, database_url: str, gallery: Gallery, eraser: Eraser
+) -> None:
+    person, _ = gallery.create_person(CLIENT, "EE", "Erased", [])
+    report(database, "EE/Erased/1.jpg", error="It ended at EE/Erased/2.jpg")
+    erased = eraser.erase(CLIENT, person.id)
+    assert (erased.removed.refusals, eraser.left(erased, person.id)) == (2, {})
+
+
+def test_every_page_of_the_reports_is_read(
+    database: Database, database_url: str, gallery: Gallery, eraser: Eraser
+) -> None:
+    person, _ = gallery.create_person(CLIENT, "EE", "Alice", [])
+    report(database)
+    with database.transaction(CLIENT) as tx:
+        tx.exec_driver_sql(
+            "INSERT INTO job_refusals (client_id, job_id, position, item, code, reason) "
+            "SELECT 'acme', 7, n, CASE mod(n, 5000) WHEN 0 THEN 'EE/Alice/1.jpg' ELSE 'EE/Bob/1.jpg' END, 'c', 'r' "
+            "FROM generate_series(0, 10000) AS n"
+        )
+    erased = eraser.erase(CLIENT, person.id)
+    assert (erased.removed.refusals, eraser.left(erased, person.id)) == (3, {})
 
 
 def test_what_is_left_of_who_was_merged_is_told(database: Database, gallery: Gallery, eraser: Eraser) -> None:

@@ -1,0 +1,103 @@
+"""Whether a text names a person, as reports of imports do: by number, or by what the person is or was called.
+
+In Python, not in SQL: an item is a path as some archive spelt it, and what it is compared with is composed, cleaned and of
+another case. Both are brought to one spelling first, whatever the database's encoding and locale.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+from faceward.store.former_names import Identity
+
+_WORD = re.compile(r"[^\W_]+")
+_SEPARATOR = re.compile(r"[/\\]")
+_QUOTED_OR_PATH = re.compile(r"""(?<!region )(?<!\w)'[^']*'(?!\w)|(?<!\w)"[^"]*"(?!\w)|\S*[/\\]\S*""")
+_LINE = re.compile(r"line \d+")
+_ENDS = " '\".,:;"
+_DISTINCTIVE = 4
+"""Letters and digits of a name that no ordinary word of a report is, as long as it is written alike."""
+
+
+class Naming:
+    """What names one person.
+
+    What has a sign in it (as "E-1") or several words counts wherever it stands. Of single words, long ones count anywhere in
+    names of files and quotations, and in sentences where they are written alike ("Will" is not "will"); short ones, as "A"
+    or "44", only in names of files: a word of two or three letters anywhere there, anything else as a whole part.
+    """
+
+    def __init__(self, identity: Identity) -> None:
+        self._phrases = {f" person {number} " for number in identity.numbers}
+        self._in_fields = set[str]()
+        self._as_written = set[str]()
+        self._parts = set[str]()
+        signs = set[str]()
+        for text in (*identity.names, *identity.external_ids):
+            spelt = _spelt(text)
+            words = _words(spelt)
+            folded, letters = words.casefold(), len(words.replace(" ", ""))
+            if not words or spelt.replace(" ", "").casefold() != folded.replace(" ", ""):
+                signs.add(re.escape(spelt.casefold()))
+            if not words:
+                continue
+            self._parts.add(folded)
+            if letters >= _DISTINCTIVE and words.count(" ") > 2:
+                self._phrases.add(folded)
+            elif letters >= _DISTINCTIVE:
+                self._in_fields.add(folded)
+                self._as_written.add(words)
+            elif letters > 1 and text in identity.names and not words.strip().isdecimal():
+                self._in_fields.add(folded)
+        self._signs = re.compile(rf"(?<![^\W_])(?:{'|'.join(sorted(signs))})(?![^\W_])") if signs else None
+
+    def in_item(self, item: str) -> bool:
+        """item: the name of a file in an archive, or the number of a line."""
+        spelt = _spelt(item)
+        return self._anywhere(spelt) or (_LINE.fullmatch(item) is None and self._in_field(spelt))
+
+    def in_sentence(self, text: str) -> bool:
+        """text: for people to read; it may quote names and paths."""
+        spelt = _spelt(text)
+        if self._anywhere(spelt) or _any_of(self._as_written, _words(spelt)):
+            return True
+        return any(self._in_field(found) for found in _QUOTED_OR_PATH.findall(spelt))
+
+    def _anywhere(self, spelt: str) -> bool:
+        folded = spelt.casefold()
+        if self._signs is not None and self._signs.search(folded):
+            return True
+        return _any_of(self._phrases, _words(folded))
+
+    def _in_field(self, spelt: str) -> bool:
+        folded = spelt.casefold()
+        return _any_of(self._in_fields, _words(folded)) or not self._parts.isdisjoint(_parts(folded))
+
+
+def _spelt(text: str) -> str:
+    """Without accents and width, and without what can't be seen: reports show U+FFFD in its place."""
+    if text.isascii() and text.isprintable():
+        return text
+    seen = "".join(char for char in text if char.isprintable() and char != "\ufffd")
+    return "".join(char for char in unicodedata.normalize("NFKD", seen) if not unicodedata.combining(char))
+
+
+def _words(text: str) -> str:
+    """The words of the text, each between spaces; empty where there is none."""
+    words = _WORD.findall(text)
+    return f" {' '.join(words)} " if words else ""
+
+
+def _any_of(phrases: set[str], words: str) -> bool:
+    return any(phrase in words for phrase in phrases)
+
+
+def _parts(path: str) -> list[str]:
+    """What may be a person's part of a path, as words: of REGION/PERSON/photo.jpg not the region, nor the photo."""
+    parts = [part for part in _SEPARATOR.split(path.strip(_ENDS)) if part not in ("", ".")]
+    if len(parts) == 3:
+        parts = parts[1:2]
+    elif len(parts) in (1, 2):
+        parts.append(parts[-1].rpartition(".")[0])
+    return [_words(part) for part in parts]
