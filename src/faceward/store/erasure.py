@@ -21,7 +21,14 @@ from faceward.store.decision_log import hold_decisions
 from faceward.store.former_names import identity_of
 from faceward.store.naming import Naming
 from faceward.store.reports import blank, count_named
-from faceward.store.request_tokens import OF_PERSONS, claim, complete, erase_person
+from faceward.store.request_tokens import (
+    OF_PERSONS,
+    claim,
+    complete,
+    count_near,
+    erase_person,
+    forget_gone_faces,
+)
 from faceward.store.shadow import LIVE, ONLY_BESIDE, beside_live
 from faceward.types import FINISHED, RequestToken
 
@@ -161,6 +168,7 @@ class Eraser:
             "DELETE FROM persons WHERE client_id = %(client_id)s AND id = %(person_id)s", of
         ).rowcount
         tokens = erase_person(tx, client_id, person_id, deleted=not persons)
+        forget_gone_faces(tx, client_id)
         entries, decisions = tx.exec_driver_sql(_FORGET, {"numbers": list(identity.numbers)}).one()
         naming = Naming(identity)
         refusals = blank(tx, client_id, naming)
@@ -212,6 +220,7 @@ class Eraser:
                 "SELECT count(*) FROM request_tokens WHERE client_id = %s AND resource_id = ANY(%s) AND operation = ANY(%s)",
                 (client_id, numbers, list(OF_PERSONS)),
             ).scalar_one()
+            counts["request_tokens.detail"] = count_near(tx, client_id, erased.faces)
             if erased._naming is not None:
                 counts |= count_named(tx, client_id, erased._naming)
         return {where: count for where, count in counts.items() if count}

@@ -7,7 +7,7 @@ waits on the primary key, and then reads what the first one made.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +25,10 @@ OF_PERSONS = (ENROLL, ADD_FACE, MERGE)
 
 _KEPT = "7 days"
 _FORGOTTEN_AT_ONCE = 20
+_GONE_FACE = (
+    "NOT EXISTS (SELECT 1 FROM face_encodings f WHERE f.client_id = %(client_id)s AND f.id = (near ->> 0)::bigint)"
+)
+_NEAR = "SELECT 1 FROM jsonb_array_elements(detail -> 'near') AS near"
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +144,29 @@ def erase_person(tx: sa.Connection, client_id: str, person_id: int, *, deleted: 
             (_erased(token), client_id, key_id, token),
         )
     return len(tokens)
+
+
+def forget_gone_faces(tx: sa.Connection, client_id: str) -> None:
+    """Answers to others' enrolments keep which faces were near, and how near: of faces that are gone nothing stays.
+
+    Whose the gone ones were is not asked: also those of a person who was deleted before.
+    """
+    tx.exec_driver_sql(
+        f"UPDATE request_tokens SET detail = jsonb_set(detail, '{{near}}', coalesce(("
+        f"SELECT jsonb_agg(near) FROM jsonb_array_elements(detail -> 'near') AS near WHERE NOT ({_GONE_FACE})), '[]')) "
+        f"WHERE client_id = %(client_id)s AND operation = ANY(%(of)s) AND EXISTS ({_NEAR} WHERE {_GONE_FACE})",
+        {"client_id": client_id, "of": list(OF_PERSONS)},
+    )
+
+
+def count_near(tx: sa.Connection, client_id: str, face_ids: Sequence[int]) -> int:
+    """How many answers to enrolments keep that any of these faces was near."""
+    count: int = tx.exec_driver_sql(
+        f"SELECT count(*) FROM request_tokens WHERE client_id = %(client_id)s AND operation = ANY(%(of)s) "
+        f"AND EXISTS ({_NEAR} WHERE (near ->> 0)::bigint = ANY(%(faces)s))",
+        {"client_id": client_id, "of": list(OF_PERSONS), "faces": list(face_ids)},
+    ).scalar_one()
+    return count
 
 
 def _erased(token: str) -> str:

@@ -11,6 +11,7 @@ from dataclasses import asdict
 
 import psycopg
 import pytest
+from psycopg.types.json import Jsonb
 
 from faceward.errors import NotFoundError, RequestReusedError, UnknownPersonError
 from faceward.jobs.photo_paths import photo_path, shown
@@ -23,7 +24,7 @@ from faceward.store.personal_data import PersonalDataStore
 from faceward.store.photo_vault import PhotoVault
 from faceward.store.photos import StoredPhotos
 from faceward.store.schema import Schema
-from faceward.types import NewFace, RequestToken
+from faceward.types import Candidate, NewFace, RequestToken
 from rows import waiting
 from synthetic import MODEL, new_face, unit
 
@@ -118,6 +119,35 @@ def test_a_request_that_is_sent_again_does_not_bring_the_person_back(gallery: Ga
     assert gallery.list_persons(CLIENT).persons == ()
     # Another key's same text is another request.
     gallery.create_person(CLIENT, "A", "Alice", [], request=RequestToken(2, "alice-2026", b"f"))
+
+
+def test_others_enrolments_forget_that_the_person_was_near(
+    database: Database, database_url: str, gallery: Gallery, eraser: Eraser
+) -> None:
+    alice, (first,) = gallery.create_person(CLIENT, "A", "Alice", [new_face(1)])
+    carol, (second,) = gallery.create_person(CLIENT, "A", "Carol", [new_face(2)])
+    dora, (third,) = gallery.create_person(CLIENT, "A", "Dora", [new_face(3)])
+    near = [
+        Candidate(person.id, face, person.name, "A", similarity)
+        for person, face, similarity in ((alice, first, 0.9), (carol, second, 0.8), (dora, third, 0.7))
+    ]
+    token = RequestToken(1, "bob-token", b"f")
+    gallery.create_person(CLIENT, "A", "Bob", [new_face(4)], request=token, likely_duplicates=near)
+    kept = "SELECT detail -> 'near' FROM request_tokens WHERE token = 'bob-token'"
+    with psycopg.connect(database_url, autocommit=True) as owner:
+        erased = eraser.erase(CLIENT, alice.id)
+        assert owner.execute(kept).fetchall() == [([[second, 0.8], [third, 0.7]],)]
+        assert eraser.left(erased, alice.id) == {}
+        gallery.delete_person(CLIENT, carol.id)
+        eraser.erase(CLIENT, carol.id)
+        assert owner.execute(kept).fetchall() == [([[third, 0.7]],)]
+        again = gallery.enrollment_of(CLIENT, token, "enroll")
+        assert again is not None
+        assert [each.person_id for each in again.likely_duplicates] == [dora.id]
+        erased = eraser.erase(CLIENT, dora.id)
+        assert owner.execute(kept).fetchall() == [([],)]
+        owner.execute("UPDATE request_tokens SET detail = jsonb_set(detail, '{near}', %s)", (Jsonb([[third, 0.7]]),))
+        assert eraser.left(erased, dora.id) == {"request_tokens.detail": 1}
 
 
 def test_who_was_deleted_before_is_erased_of_what_is_left(database: Database, gallery: Gallery, eraser: Eraser) -> None:
