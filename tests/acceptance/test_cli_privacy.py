@@ -165,7 +165,10 @@ def test_who_did_what_is_listed_page_by_page(faceward: CommandLine, enrolled: in
     second = faceward.succeeds("audit", "list", "--limit", 1, "--before", first["next_before"])
     assert f"the next page with --before {int(first['next_before']) - 1}" in second.stderr
     assert faceward.succeeds("audit", "list", "--since", "2999-01-01", "--json").json["entries"] == []
-    assert "no such entry" in faceward.succeeds("audit", "list", "--client", "globex").stderr
+    faceward.succeeds("clients", "create", "globex")
+    (entry,) = faceward.succeeds("audit", "list", "--client", "globex", "--json").json["entries"]
+    assert entry["action"] == "client.create"
+    assert "no such entry" in faceward.succeeds("audit", "list", "--person", 999).stderr
     assert "one of person.enroll" in faceward.fails("audit", "list", "--action", "person.think")
     assert "is no time" in faceward.misused("audit", "list", "--since", "yesterday")
 
@@ -183,6 +186,7 @@ def test_what_was_decided_is_listed_page_by_page(faceward: CommandLine, enrolled
     shown = faceward.succeeds("decisions", "--person", enrolled, "--decision", "match").stdout
     assert f"{enrolled} at 0." in shown
     assert "rejected" not in shown
+    faceward.succeeds("clients", "create", "globex")
     for filters in (("--since", "2999-01-01"), ("--decision", "unknown"), ("--client", "globex"), ("--person", 999)):
         assert faceward.succeeds("decisions", *filters, "--json").json == {"decisions": [], "next_before": None}
     assert "one of match" in faceward.fails("decisions", "--decision", "perhaps")
