@@ -33,7 +33,11 @@ def test_a_person_is_exported_for_the_eyes_of_whoever_asked(
     assert stat.S_IMODE(out.stat().st_mode) == 0o600
     with zipfile.ZipFile(out) as archive:
         assert json.loads(archive.read("person.json"))["name"] == "Barack Obama"
-    assert faceward.succeeds("people", "export", enrolled, "--out", out, "--json").json["bytes"] == out.stat().st_size
+    export = ("people", "export", enrolled, "--out", out)
+    out.write_bytes(b"somebody else's")
+    assert f"{out}: It exists already. Name another file, or say --replace." in faceward.fails(*export)
+    assert out.read_bytes() == b"somebody else's"
+    assert faceward.succeeds(*export, "--replace", "--json").json["bytes"] == out.stat().st_size
     (entry, _) = faceward.succeeds("audit", "list", "--action", "person.export", "--json").json["entries"]
     assert (entry["person_id"], entry["actor"]) == (enrolled, f"cli:{getpass.getuser()}")
 
@@ -74,6 +78,17 @@ def test_erasing_asks_first_and_leaves_a_receipt_that_can_be_verified(
     receipt.write_text("no receipt")
     assert "This is no receipt" in faceward.fails("receipt", "verify", receipt)
     assert "No such file" in faceward.fails("receipt", "verify", tmp_path / "missing.json")
+
+
+def test_an_older_receipt_is_not_written_over(faceward: CommandLine, enrolled: int, tmp_path: Path) -> None:
+    receipt = tmp_path / "receipt.json"
+    receipt.write_text("another person's")
+    erase = ("people", "erase", enrolled, "--yes", "--receipt", receipt)
+    assert "It exists already" in faceward.fails(*erase)
+    assert receipt.read_text() == "another person's"
+    faceward.succeeds("people", "show", enrolled)
+    faceward.succeeds(*erase, "--replace")
+    faceward.succeeds("receipt", "verify", receipt)
 
 
 def test_a_receipt_that_can_not_be_written_keeps_the_person(

@@ -13,7 +13,7 @@ import typer
 
 from faceward.cli import output
 from faceward.cli.invocation import database_of, invocation, manifest_in_use
-from faceward.cli.options import AsJson
+from faceward.cli.options import AsJson, Replace
 
 
 def backup(
@@ -22,7 +22,7 @@ def backup(
     check: Annotated[
         bool, typer.Option("--check/--no-check", help="Restore it into a server made for that, and compare.")
     ] = True,
-    replace: Annotated[bool, typer.Option("--replace", help="Replace an older file of that name.")] = False,
+    replace: Replace = False,
     as_json: AsJson = False,
 ) -> None:
     """Back up the database of all clients into one file, while the services go on. It is pg_dump's custom format."""

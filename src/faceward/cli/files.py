@@ -12,13 +12,16 @@ from typing import BinaryIO
 
 
 @contextmanager
-def new_file(path: Path) -> Iterator[BinaryIO]:
+def new_file(path: Path, *, replace: bool) -> Iterator[BinaryIO]:
     """Written beside `path` and renamed at the end of the block; an exception leaves nothing. Mode 0600.
 
-    What is there and no regular file, as a directory, a pipe or a device, is refused before the block. Raises OSError.
+    replace: an older file of that name. What is there and no regular file, as a directory, a pipe or a device, is refused
+    before the block all the same. Raises FileExistsError and other OSErrors.
     """
     if path.exists() and not path.is_file():
         raise FileExistsError(errno.EEXIST, "It is there and no regular file. Name another one", str(path))
+    if path.exists() and not replace:
+        raise FileExistsError(errno.EEXIST, "It exists already. Name another file, or say --replace", str(path))
     try:
         descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
     except OSError as exc:

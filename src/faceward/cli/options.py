@@ -63,6 +63,7 @@ Existing: TypeAlias = Annotated[
         help="Also for the people who are there, counted from their enrolment; nobody is kept longer by it.",
     ),
 ]
+Replace: TypeAlias = Annotated[bool, typer.Option("--replace", help="Replace an older file of that name.")]
 Yes: TypeAlias = Annotated[bool, typer.Option("--yes", help="Don't ask.")]
 Expires: TypeAlias = Annotated[
     str | None,
@@ -71,7 +72,9 @@ Expires: TypeAlias = Annotated[
 Threshold: TypeAlias = Annotated[
     float | None,
     typer.Option(
-        "--threshold", help="The similarity from which on a face is a match, -1 to 1; left out: the settings'."
+        "--threshold",
+        help="The similarity from which on a face is a match, -1 to 1; left out: the region's own, else the client's, else the "
+        "settings'.",
     ),
 ]
 OnlyPerson: TypeAlias = Annotated[int | None, typer.Option("--person", min=1, help="Only of this person.")]

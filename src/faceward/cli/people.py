@@ -13,7 +13,18 @@ import typer
 from faceward.cli import output
 from faceward.cli.files import new_file
 from faceward.cli.invocation import invocation
-from faceward.cli.options import AllowDuplicate, AsJson, Client, Expires, Images, Largest, PersonId, Yes, moment
+from faceward.cli.options import (
+    AllowDuplicate,
+    AsJson,
+    Client,
+    Expires,
+    Images,
+    Largest,
+    PersonId,
+    Replace,
+    Yes,
+    moment,
+)
 
 if TYPE_CHECKING:
     from faceward.receipts import Receipt
@@ -258,10 +269,11 @@ def export(
     person_id: PersonId,
     out: Annotated[Path, typer.Option("--out", metavar="FILE.zip", help="Where to write it, for your eyes only.")],
     client: Client = None,
+    replace: Replace = False,
     as_json: AsJson = False,
 ) -> None:
     """Write all that is held of a person into a zip: JSON and photos. The audit log tells of it."""
-    with invocation(ctx).open_records() as records, new_file(out) as file:
+    with invocation(ctx).open_records() as records, new_file(out, replace=replace) as file:
         records.privacy.export_person(person_id, file, client_id=client)
         size = file.tell()
     if as_json:
@@ -278,6 +290,7 @@ def erase(
     receipt: Annotated[
         Path | None, typer.Option("--receipt", metavar="FILE", help="Where to write the signed receipt.")
     ] = None,
+    replace: Replace = False,
     as_json: AsJson = False,
 ) -> None:
     """Erase a person, also one deleted before, with every trace, for good; a signed receipt says what was removed.
@@ -291,7 +304,7 @@ def erase(
     try:
         with ExitStack() as stack:
             # The file first: a receipt that can't be written must not cost the person's data its proof.
-            file = None if receipt is None else stack.enter_context(new_file(receipt))
+            file = None if receipt is None else stack.enter_context(new_file(receipt, replace=replace))
             records = stack.enter_context(invocation(ctx).open_records())
             signed = records.privacy.erase_person(person_id, client_id=client)
             if file is not None:
