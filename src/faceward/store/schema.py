@@ -164,6 +164,13 @@ class Schema:
             raise translate(exc, shown(self._url)) from without_values(exc)
 
 
+_OTHER_PACK = (
+    "Set model.pack in config.json to the pack that made it; `faceward reembed --pack NAME` then changes it to another one. Or "
+    "use a database of its own for this pack."
+)
+"""Told to whoever starts a service or a command, never over HTTP: a service that runs looks at no settings."""
+
+
 def check_database(database: Database, model_id: str, dimension: int) -> None:
     """Refuse a database that the service can't work with: not migrated, or made by another model.
 
@@ -189,13 +196,12 @@ def check_database(database: Database, model_id: str, dimension: int) -> None:
         )
     if column != dimension:
         raise ModelMismatchError(
-            f"The database holds embeddings of {column} numbers, the model pack in use makes {dimension}. Use the pack "
-            "that made the database, or a database of its own for this pack."
+            f"The database holds embeddings of {column} numbers, the model pack in use makes {dimension}. {_OTHER_PACK}"
         )
     if others:
         raise ModelMismatchError(
             f"The database was made by the model {', '.join(sorted(others))}; the pack in use is {model_id}. Their "
-            "embeddings can't be compared. Use the pack that made it, or a database of its own for this one."
+            f"embeddings can't be compared. {_OTHER_PACK}"
         )
 
 
