@@ -84,6 +84,17 @@ def test_every_line_that_cant_be_used_is_told_by_its_number(tmp_path: Path, impo
         assert persons(importing.run(source, nowhere)) == (7, 1, 1)
 
 
+def test_a_name_that_is_empty_is_said_to_be(tmp_path: Path, importing: Importing) -> None:
+    file = tmp_path / "people.csv"
+    file.write_bytes(b"id,name,region,embedding\n1, ,A," + encoded(1).encode() + b"\n")
+    with CsvSource(file) as source:
+        problem = importing.plan(source, RegionAssignment()).problems[0]
+    assert (problem.code, problem.reason) == (
+        "invalid",
+        "name = '' can't be used: it must be a text that is not empty.",
+    )
+
+
 def test_without_embeddings_they_are_made_of_the_photos(
     tmp_path: Path, importing: Importing, photos: dict[str, Path]
 ) -> None:

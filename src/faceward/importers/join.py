@@ -182,7 +182,8 @@ class Join:
             self.refuse_person(row, "names_differ", f"The id {row.id} has several names: one person has one.", own)
             return None
         try:
-            name = check_name(row.name.strip() if isinstance(row.name, str) else row.name)
+            given = "" if row.name is None else row.name  # an empty field of a CSV, or NULL
+            name = check_name(given.strip() if isinstance(given, str) else given)
             external_id = check_text("external_id", self._source.prefix + row.id, MAX_EXTERNAL_ID)
             description = check_description(row.description)
             region = self._given.regions.region_of(row.id, name) if row.region is None else check_region(row.region)
