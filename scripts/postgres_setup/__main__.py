@@ -336,8 +336,8 @@ def main(arguments: list[str]) -> int:
         sys.stderr.write(f"setup_postgres: {exc}\n")
         return 1
     say(f"{OWNER} and {APP} can log in at {setup.address.host}:{setup.address.port}.\nNext:\n")
-    say("  faceward db upgrade                   makes the tables\n")
-    say("  python test_postgres_integration.py   tries all of it\n")
+    say("  .venv/bin/faceward db upgrade                   makes the tables\n")
+    say("  .venv/bin/python test_postgres_integration.py   tries all of it\n")
     return 0
 
 

@@ -163,6 +163,7 @@ def test_who_has_expired_is_purged(faceward: CommandLine, photos: dict[str, Path
             "enroll", photos[photo], "--name", photo, "--region", "A", "--client", "acme", "--expires", expires
         )
     assert "acme: 1 would be erased" in faceward.succeeds("purge", "--dry-run").stdout
+    assert "how many of each client would be erased" in " ".join(faceward.succeeds("purge", "--help").stdout.split())
     assert faceward.succeeds("purge", "--client", "default", "--json").json == {"expired": {}, "erased": 0}
     assert faceward.succeeds("purge", "--json").json == {"expired": {"acme": 1}, "erased": 1}
     listed = faceward.succeeds("people", "list", "--client", "acme", "--json").json["people"]

@@ -182,3 +182,9 @@ def test_what_verify_refuses(
     assert "does not exist" in faceward.fails("verify", photo, "--person", enrolled, "--client", "globex")
     grey = save_photo("grey.png", np.full((300, 300, 3), 128, np.uint8))
     assert "No face was found" in faceward.fails("verify", photo, grey)
+
+
+@pytest.mark.parametrize("command", ["recognize", "verify"])
+def test_the_help_says_which_threshold_holds(faceward: CommandLine, command: str) -> None:
+    said = " ".join(faceward.succeeds(command, "--help").stdout.replace("│", " ").split())
+    assert "left out: the region's own, else the client's, else the settings'" in said

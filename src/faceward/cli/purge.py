@@ -31,7 +31,9 @@ def clients_of(records: Records, client: str | None) -> list[str]:
 def purge(
     ctx: typer.Context,
     client: OneClient = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say who would be erased, and erase nobody.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say how many of each client would be erased; erase nobody.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Erase the people who have expired, with every trace, for good.

@@ -17,8 +17,8 @@ def test_a_fresh_server_gets_roles_database_extension_and_config(cluster: Cluste
 
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
-    assert "faceward db upgrade" in done.stdout
-    assert "python test_postgres_integration.py" in done.stdout
+    assert "\n  .venv/bin/faceward db upgrade " in done.stdout
+    assert "\n  .venv/bin/python test_postgres_integration.py" in done.stdout
     roles = cluster.ask(
         "SELECT rolname, rolcanlogin, rolsuper, rolbypassrls, rolcreatedb, rolcreaterole, rolreplication"
         " FROM pg_roles WHERE rolname LIKE 'faceward%' ORDER BY 1"
