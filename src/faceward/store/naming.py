@@ -25,13 +25,15 @@ class Naming:
 
     What has a sign in it (as "E-1") or several words counts wherever it stands. Of single words, long ones count anywhere in
     names of files and quotations, and in sentences where they are written alike ("Will" is not "will"); short ones, as "A"
-    or "44", only in names of files: a word of two or three letters anywhere there, anything else as a whole part.
+    or "44", only in names of files, and not as the region: a word of two or three letters anywhere there, anything else as a
+    whole part.
     """
 
     def __init__(self, identity: Identity) -> None:
         self._phrases = {f" person {number} " for number in identity.numbers}
         self._in_fields = set[str]()
         self._as_written = set[str]()
+        self._short = set[str]()
         self._parts = set[str]()
         signs = set[str]()
         for text in (*identity.names, *identity.external_ids):
@@ -49,7 +51,7 @@ class Naming:
                 self._in_fields.add(folded)
                 self._as_written.add(words)
             elif letters > 1 and text in identity.names and not words.strip().isdecimal():
-                self._in_fields.add(folded)
+                self._short.add(folded)
         self._signs = re.compile(rf"(?<![^\W_])(?:{'|'.join(sorted(signs))})(?![^\W_])") if signs else None
 
     def in_item(self, item: str) -> bool:
@@ -72,7 +74,16 @@ class Naming:
 
     def _in_field(self, spelt: str) -> bool:
         folded = spelt.casefold()
-        return _any_of(self._in_fields, _words(folded)) or not self._parts.isdisjoint(_parts(folded))
+        parts = [part for part in _SEPARATOR.split(folded.strip(_ENDS)) if part not in ("", ".")]
+        if len(parts) == 3:  # REGION/PERSON/photo.jpg: many a region is called by letters
+            parts, whole = parts[1:], parts[1:2]
+        else:
+            whole = [*parts, *(part.rpartition(".")[0] for part in parts[-1:])]
+        return (
+            _any_of(self._in_fields, _words(folded))
+            or _any_of(self._short, _words("/".join(parts)))
+            or not self._parts.isdisjoint(map(_words, whole))
+        )
 
 
 def _spelt(text: str) -> str:
@@ -91,13 +102,3 @@ def _words(text: str) -> str:
 
 def _any_of(phrases: set[str], words: str) -> bool:
     return any(phrase in words for phrase in phrases)
-
-
-def _parts(path: str) -> list[str]:
-    """What may be a person's part of a path, as words: of REGION/PERSON/photo.jpg not the region, nor the photo."""
-    parts = [part for part in _SEPARATOR.split(path.strip(_ENDS)) if part not in ("", ".")]
-    if len(parts) == 3:
-        parts = parts[1:2]
-    elif len(parts) in (1, 2):
-        parts.append(parts[-1].rpartition(".")[0])
-    return [_words(part) for part in parts]

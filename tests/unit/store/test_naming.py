@@ -39,6 +39,7 @@ def test_an_item_that_names_the_person(name: str, external_id: str | None, item:
     [
         ("Ann", None, "EE/Anna/1.jpg"),
         ("A", None, "A/Bob/1.jpg"),
+        ("Al", None, "AL/Bob/1.jpg"),
         ("Line", "3", "line 3"),
         ("Al", "44", "EE/Bob/44.jpg"),
         ("Al", "44", "EE/Bob 44/1.jpg"),
