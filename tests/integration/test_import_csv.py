@@ -95,6 +95,70 @@ def test_a_name_that_is_empty_is_said_to_be(tmp_path: Path, importing: Importing
     )
 
 
+@pytest.mark.parametrize(
+    "bad",
+    [
+        '10,"P10,A,,{}',
+        '10,P10,"A,,{}',
+        '10,P10,A,"a note,{}',
+        '10,P10,A,,"{}',
+        '10,"P10"",A,,{}',
+        '"10,P10,A,,{}',
+        '10,P10,A,"first\nsecond"third,{}',
+    ],
+)
+@pytest.mark.parametrize("after", [190, 3], ids=["and many lines", "and the end"])
+def test_a_quote_that_is_not_closed_costs_its_own_line_only(
+    tmp_path: Path, importing: Importing, bad: str, after: int
+) -> None:
+    file = tmp_path / "people.csv"
+    people = [f"{n},P{n},A,,{encoded(n)}" for n in range(10 + after)]
+    people[10] = bad.format(encoded(10))
+    people[11] = f'11,P11,A,"first\n{encoded(1)}\nthird",{encoded(11)}'
+    file.write_text("id,name,region,description,embedding\n" + "\n".join(people) + "\n")
+    wrong = {12, 13} if "\n" in bad else {12}
+    with CsvSource(file) as source:
+        account = importing.plan(source)
+    assert faces(account) == (9 + after + len(wrong), 9 + after, 0)
+    assert {each.row: each.code for each in account.problems} == dict.fromkeys(wrong, "not_csv")
+
+
+@pytest.mark.parametrize(
+    ("first", "last"),
+    [('10,"P10,A,{}', '14,P14",A,{}'), ('10,P10,A,"{}', '14,P14,A,{}"'), ('10,P10,"A,{}', '14,P14,A",{}')],
+)
+def test_lines_between_two_stray_quotes_are_accounted_for(
+    tmp_path: Path, importing: Importing, first: str, last: str
+) -> None:
+    """Together they are a record of as many columns as the header has."""
+    file = tmp_path / "people.csv"
+    people = [f"{n},P{n},A,{encoded(n)}" for n in range(20)]
+    people[10], people[14] = first.format(encoded(10)), last.format(encoded(14))
+    file.write_text("id,name,region,embedding\n" + "\n".join(people) + "\n")
+    with CsvSource(file) as source:
+        account = importing.plan(source)
+    assert account.faces.read == 20
+    assert {each.row for each in account.problems if each.table == "people.csv"} <= {12, 16}
+    assert {12} <= {each.row for each in account.problems}
+
+
+def test_each_line_of_a_record_without_an_end_is_accounted_for(tmp_path: Path) -> None:
+    """Each line closes a quote and opens another."""
+    file = tmp_path / "people.csv"
+    file.write_text("id,name,region,embedding\n" + '",b","\n' * 4_000)
+    with CsvSource(file) as source:
+        assert source.count() == 4_000
+
+
+def test_an_embedding_may_be_written_over_several_lines(tmp_path: Path, importing: Importing) -> None:
+    file = tmp_path / "people.csv"
+    numbers = json.dumps(unit(1).tolist(), indent=1)
+    wrapped = base64.encodebytes(unit(2).tobytes()).decode()
+    file.write_text(f'id,name,embedding\n1,Ada,"{numbers}"\n2,Grace,"{wrapped}"\n3,Alan,{encoded(3)}\n')
+    with CsvSource(file) as source:
+        assert faces(importing.plan(source)) == (3, 3, 0)
+
+
 def test_without_embeddings_they_are_made_of_the_photos(
     tmp_path: Path, importing: Importing, photos: dict[str, Path]
 ) -> None:
@@ -124,6 +188,7 @@ def test_without_embeddings_they_are_made_of_the_photos(
         (b"who,where\n1,A\n", {}, None, "no column is known for external_id, name, embedding or photo"),
         (b"id,name\n1,A\n", {}, None, "no column is known for embedding or photo"),
         (b"id,name,photo\n", {"name": "nome"}, None, "--map name=nome can't be used"),
+        (b'id,name,photo,"notes\n1,Ada,a.jpg,\n', {}, None, 'it has id,name,photo,"notes.'),
         (b"id,name,photo\n", {}, "klingon", "--encoding klingon: there is no such encoding"),
         (b"SQLite format 3\x00" + bytes(range(256)), {}, None, "no column is known for"),
     ],

@@ -11,6 +11,7 @@ import contextlib
 import csv
 import io
 import sqlite3
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -34,6 +35,7 @@ _DELIMITERS = (",", ";", "\t", "|")
 _MARKS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
 _LONGEST_LINE = 2 * MAX_ENCODED
 _HEADER_LINES = 4  # of a header whose names hold line breaks
+_RECORD_LINES = 3_000  # of a record whose fields hold line breaks, as JSON with a number a line
 _NOT_READ = "�"
 _BATCH = 1_000
 _NEW = """
@@ -155,7 +157,8 @@ class CsvSource:
         for delimiter in _DELIMITERS:
             try:
                 header = [
-                    name.strip() for name in next(csv.reader(iter(first), delimiter=delimiter, skipinitialspace=True))
+                    name.strip()
+                    for name in next(csv.reader(iter(first), delimiter=delimiter, skipinitialspace=True, strict=True))
                 ]
             except (csv.Error, StopIteration):
                 continue
@@ -184,16 +187,20 @@ class CsvSource:
 
     def _stage(self, lines: _Lines, delimiter: str, width: int, progress: Callable[[], None]) -> None:
         reader = csv.reader(lines, delimiter=delimiter, skipinitialspace=True, strict=True)
+        lines.begin_record()
         next(reader)
         insert = f"INSERT INTO lines VALUES ({', '.join('?' * 10)})"
         batch: list[tuple[object, ...]] = []
         self._staged.execute("BEGIN")
         while True:
-            start = reader.line_num + 1
+            start = lines.begin_record()
             try:
                 row = next(reader, None)
+                if row and lines.of_record > 1:
+                    self._require_one_record(row, width, delimiter)
             except csv.Error as exc:
                 batch.append(_refused(start, "not_csv", f"The line can't be read: {exc}."))
+                lines.take_back()
                 continue
             if row is None:
                 break
@@ -206,6 +213,17 @@ class CsvSource:
         self._staged.executemany(insert, batch)
         self._staged.execute("CREATE INDEX by_key ON lines (key, line)")
         self._staged.execute("COMMIT")
+
+    def _require_one_record(self, row: Sequence[str], width: int, delimiter: str) -> None:
+        """Raises csv.Error where a record of several lines is no person's: after a quote that is not closed, other people's
+        lines pass for one of its fields.
+        """
+        fields = {role: row[place].strip() for role, place in self._places.items()} if len(row) == width else {}
+        embedding = fields.pop("embedding", "")
+        fields.pop("description", None)
+        torn = not embedding.startswith("[") and "\n" in embedding and delimiter in embedding
+        if len(row) != width or torn or any("\n" in value or "\r" in value for value in fields.values()):
+            raise csv.Error("a quote in it is not closed")
 
     def _values(self, line: int, row: Sequence[str], width: int) -> tuple[object, ...]:
         if len(row) != width:
@@ -241,11 +259,21 @@ class CsvSource:
 
 
 class _Lines:
-    """The lines of a text; one that is too long to be one is cut, so that memory stays bounded."""
+    """The lines of a text; one that is too long to be one is cut, so that memory stays bounded.
+
+    A reader of records takes some for each, and the lines of one that went wrong can be read again.
+    """
 
     def __init__(self, text: io.TextIOWrapper) -> None:
         self._text = text
-        self._waiting: list[str] = []
+        self._waiting: deque[str] = deque()
+        self._record: list[str] = []
+        self._taken = self._length = 0
+
+    @property
+    def of_record(self) -> int:
+        """How many lines were taken since it began."""
+        return len(self._record)
 
     def first(self, most: int) -> list[str]:
         """The first ones, which stay where they are."""
@@ -253,13 +281,29 @@ class _Lines:
             self._waiting.append(line)
         return list(self._waiting)
 
+    def begin_record(self) -> int:
+        """Returns the number of its first line, from 1."""
+        self._record.clear()
+        self._length = 0
+        return self._taken + 1
+
+    def take_back(self) -> None:
+        """The record's lines but the first come again: only that one is known to be wrong."""
+        self._waiting.extendleft(reversed(self._record[1:]))
+        self._taken -= max(0, len(self._record) - 1)
+
     def __iter__(self) -> Self:
         return self
 
     def __next__(self) -> str:
-        line = self._waiting.pop(0) if self._waiting else self._line()
+        if len(self._record) >= _RECORD_LINES or self._length >= _LONGEST_LINE:
+            raise csv.Error("a quote in it is not closed where any record ends")
+        line = self._waiting.popleft() if self._waiting else self._line()
         if not line:
             raise StopIteration
+        self._record.append(line)
+        self._length += len(line)
+        self._taken += 1
         return line
 
     def _line(self) -> str:
