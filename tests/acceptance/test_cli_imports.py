@@ -271,6 +271,18 @@ def test_a_report_for_people_has_tables(faceward: CommandLine, tmp_path: Path) -
         assert said.removeprefix("persons.") in answer.stdout
 
 
+def test_a_dry_run_says_which_model_it_expects(faceward: CommandLine, tmp_path: Path) -> None:
+    """It asks no gallery, and after a change of the model that of the settings need not be the gallery's."""
+    file = write_csv(tmp_path / "people.csv")
+    pack = next(each for each in faceward.succeeds("models", "list", "--json").json if each["in_use"])
+    said = faceward.succeeds("import-csv", file, "--same-model", "--dry-run").stderr
+    assert re.search(
+        rf"^Checked for {pack['name']}:\S+, the model of the settings: 512 numbers an embedding\.", said, re.M
+    )
+    assert "Checked for" not in faceward.succeeds("import-csv", file, "--same-model").stderr
+    assert "Checked for" not in faceward("import-csv", file, "--re-embed", "--dry-run").stderr
+
+
 def test_photos_and_embeddings_are_one_or_the_other(faceward: CommandLine, tmp_path: Path, save_photo: Any) -> None:
     file = tmp_path / "people.csv"
     save_photo("grey.png", np.full((400, 400, 3), 128, np.uint8))

@@ -95,7 +95,13 @@ def run(ctx: typer.Context, options: ImportOptions, opened: Callable[[], Abstrac
             bar.update(task, completed=read)
 
         if options.dry_run:
-            account = plan_import(wanted, source, manifest_in_use(settings).embedding.dimension, advance)
+            manifest = manifest_in_use(settings)
+            if not wanted.reembed:
+                output.tell(
+                    f"Checked for {manifest.model_id}, the model of the settings: {manifest.embedding.dimension} numbers an "
+                    "embedding. The gallery was not asked; if it was changed to another, name its pack in config.json first."
+                )
+            account = plan_import(wanted, source, manifest.embedding.dimension, advance)
         else:
             with given.open_enrolling(options.client, model={"threads": workers}) as service:
                 try:
