@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import psycopg
 import pytest
@@ -176,6 +177,34 @@ def test_arrays_of_several_rows_are_not_run_together(old: str, subjects: CompreF
     assert told == ["The array has the shape (2, 256)", "The array has the shape (2, 2, 128)"]
     for person in people[:3]:
         assert importing.found(unit(person.int), "A") == f"compreface:{person}"
+
+
+def test_images_that_cant_be_kept_are_left_out_and_told(
+    old: str, subjects: CompreFace, importing: Importing, service_url: str
+) -> None:
+    rng = np.random.default_rng(1)
+    small, large = (
+        cv2.imencode(".bmp", rng.integers(0, 256, (side, 99, 3), np.uint8))[1].tobytes() for side in (99, 200)
+    )
+    ada, grace = subjects.subject(1, "Ada"), subjects.subject(2, "Grace")
+    for seed, image in enumerate((small, small, small, large, b"no image at all", b"")):
+        subjects.face(ada, unit(seed), image=image)
+    subjects.face(grace, unit(7), image=small)
+    with PostgresSource(old, compreface(), max_image=len(small)) as source:
+        plan = importing.plan(source, store_images=True)
+        account = importing.run(source, store_images=True, person_images=2 * len(small))
+    assert (faces(plan), plan.images_left_out) == ((7, 7, 0), {})  # no image is looked into
+    assert faces(account) == (7, 7, 0)
+    assert account.images_left_out == {"image_too_large": 2, "not_an_image": 1, "too_many_images": 1}
+    assert {each.reason.split(":")[0] for each in account.problems} == {"The face is imported without its image"}
+    with psycopg.connect(service_url) as gallery:
+        kept = gallery.execute(
+            "SELECT name, count(*), array_agg(DISTINCT length(image_data)), count(image_data) "
+            "FROM persons p JOIN face_encodings f ON (p.client_id, p.id) = (f.client_id, f.person_id) "
+            "WHERE p.client_id = %s GROUP BY name ORDER BY name",
+            (importing.client,),
+        ).fetchall()
+    assert kept == [("Ada", 6, [len(small), None], 2), ("Grace", 1, [len(small)], 1)]
 
 
 @pytest.mark.parametrize("pgvector", [False, True], ids=["arrays", "pgvector"])

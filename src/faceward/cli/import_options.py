@@ -132,6 +132,7 @@ def print_account(account: ImportAccount) -> None:
             "encodings": _counts(account.encodings),
             "regions": _counts(account.regions),
             "faces with an image": account.images,
+            "images left out": _counts(account.images_left_out),
             "one name, several persons": _counts(account.same_name),
             "without a region": ", ".join(account.unmapped[:_SHOWN]) + (" …" if len(account.unmapped) > _SHOWN else ""),
             "compared with their image": f"{account.compared}, {account.agreed} agree" if account.compared else "",

@@ -143,7 +143,8 @@ def import_compreface(
     def opened() -> PostgresSource:
         from faceward.importers import PostgresSource, compreface
 
-        return PostgresSource(url, compreface(service), model=model, any_model=reembed)
+        most = invocation(ctx).settings().images.max_bytes
+        return PostgresSource(url, compreface(service), model=model, any_model=reembed, max_image=most)
 
     run(ctx, options, opened)
 

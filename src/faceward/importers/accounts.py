@@ -11,7 +11,7 @@ _MOST_PROBLEMS = 1_000
 
 @dataclass(frozen=True, slots=True)
 class RowProblem:
-    """A row that was not imported. row: its id in the table. code: stable, for machines."""
+    """A row that was not imported, or a face whose image was not kept. row: its id in the table. code: stable, for machines."""
 
     table: str
     row: object
@@ -39,7 +39,8 @@ class ImportAccount:
 
     dimensions, encodings: of the readable embeddings, by count. regions: persons assigned to each. unmapped: names of the
     first persons without a region. same_name: names that several persons have. problems: the first thousand.
-    images: faces that have an image. compared, agreed: the sample of stored embeddings held against the model in use.
+    images: faces that have an image. images_left_out: faces imported without theirs, which can't be kept. compared, agreed: the
+    sample of stored embeddings held against the model in use.
     """
 
     layout: Mapping[str, str]
@@ -55,6 +56,7 @@ class ImportAccount:
     compared: int
     agreed: int
     problems: tuple[RowProblem, ...]
+    images_left_out: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -66,6 +68,7 @@ class Tally:
     images: int = 0
     persons_refused: Counter[str] = field(default_factory=Counter)
     faces_refused: Counter[str] = field(default_factory=Counter)
+    images_left_out: Counter[str] = field(default_factory=Counter)
     read: Counter[tuple[str, int]] = field(default_factory=Counter)
     regions: Counter[str] = field(default_factory=Counter)
     unmapped: list[str] = field(default_factory=list)
@@ -89,6 +92,10 @@ class Tally:
 
     def refuse_face(self, problem: RowProblem) -> None:
         self.faces_refused[problem.code] += 1
+        self._keep(problem)
+
+    def leave_image_out(self, problem: RowProblem) -> None:
+        self.images_left_out[problem.code] += 1
         self._keep(problem)
 
     def _keep(self, problem: RowProblem) -> None:

@@ -68,7 +68,10 @@ def compreface(service: str | None = None) -> Callable[[psycopg.Connection[Any]]
             persons=f'{_SUBJECT} {_SUBJECTS} ORDER BY s.id::text COLLATE "C"',
             faces=f'{_FACE} {_FROM} ORDER BY e.subject_id::text COLLATE "C" NULLS FIRST, e.id',
             sample=f"{_FACE} {_FROM} AND e.img_id IS NOT NULL ORDER BY e.id LIMIT %(most)s",
-            image="SELECT i.content FROM img i JOIN embedding e ON e.img_id = i.id WHERE e.id = %(row)s::uuid",
+            image=(
+                "SELECT i.content FROM img i JOIN embedding e ON e.img_id = i.id WHERE e.id = %(row)s::uuid "
+                "AND length(i.content) <= %(max_image)s"
+            ),
             same_names=(
                 f"SELECT s.subject_name, count(*) {_SUBJECTS} AND s.subject_name IS NOT NULL GROUP BY 1 "
                 "HAVING count(*) > 1 ORDER BY 2 DESC, 1 LIMIT %(most)s"

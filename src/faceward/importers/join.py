@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 
 from faceward.bulk_import import ImportReport, PersonRecord
 from faceward.checks import MAX_EXTERNAL_ID, check_description, check_name, check_region, check_text
-from faceward.errors import InputError, InvalidEmbeddingError
+from faceward.errors import ImageError, InputError, InvalidEmbeddingError
 from faceward.importers.accounts import Account, ImportAccount, RowProblem, Tally
 from faceward.importers.assignment import RegionAssignment
 from faceward.importers.decoding import Decoded, EmbeddingDecoder
 from faceward.importers.rows import FaceRow, PersonRow, Source
 from faceward.types import NewFace
+from faceward.vision.image_headers import read_header
 
 MOST_FACES = 1_000
 MAX_IMAGE_PATH = 500
@@ -36,8 +37,8 @@ class SourceImport:
 
     regions: who goes where, but for those of whom the source says it. images: the folder that relative paths of images begin
     at. same_model: the caller's word that the embeddings are of the model in use. reembed: make them anew from the images.
-    several_faces: what an image with several gets. store_images: keep the images that lie in the source. workers: images
-    worked on at once.
+    several_faces: what an image with several gets. store_images: keep the images that lie in the source. person_images: bytes
+    of one person's that are kept, for a person is written at once. workers: images worked on at once.
     """
 
     regions: RegionAssignment
@@ -47,6 +48,7 @@ class SourceImport:
     reembed: bool = False
     several_faces: Literal["error", "largest"] = "error"
     store_images: bool = False
+    person_images: int = 128 * 1024 * 1024
     workers: int = 1
 
 
@@ -82,6 +84,7 @@ class Join:
         self._same_names: Mapping[str, int] = {}
         self._offered = array("L")  # faces of each person handed on, by position
         self._present = self._present_faces = 0
+        self._image_bytes = 0  # of the person at hand
 
     def records(self) -> Iterator[PersonRecord]:
         """The persons with their embeddings as they are stored; in a plan of re-embedding, those whose faces have an image."""
@@ -131,6 +134,7 @@ class Join:
             compared=compared,
             agreed=agreed,
             problems=tuple(tally.problems),
+            images_left_out=dict(tally.images_left_out),
         )
 
     def candidates(self) -> Iterator[Candidate]:
@@ -211,6 +215,7 @@ class Join:
             progress(read)
 
     def _usable(self, rows: list[FaceRow], decoded: list[Decoded | InvalidEmbeddingError]) -> list[GivenFace]:
+        self._image_bytes = 0
         if len(rows) == 1:
             face = self._face(rows[0], decoded[0])
             return [] if face is None else [face]
@@ -251,8 +256,33 @@ class Join:
             return None
         if not row.has_image:
             return numbers
-        data = self._source.image(row) if self._given.store_images else None
+        data = self._image(row) if self._given.store_images else None
         return NewFace(numbers, image_path=stored_path(row), image_data=data)  # of unit length once it is imported
+
+    def _image(self, row: FaceRow) -> bytes | None:
+        """The image that lies in the source. What can't be kept is told, and the face is imported without it."""
+        data = self._source.image(row)
+        if data is None:
+            if row.image_path is None:
+                self._leave_image_out(row, "image_too_large", "it is empty, or larger than images.max_bytes.")
+            return None
+        try:
+            read_header(data)
+        except ImageError as exc:
+            self._leave_image_out(row, exc.code, str(exc))
+            return None
+        most = self._given.person_images
+        if self._image_bytes + len(data) > most:
+            self._leave_image_out(
+                row, "too_many_images", f"with it the person's images would take more than {most:,} bytes."
+            )
+            return None
+        self._image_bytes += len(data)
+        return data
+
+    def _leave_image_out(self, row: FaceRow, code: str, reason: str) -> None:
+        told = f"The face is imported without its image: {reason}"
+        self._tally.leave_image_out(RowProblem(self._source.faces_table, row.row, code, told))
 
     def _orphan(self, face: FaceRow) -> None:
         if face.problem is not None and face.key is None:

@@ -27,6 +27,7 @@ MAX_NUMBERS = MAX_ENCODED // 8
 """Of one embedding; a longer array is none."""
 
 _ROWS_AT_ONCE = 500
+_MOST_IMAGE = 32 * 1024 * 1024  # bytes
 _SESSION = (
     "SET LOCAL lock_timeout = '2s'; SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = 0; "
     "SET LOCAL jit = off"
@@ -40,7 +41,8 @@ class Statements:
 
     persons, faces: give the fields of PersonRow and of FaceRow, by ascending bytes of the key; a face has its model's name in
     the place of its problem. models: (name, faces) of each. sample: as faces, at most %(most)s of those that have an image.
-    image: the bytes of the image of the face %(row)s. same_names: (name, persons), at most %(most)s.
+    image: the bytes of the image of the face %(row)s, where they are at most %(max_image)s. same_names: (name, persons), at
+    most %(most)s.
     """
 
     prefix: str
@@ -61,7 +63,8 @@ class PostgresSource:
     """The gallery that stands in another PostgreSQL database; see Source. Raises ImportSourceError.
 
     find: looks at the database and says how it is read. model: whose embeddings are meant; those of others are refused.
-    any_model: the embeddings are not used. Without either there must be those of one model only.
+    any_model: the embeddings are not used. Without either there must be those of one model only. max_image: bytes of an image
+    in the database; a larger one counts as none.
     """
 
     has_embeddings = True
@@ -74,6 +77,7 @@ class PostgresSource:
         *,
         model: str | None = None,
         any_model: bool = False,
+        max_image: int = _MOST_IMAGE,
     ) -> None:
         try:
             parsed = parse_url(url)
@@ -84,6 +88,7 @@ class PostgresSource:
             ) from exc
         self._shown = shown(parsed)
         self._model = model
+        self._max_image = max_image
         self._numbers = itertools.count()
         conninfo = parsed.set(drivername="postgresql").render_as_string(hide_password=False)
         with contextlib.ExitStack() as opened:
@@ -148,7 +153,7 @@ class PostgresSource:
     def image(self, face: FaceRow) -> bytes | None:
         if self._statements.image is None or not face.has_image:
             return None
-        found = self._fetch(self._statements.image, row=face.row)
+        found = self._fetch(self._statements.image, row=face.row, max_image=self._max_image)
         return found[0][0] if found and isinstance(found[0][0], bytes) and found[0][0] else None
 
     def same_names(self, most: int = 100) -> dict[str, int]:

@@ -32,7 +32,7 @@ def plan_import(given: SourceImport, source: Source, dimension: int, progress: P
     progress: told how many rows of faces were read.
     """
     check_client_id(given.client_id)
-    join = Join(given, source, dimension, progress)
+    join = Join(replace(given, store_images=False), source, dimension, progress)
     faces = persons = 0
     with _fewer_collections():
         for record in join.records():
