@@ -25,6 +25,7 @@ from faceward.store.bulk import BulkWriter, NewPerson
 from faceward.types import Embedding, NewFace
 
 _BATCH_FACES = 2_000
+_WORTH_HALVING = 1_000  # persons of the last batch
 _BLOCK_FACES = 100  # checked at once: their numbers fit a processor's cache
 _SQUARES = 1e-100, 1e100  # sums of squares that are exact enough: others take more care
 _BATCH_IMAGES = 32 * 1024 * 1024  # bytes
@@ -169,8 +170,9 @@ class Importer:
                     yield list(batch.values())
                 batch, faces, images = {}, 0, 0
         self._admit(block, batch, tally)
-        if batch:
-            yield list(batch.values())
+        rest = list(batch.values())
+        half = len(rest) // 2 if len(rest) >= _WORTH_HALVING else len(rest)
+        yield from filter(None, (rest[:half], rest[half:]))  # nothing comes after it: two connections are done sooner
 
     def _checked(self, position: int, record: PersonRecord) -> _Checked:
         """The record, but for the numbers of its embeddings, which are checked many at once."""

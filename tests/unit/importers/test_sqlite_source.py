@@ -211,3 +211,18 @@ def test_a_generated_column_is_a_column(written: Written) -> None:
     )
     with SqliteSource(path) as source:
         assert [row.name for row in source.persons()] == ["Grace Hopper"]
+
+
+@pytest.mark.parametrize("place", [0, 49, 50, 51, 120, 199])
+def test_a_text_that_is_not_utf_8_costs_no_other_row(written: Written, place: int) -> None:
+    given = ["CAST(x'ff41' AS TEXT)" if n == place else f"'Person {n}'" for n in range(200)]
+    names = ", ".join(f"({n}, {name})" for n, name in enumerate(given))
+    faces = ", ".join(f"({n}, {vector(n)})" for n in range(200))
+    path = written(
+        f"CREATE TABLE persons (id INTEGER PRIMARY KEY, name TEXT); INSERT INTO persons VALUES {names};"
+        f"CREATE TABLE faces (person_id INT, embedding TEXT); INSERT INTO faces VALUES {faces};"
+    )
+    with SqliteSource(path) as source:
+        assert sorted(int(row.key or "") for row in source.persons()) == list(range(200))
+    faces_of, persons, _ = joined(path)
+    assert (faces_of, persons) == ({"imported": 199, "person_refused": 1}, {"imported": 199, "invalid": 1})
