@@ -193,8 +193,10 @@ class Importer:
         for position, rows, person in block:
             start, end = end, end + len(rows)
             own = units[start:end]
-            wrong = person if isinstance(person, InputError) else _first_error(own)
-            if wrong is not None or isinstance(person, InputError):
+            if isinstance(person, InputError):
+                tally.refuse(position, str(person))
+                continue
+            if (wrong := _first_error(own)) is not None:
                 tally.refuse(position, str(wrong))
                 continue
             external_id, region, name, description = person

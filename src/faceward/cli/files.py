@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
+
+from faceward.target_files import check_target
 
 
 @contextmanager
@@ -18,10 +19,7 @@ def new_file(path: Path, *, replace: bool) -> Iterator[BinaryIO]:
     replace: an older file of that name. What is there and no regular file, as a directory, a pipe or a device, is refused
     before the block all the same. Raises FileExistsError and other OSErrors.
     """
-    if path.exists() and not path.is_file():
-        raise FileExistsError(errno.EEXIST, "It is there and no regular file. Name another one", str(path))
-    if path.exists() and not replace:
-        raise FileExistsError(errno.EEXIST, "It exists already. Name another file, or say --replace", str(path))
+    check_target(path, replace=replace)
     try:
         descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
     except OSError as exc:

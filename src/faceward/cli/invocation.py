@@ -116,8 +116,9 @@ def _is_there(clients: Administration, client_id: str) -> bool:
 def _require_database(settings: Settings) -> None:
     from faceward.errors import SchemaMissingError
     from faceward.settings import EMBEDDED
+    from faceward.store.embedded import is_cluster
 
-    if settings.database.url == EMBEDDED and not (settings.database_directory / "PG_VERSION").exists():
+    if settings.database.url == EMBEDDED and not is_cluster(settings.database_directory):
         raise SchemaMissingError(
             f"There is no embedded database in {settings.database_directory}: nothing was ever stored. Is another one meant? "
             "config.json is read from the working directory; --config or FACEWARD_CONFIG names it from elsewhere."

@@ -65,7 +65,10 @@ class SqliteSource:
                 self._order = "BINARY" if encoding == "UTF-8" else "CODE_POINTS"
                 if encoding != "UTF-8":
                     self._connection.create_collation("CODE_POINTS", _by_code_points)
+                # Names may be anything, and one that is not UTF-8 is none that a layout has.
+                self._connection.text_factory = methodcaller("decode", "utf-8", "replace")
                 tables = list(self._tables())
+                self._connection.text_factory = str
             if not tables:
                 raise ImportSourceError(f"{path} is an SQLite database without tables: there is nothing to import.")
             self._layout = recognise(tables, mappings or {})
@@ -179,21 +182,21 @@ class SqliteSource:
         column, table = self._column("faces.image"), self._layout.faces
         if column == "NULL":
             return None
-        row, key = self._row_id(table, "faces.id"), self._key("faces.person_id")
+        which = f"{self._row_id(table, 'faces.id')} IS :row"
+        if self._rowid[table] is None:
+            which += f" AND {self._key('faces.person_id')} IS :key"
         statement = (
-            f"SELECT CASE WHEN length({column}) <= {self._max_image} THEN {column} END FROM {_quoted(table)} "
-            f"WHERE {row} IS ?1{'' if self._rowid[table] else f' AND {key} IS ?2'} LIMIT 2"
+            f"SELECT CASE WHEN typeof({column}) = 'blob' AND length({column}) <= {self._max_image} THEN {column} END "
+            f"FROM {_quoted(table)} WHERE {which} LIMIT 2"
         )
         with self._readable():
-            found = self._connection.execute(
-                statement, (face.row, face.key)[: 1 if self._rowid[table] else 2]
-            ).fetchall()
+            found = self._connection.execute(statement, {"row": face.row, "key": face.key}).fetchall()
         if len(found) > 1:
             raise ImportSourceError(
                 f"{table} has no row ids, and which of its images of the person {face.key} is of which face can't be told. Say "
                 f"which column tells its rows apart, as --map faces.id={table}.COLUMN."
             )
-        return found[0][0] if found and isinstance(found[0][0], bytes) and found[0][0] else None
+        return found[0][0] or None if found else None
 
     def same_names(self, most: int = 100) -> dict[str, int]:
         """Names that several rows of the persons' table have, and how many."""
@@ -217,7 +220,7 @@ class SqliteSource:
                 rowid = self._row_ids(name, columns) if kind == "table" else None
                 keys = {row[3]: row[2] for row in self._connection.execute(f"PRAGMA foreign_key_list({_quoted(name)})")}
             except sqlite3.OperationalError as exc:
-                if exc.sqlite_errorcode != sqlite3.SQLITE_ERROR:
+                if exc.sqlite_errorcode != sqlite3.SQLITE_ERROR:  # as for a damaged file
                     raise
                 yield Table(name, (), {}, None, str(exc))  # as a view of a table that is gone: the others are there
                 continue

@@ -8,7 +8,6 @@ compares.
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import os
 import time
@@ -24,6 +23,7 @@ from faceward.store.libpq import Connection, connected, login_environment
 from faceward.store.programs import find_programs
 from faceward.store.restore import Restoration
 from faceward.store.scratch_server import locked, scratch_server
+from faceward.target_files import check_target
 
 MAKE_LOGIN = (
     "As a superuser: CREATE ROLE faceward_backup LOGIN BYPASSRLS; GRANT pg_read_all_data TO faceward_backup; then give it a "
@@ -87,10 +87,7 @@ class Backups:
         begun = time.monotonic()
         tell = progress or _quiet
         file = file.absolute()
-        if file.exists() and not file.is_file():
-            raise FileExistsError(errno.EEXIST, "It is there and no regular file. Name another one", str(file))
-        if file.exists() and not replace:
-            raise FileExistsError(errno.EEXIST, "It exists already. Name another file, or say --replace", str(file))
+        check_target(file, replace=replace)
         with _part_of(file) as (part, descriptor):
             contents = self._dump(descriptor, part, check, tell)
             if check:

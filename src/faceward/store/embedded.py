@@ -53,6 +53,11 @@ _UNUSABLE = '"$`\\\n'
 """pg_ctl puts the path between double quotes in a line for the shell."""
 
 
+def is_cluster(pgdata: Path) -> bool:
+    """Whether an embedded server was made there."""
+    return (pgdata / "PG_VERSION").exists()
+
+
 class EmbeddedServer(PostgresServer):
     """A server in one directory, shared by every process that opens it.
 
@@ -146,7 +151,7 @@ class EmbeddedServer(PostgresServer):
 
     def ensure_pgdata_inited(self) -> None:
         """Make the cluster beside its place and move it there whole: an interrupted initdb leaves no half cluster."""
-        if not (self.pgdata / "PG_VERSION").exists():
+        if not is_cluster(self.pgdata):
             place, fresh = self.pgdata, self.pgdata.with_name(self.pgdata.name + ".new")
             shutil.rmtree(fresh, ignore_errors=True)
             fresh.mkdir(mode=0o700)

@@ -226,3 +226,20 @@ def test_a_text_that_is_not_utf_8_costs_no_other_row(written: Written, place: in
         assert sorted(int(row.key or "") for row in source.persons()) == list(range(200))
     faces_of, persons, _ = joined(path)
     assert (faces_of, persons) == ({"imported": 199, "person_refused": 1}, {"imported": 199, "invalid": 1})
+
+
+def test_names_of_columns_and_tables_that_are_not_utf_8_are_passed_over(written: Written) -> None:
+    path = written(
+        f"{PLAIN} CREATE TABLE faces (person_id INT, embedding TEXT, colQQQ TEXT); CREATE TABLE tabQQQ (a);"
+        f"INSERT INTO faces VALUES (1, {vector(1)}, 'x');"
+    )
+    path.write_bytes(path.read_bytes().replace(b"colQQQ", b"col\xff\xfe\xff").replace(b"tabQQQ", b"tab\xff\xfe\xff"))
+    assert joined(path)[0] == {"imported": 1}
+
+
+def test_a_text_in_the_place_of_an_image_is_none(written: Written) -> None:
+    path = written(
+        f"{PLAIN} CREATE TABLE faces (person_id INT, embedding TEXT, image);"
+        f"INSERT INTO faces VALUES (1, {vector(1)}, CAST(x'ff41' AS TEXT)), (2, {vector(2)}, x'ff41'), (3, {vector(3)}, x'');"
+    )
+    assert images(path) == [None, b"\xffA", None]
