@@ -58,6 +58,7 @@ def test_erasing_asks_first_and_leaves_a_receipt_that_can_be_verified(
 ) -> None:
     receipt = tmp_path / "receipt.json"
     refused = faceward("people", "erase", enrolled, "--receipt", receipt, typed="n\n")
+    assert f"Erase Barack Obama (person {enrolled}, region A, 1 photos) and every trace, for good?" in refused.stderr
     assert refused.status == 1
     assert not receipt.exists()
     faceward.succeeds("people", "show", enrolled)
@@ -66,6 +67,11 @@ def test_erasing_asks_first_and_leaves_a_receipt_that_can_be_verified(
     assert stat.S_IMODE(receipt.stat().st_mode) == 0o600
     assert "does not exist" in faceward.fails("people", "show", enrolled)
     assert "does not exist" in faceward.fails("people", "erase", enrolled, "--yes")
+    gone = faceward("people", "erase", enrolled, typed="y\n")
+    assert f"Erase what is left of person {enrolled}, who is not enrolled any more, for good?" in gone.stderr
+    mistyped = faceward("people", "erase", enrolled, "--client", "acmee", typed="y\n")
+    assert "acmee" in mistyped.stderr
+    assert "Erase" not in mistyped.stderr
 
     verified = faceward.succeeds("receipt", "verify", receipt)
     assert "The receipt is genuine." in verified.stdout

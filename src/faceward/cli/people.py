@@ -27,6 +27,7 @@ from faceward.cli.options import (
 )
 
 if TYPE_CHECKING:
+    from faceward.factory import Records
     from faceward.receipts import Receipt
     from faceward.types import Person
 
@@ -297,8 +298,6 @@ def erase(
 
     Exit status 1 where something was left, or the receipt could not be written: then it is printed.
     """
-    if not yes:
-        typer.confirm(f"Erase person {person_id} and every trace, for good?", abort=True, err=True)
     signed: Receipt | None = None
     unwritten: OSError | None = None
     try:
@@ -306,6 +305,8 @@ def erase(
             # The file first: a receipt that can't be written must not cost the person's data its proof.
             file = None if receipt is None else stack.enter_context(new_file(receipt, replace=replace))
             records = stack.enter_context(invocation(ctx).open_records())
+            if not yes:
+                typer.confirm(f"Erase {_whose(records, person_id, client)}, for good?", abort=True, err=True)
             signed = records.privacy.erase_person(person_id, client_id=client)
             if file is not None:
                 file.write(json.dumps(signed.as_json(), indent=2).encode() + b"\n")
@@ -337,6 +338,16 @@ def erase(
             output.tell(json.dumps(signed.as_json(), indent=2))
     if unwritten is not None or not complete:
         raise typer.Exit(1)
+
+
+def _whose(records: Records, person_id: int, client: str | None) -> str:
+    from faceward.errors import UnknownPersonError
+
+    try:
+        person = records.people.get_person(person_id, client_id=client)
+    except UnknownPersonError:
+        return f"what is left of person {person_id}, who is not enrolled any more"
+    return f"{person.name} (person {person_id}, region {person.region}, {person.face_count} photos) and every trace"
 
 
 def _state(person: Person) -> str:
