@@ -18,6 +18,7 @@ from faceward.checks import (
     check_name,
     check_optional_text,
     check_region,
+    check_regions,
     check_request_token,
 )
 from faceward.enrolment import EnrolmentGate
@@ -111,23 +112,31 @@ class Enrolling(OfModel):
         client_id: str | None = None,
         several_faces: Literal["error", "largest"] = "error",
         allow_duplicate: bool = False,
+        regions: Sequence[str] | None = None,
         request: RequestToken | None = None,
     ) -> Enrollment:
         """Store more photos of a person. Likely duplicates are other persons of the region whom a photo matches, and to whom
-        it is nearer than to this one's photos. allow_duplicate, request: as in `enroll`.
+        it is nearer than to this one's photos. regions: only of a person of these. allow_duplicate, request: as in `enroll`.
 
         Raises as `enroll` does, and UnknownPersonError.
         """
         client_id, person_id = check_client_id(client_id), check_id("person_id", person_id)
         if before := self._before(client_id, request, ADD_FACE):
             return before
-        person = self._gallery.get_person(client_id, person_id)
+        regions = None if regions is None else check_regions(regions)
+        person = self._gallery.get_person(client_id, person_id, regions=regions)
         faces, quality = self._gate.admit(images, several_faces)
         likely = self._duplicates.of_person(client_id, person, faces)
         if not allow_duplicate:
             self._duplicates.refuse(likely)
         person, face_ids = self._gallery.add_faces(
-            client_id, person_id, faces, request=request, quality=quality, likely_duplicates=likely
+            client_id,
+            person_id,
+            faces,
+            request=request,
+            quality=quality,
+            likely_duplicates=likely,
+            regions=regions,
         )
         stored = Enrollment(person, face_ids, quality, likely)
         return self._before(client_id, request, ADD_FACE) or stored

@@ -69,7 +69,7 @@ class People:
         return self._gallery.list_persons(
             check_client_id(client_id),
             region=None if region is None else check_region(region),
-            regions=None if regions is None else check_regions(regions),
+            regions=_checked(regions),
             name_prefix=check_optional_text("name_prefix", name_prefix, MAX_NAME),
             external_id=check_optional_text("external_id", external_id, MAX_EXTERNAL_ID),
             after=after,
@@ -85,13 +85,15 @@ class People:
         external_id: str | Unchanged | None = UNCHANGED,
         state: PersonState | Unchanged = UNCHANGED,
         expires_at: dt.datetime | Unchanged | None = UNCHANGED,
+        regions: Sequence[str] | None = None,
         client_id: str | None = None,
     ) -> Person:
         """Change what is given and leave the rest; None clears a description, an external id or an expiry.
 
         state: "suspended" keeps the person and all faces, and matches nobody with them; "active" takes that back.
         expires_at: with its time zone; from then on as if suspended, until `faceward purge` erases the person. The next
-        search sees either. Raises UnknownPersonError, DuplicatePersonError, InvalidValueError.
+        search sees either. regions: only a person of these. Raises UnknownPersonError, DuplicatePersonError,
+        InvalidValueError.
         """
         return self._gallery.update_person(
             check_client_id(client_id),
@@ -103,12 +105,21 @@ class People:
             else check_optional_text("external_id", external_id, MAX_EXTERNAL_ID),
             state=state if isinstance(state, Unchanged) else check_state(state),
             expires_at=expires_at if isinstance(expires_at, Unchanged) else check_expires_at(expires_at),
+            regions=_checked(regions),
         )
 
-    def move_region(self, person_id: int, region: str, *, client_id: str | None = None) -> Person:
-        """Move a person with all faces to another region of the same client; seen by the next search."""
+    def move_region(
+        self, person_id: int, region: str, *, regions: Sequence[str] | None = None, client_id: str | None = None
+    ) -> Person:
+        """Move a person with all faces to another region of the same client; seen by the next search.
+
+        regions: only a person of these. Raises UnknownPersonError, DuplicateFaceError, DuplicatePersonError.
+        """
         return self._gallery.move_person(
-            check_client_id(client_id), check_id("person_id", person_id), check_region(region)
+            check_client_id(client_id),
+            check_id("person_id", person_id),
+            check_region(region),
+            regions=_checked(regions),
         )
 
     def merge_persons(
@@ -138,20 +149,37 @@ class People:
             person_id,
             into_id,
             across_regions=across_regions,
-            regions=None if regions is None else check_regions(regions),
+            regions=_checked(regions),
             request=None if request is None else check_request_token(request),
         )
 
-    def delete_person(self, person_id: int, *, client_id: str | None = None) -> int:
-        """Delete a person and all faces; returns how many faces there were. Raises UnknownPersonError."""
-        return self._gallery.delete_person(check_client_id(client_id), check_id("person_id", person_id))
+    def delete_person(
+        self, person_id: int, *, regions: Sequence[str] | None = None, client_id: str | None = None
+    ) -> int:
+        """Delete a person and all faces; returns how many faces there were. regions: only a person of these.
+
+        Raises UnknownPersonError.
+        """
+        return self._gallery.delete_person(
+            check_client_id(client_id), check_id("person_id", person_id), regions=_checked(regions)
+        )
 
     def list_faces(self, person_id: int, *, client_id: str | None = None) -> tuple[StoredFace, ...]:
         """The stored faces of a person, the oldest first. Raises UnknownPersonError."""
         return self._gallery.list_faces(check_client_id(client_id), check_id("person_id", person_id))
 
-    def face_page(self, person_id: int, *, client_id: str | None = None, after: int = 0, limit: int = 100) -> FacePage:
-        """As `list_faces`, a page at a time. after: the `next_after` of the page before. limit: 1..1000."""
+    def face_page(
+        self,
+        person_id: int,
+        *,
+        regions: Sequence[str] | None = None,
+        client_id: str | None = None,
+        after: int = 0,
+        limit: int = 100,
+    ) -> FacePage:
+        """As `list_faces`, a page at a time. after: the `next_after` of the page before. limit: 1..1000. regions: only of a
+        person of these.
+        """
         if after != 0:
             check_id("after", after)
         return self._gallery.face_page(
@@ -159,27 +187,36 @@ class People:
             check_id("person_id", person_id),
             after=after,
             limit=check_count("limit", limit, 1000),
+            regions=_checked(regions),
         )
 
-    def delete_face(self, person_id: int, face_id: int, *, client_id: str | None = None) -> None:
-        """Delete one face of a person. Raises UnknownPersonError, NotFoundError."""
+    def delete_face(
+        self, person_id: int, face_id: int, *, regions: Sequence[str] | None = None, client_id: str | None = None
+    ) -> None:
+        """Delete one face of a person. regions: only of a person of these. Raises UnknownPersonError, NotFoundError."""
         client_id, person_id = check_client_id(client_id), check_id("person_id", person_id)
-        if not self._gallery.delete_face(client_id, person_id, check_id("face_id", face_id)):
+        if not self._gallery.delete_face(client_id, person_id, check_id("face_id", face_id), regions=_checked(regions)):
             raise NotFoundError(
                 f"Person {person_id} has no face {face_id}. The list of the person's faces shows those that there are."
             )
 
-    def face_image(self, person_id: int, face_id: int, *, client_id: str | None = None) -> tuple[bytes, str]:
+    def face_image(
+        self, person_id: int, face_id: int, *, regions: Sequence[str] | None = None, client_id: str | None = None
+    ) -> tuple[bytes, str]:
         """What is kept of a face's photo, as it was sent or the face alone, and its media type.
 
-        Raises UnknownPersonError; NotFoundError where the person has no such face, or its photo was not kept
-        (images.store); ImageKeyError where it is encrypted with a key that is not there.
+        regions: only of a person of these. Raises UnknownPersonError; NotFoundError where the person has no such face, or its
+        photo was not kept (images.store); ImageKeyError where it is encrypted with a key that is not there.
         """
         client_id, person_id = check_client_id(client_id), check_id("person_id", person_id)
-        image = self._photos.read(client_id, person_id, check_id("face_id", face_id))
+        image = self._photos.read(client_id, person_id, check_id("face_id", face_id), regions=_checked(regions))
         if image is None:
             raise NotFoundError(
                 f"There is no photo of face {face_id} of person {person_id}. Photos are kept where images.store says so, "
                 "from then on."
             )
         return image, _MEDIA_TYPES[read_header(image).format]
+
+
+def _checked(regions: Sequence[str] | None) -> tuple[str, ...] | None:
+    return None if regions is None else check_regions(regions)

@@ -34,12 +34,22 @@ class Privacy:
         self._data = data
         self._forget = forget
 
-    def export_person(self, person_id: int, file: IO[bytes], *, client_id: str | None = None) -> None:
+    def export_person(
+        self,
+        person_id: int,
+        file: IO[bytes],
+        *,
+        regions: Sequence[str] | None = None,
+        client_id: str | None = None,
+    ) -> None:
         """Write all that is held of a person into a file, as a zip: record, faces with embeddings, photos, entries of the
-        audit log, decisions. The audit log tells of it. Raises UnknownPersonError, StoreError, OSError.
+        audit log, decisions. The audit log tells of it. regions: only one who is enrolled in any of these.
+
+        Raises UnknownPersonError, StoreError, OSError.
         """
         client_id, person_id = check_client_id(client_id), check_id("person_id", person_id)
-        with self._data.open(client_id, person_id) as held:
+        regions = None if regions is None else check_regions(regions)
+        with self._data.open(client_id, person_id, regions=regions) as held:
             write_export(held, file)
 
     def erase_person(

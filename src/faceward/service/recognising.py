@@ -143,13 +143,15 @@ class Recognising(OfModel):
         other: ImageSource | None = None,
         *,
         person_id: int | None = None,
+        regions: Sequence[str] | None = None,
         client_id: str | None = None,
         threshold: float | None = None,
     ) -> Verification:
         """Whether a photo shows the same person as another photo, or as the enrolled person `person_id`.
 
-        The largest face of each photo counts. threshold: left out, that of the person's region, else of the client, else
-        of the model pack. Raises NoFaceError, UnknownPersonError, PersonSuspendedError, ImageError, InvalidValueError.
+        The largest face of each photo counts. regions: only a person of these. threshold: left out, that of the person's
+        region, else of the client, else of the model pack.
+        Raises NoFaceError, UnknownPersonError, PersonSuspendedError, ImageError, InvalidValueError.
         """
         client_id = check_client_id(client_id)
         if threshold is not None:
@@ -162,7 +164,9 @@ class Recognising(OfModel):
             similarity = min(1.0, max(-1.0, float(probe.embedding @ second[0].embedding)))
             return self._kept(client_id, _verified(similarity, self._thresholds.of_client(client_id, threshold)))
         person_id = check_id("person_id", person_id)
-        person = self._gallery.get_person(client_id, person_id)
+        person = self._gallery.get_person(
+            client_id, person_id, regions=None if regions is None else check_regions(regions)
+        )
         stored = self._search.similarities_of_person(
             client_id, person_id, probe.embedding, model_id=self._analyzer.model_id
         )

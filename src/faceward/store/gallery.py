@@ -14,7 +14,6 @@ from faceward.errors import (
     ConstraintViolatedError,
     DuplicateFaceError,
     DuplicatePersonError,
-    UnknownPersonError,
 )
 from faceward.store.audit_log import Action, record
 from faceward.store.boxes import box_text, crop_text
@@ -127,10 +126,11 @@ class Gallery:
         request: RequestToken | None = None,
         quality: Sequence[Quality] = (),
         likely_duplicates: Sequence[Candidate] = (),
+        regions: Sequence[str] | None = None,
     ) -> tuple[Person, tuple[int, ...]]:
         """Store more faces of a person, in the region that the person is in at that moment.
 
-        request, quality, likely_duplicates: as in create_person.
+        request, quality, likely_duplicates: as in create_person. regions: only where that is one of these.
         """
         with (
             self._conflicts(client_id, None, faces, None, person_id=person_id),
@@ -140,11 +140,7 @@ class Gallery:
                 done = answered(tx, client_id, before)
                 return done.person, done.face_ids
             ensure_model(tx, client_id, self._model_id)
-            held = tx.exec_driver_sql(
-                "SELECT 1 FROM persons WHERE client_id = %s AND id = %s FOR SHARE", (client_id, person_id)
-            ).scalar()
-            if held is None:
-                raise UnknownPersonError(person_id)
+            hold_person(tx, client_id, person_id, lock="SHARE", regions=regions)
             face_ids = self._insert_faces(tx, client_id, person_id, faces)
             record(tx, client_id, "face.add", person_id=person_id, faces=list(face_ids))
             if request is not None:
@@ -162,9 +158,10 @@ class Gallery:
         with self._database.transaction(client_id) as tx:
             ensure_model(tx, client_id, self._model_id)
 
-    def get_person(self, client_id: str, person_id: int) -> Person:
+    def get_person(self, client_id: str, person_id: int, *, regions: Sequence[str] | None = None) -> Person:
+        """regions: only one who is in any of these. Raises UnknownPersonError."""
         with self._database.transaction(client_id) as tx:
-            return get_person(tx, client_id, person_id)
+            return get_person(tx, client_id, person_id, regions=regions)
 
     def list_persons(
         self,
@@ -200,8 +197,9 @@ class Gallery:
         external_id: str | Unchanged | None = UNCHANGED,
         state: PersonState | Unchanged = UNCHANGED,
         expires_at: dt.datetime | Unchanged | None = UNCHANGED,
+        regions: Sequence[str] | None = None,
     ) -> Person:
-        """Change what is given; None clears. The next search sees a new state or expiry."""
+        """Change what is given; None clears. The next search sees a new state or expiry. regions: only a person of these."""
         given = {
             "name": name,
             "description": description,
@@ -214,9 +212,11 @@ class Gallery:
             self._conflicts(client_id, None, (), changes.get("external_id")),
             self._database.transaction(client_id) as tx,
         ):
+            of_faces = bool(changes.keys() & {"state", "expires_at"})
+            hold_person(tx, client_id, person_id, lock="UPDATE" if of_faces else "NO KEY UPDATE", regions=regions)
             if changes.keys() & {"name", "external_id"}:
                 keep_renamed(tx, client_id, person_id, changes)
-            if changes.keys() & {"state", "expires_at"}:
+            if of_faces:
                 change_state(tx, client_id, person_id, changes)
             elif changes:
                 assignments = ", ".join(f"{column} = %({column})s" for column in changes)
@@ -230,30 +230,26 @@ class Gallery:
                 record(tx, client_id, _ACTIONS.get(state, "person.change"), person_id=person_id, fields=sorted(changes))
             return person
 
-    def move_person(self, client_id: str, person_id: int, region: str) -> Person:
-        """Move a person with all faces to another region, which is made on first use."""
+    def move_person(
+        self, client_id: str, person_id: int, region: str, *, regions: Sequence[str] | None = None
+    ) -> Person:
+        """Move a person with all faces to another region, which is made on first use. regions: only a person of these."""
         with self._conflicts(client_id, region, (), None), self._database.transaction(client_id) as tx:
             ensure_region(tx, client_id, region, self._max_regions)
             # Wait for a face that is being added: the next statement's snapshot has to see it, to move it along.
-            old = tx.exec_driver_sql(
-                "SELECT region FROM persons WHERE client_id = %s AND id = %s FOR UPDATE", (client_id, person_id)
-            ).scalar()
+            old = hold_person(tx, client_id, person_id, lock="UPDATE", regions=regions)
             # One statement, so that no snapshot sees a person in one region and a face of it in another.
-            moved = tx.exec_driver_sql(
+            tx.exec_driver_sql(
                 """
                 WITH moved AS (
                     UPDATE persons SET region = %(region)s, updated_at = now()
-                    WHERE client_id = %(client_id)s AND id = %(person_id)s RETURNING id
-                ), faces AS (
-                    UPDATE face_encodings SET region = %(region)s, row_version = pg_current_xact_id()
-                    WHERE client_id = %(client_id)s AND person_id = %(person_id)s RETURNING id
+                    WHERE client_id = %(client_id)s AND id = %(person_id)s
                 )
-                SELECT count(*) FROM moved
+                UPDATE face_encodings SET region = %(region)s, row_version = pg_current_xact_id()
+                WHERE client_id = %(client_id)s AND person_id = %(person_id)s
                 """,
                 {"region": region, "client_id": client_id, "person_id": person_id},
-            ).scalar_one()
-            if not moved:
-                raise UnknownPersonError(person_id)
+            )
             record(tx, client_id, "person.move", person_id=person_id, old=old, new=region)
             return get_person(tx, client_id, person_id)
 
@@ -285,21 +281,15 @@ class Gallery:
                 complete(tx, client_id, request, into_id, {"person_id": into_id, "merge": counts})
             return Merge(get_person(tx, client_id, into_id), moved, dropped, lost)
 
-    def delete_person(self, client_id: str, person_id: int) -> int:
-        """Delete a person and all faces; returns how many faces there were."""
+    def delete_person(self, client_id: str, person_id: int, *, regions: Sequence[str] | None = None) -> int:
+        """Delete a person and all faces; returns how many faces there were. regions: only a person of these."""
         with self._database.transaction(client_id) as tx:
             # First, as whoever moves, merges or suspends the person does: else each could hold what the other waits for.
-            tx.exec_driver_sql(
-                "SELECT 1 FROM persons WHERE client_id = %s AND id = %s FOR UPDATE", (client_id, person_id)
-            )
+            hold_person(tx, client_id, person_id, lock="UPDATE", regions=regions)
             faces = tx.exec_driver_sql(
                 "DELETE FROM face_encodings WHERE client_id = %s AND person_id = %s", (client_id, person_id)
             ).rowcount
-            gone = tx.exec_driver_sql(
-                "DELETE FROM persons WHERE client_id = %s AND id = %s", (client_id, person_id)
-            ).rowcount
-            if not gone:
-                raise UnknownPersonError(person_id)
+            tx.exec_driver_sql("DELETE FROM persons WHERE client_id = %s AND id = %s", (client_id, person_id))
             forget_person(tx, client_id, person_id)
             record(tx, client_id, "person.delete", person_id=person_id, faces=faces)
             return faces
@@ -308,10 +298,20 @@ class Gallery:
         """All faces of a person, by ascending id."""
         return self.face_page(client_id, person_id).faces
 
-    def face_page(self, client_id: str, person_id: int, *, after: int = 0, limit: int | None = None) -> FacePage:
-        """A page of a person's faces by ascending id, those with an id above `after`. limit: None is all of them."""
+    def face_page(
+        self,
+        client_id: str,
+        person_id: int,
+        *,
+        after: int = 0,
+        limit: int | None = None,
+        regions: Sequence[str] | None = None,
+    ) -> FacePage:
+        """A page of a person's faces by ascending id, those with an id above `after`. limit: None is all of them.
+
+        regions: only of a person of these.
+        """
         with self._database.transaction(client_id) as tx:
-            get_person(tx, client_id, person_id)
             rows = (
                 tx.exec_driver_sql(
                     "SELECT id, person_id, face_bbox, confidence, quality_score, image_path, "
@@ -322,13 +322,18 @@ class Gallery:
                 .mappings()
                 .all()
             )
+            get_person(
+                tx, client_id, person_id, regions=regions
+            )  # after: whoever was moved meanwhile is told nothing of
         faces = tuple(StoredFace.from_row(row) for row in rows[:limit])
         return FacePage(faces, faces[-1].id if len(rows) > len(faces) else None)
 
-    def delete_face(self, client_id: str, person_id: int, face_id: int) -> bool:
-        """Delete one face of a person; False if there is none with that id."""
+    def delete_face(
+        self, client_id: str, person_id: int, face_id: int, *, regions: Sequence[str] | None = None
+    ) -> bool:
+        """Delete one face of a person; False if there is none with that id. regions: only of a person of these."""
         with self._database.transaction(client_id) as tx:
-            hold_person(tx, client_id, person_id)
+            hold_person(tx, client_id, person_id, regions=regions)
             deleted = tx.exec_driver_sql(
                 "DELETE FROM face_encodings WHERE client_id = %s AND id = %s AND person_id = %s",
                 (client_id, face_id, person_id),

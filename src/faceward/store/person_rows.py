@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import sqlalchemy as sa
 
 from faceward.errors import UnknownPersonError
 from faceward.types import Person, StoredFace
+
+Lock: TypeAlias = Literal["KEY SHARE", "SHARE", "NO KEY UPDATE", "UPDATE"]
 
 _PERSON = """
 SELECT p.id, p.client_id, p.region, p.name, p.description, p.external_id, p.created_at, p.updated_at,
@@ -35,7 +37,8 @@ class FacePage:
     next_after: int | None
 
 
-def get_person(tx: sa.Connection, client_id: str, person_id: int) -> Person:
+def get_person(tx: sa.Connection, client_id: str, person_id: int, *, regions: Sequence[str] | None = None) -> Person:
+    """regions: only one who is in any of these. Raises UnknownPersonError."""
     row = (
         tx.exec_driver_sql(
             f"{_PERSON} WHERE p.client_id = %(client_id)s AND p.id = %(person_id)s",
@@ -44,7 +47,7 @@ def get_person(tx: sa.Connection, client_id: str, person_id: int) -> Person:
         .mappings()
         .first()
     )
-    if row is None:
+    if row is None or (regions is not None and row["region"] not in regions):
         raise UnknownPersonError(person_id)
     return Person.from_row(row)
 
@@ -82,13 +85,25 @@ def page_of_persons(
     return PersonPage(persons, persons[-1].id if len(rows) > limit else None)
 
 
-def hold_person(tx: sa.Connection, client_id: str, person_id: int) -> None:
-    """Nobody deletes the person until the transaction ends: what it writes of the person can't outlive an erasure.
+def hold_person(
+    tx: sa.Connection,
+    client_id: str,
+    person_id: int,
+    *,
+    lock: Lock = "KEY SHARE",
+    regions: Sequence[str] | None = None,
+) -> str:
+    """Lock the person's row until the transaction ends, and return the region that it is in.
+
+    lock: as PostgreSQL names it; the least keeps the person from being deleted, so that what is written of the person can't
+    outlive an erasure, and from being moved, as the faces' foreign key has the region. regions: only one who is in any of
+    these; looked at without the lock, it might be the region that a move under way is about to change.
 
     Raises UnknownPersonError.
     """
-    held = tx.exec_driver_sql(
-        "SELECT 1 FROM persons WHERE client_id = %s AND id = %s FOR KEY SHARE", (client_id, person_id)
+    region: str | None = tx.exec_driver_sql(
+        f"SELECT region FROM persons WHERE client_id = %s AND id = %s FOR {lock}", (client_id, person_id)
     ).scalar()
-    if held is None:
+    if region is None or (regions is not None and region not in regions):
         raise UnknownPersonError(person_id)
+    return region

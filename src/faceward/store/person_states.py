@@ -39,9 +39,10 @@ SELECT count(*) FROM changed
 
 
 def change_state(tx: sa.Connection, client_id: str, person_id: int, changes: Mapping[str, Any]) -> None:
-    """Set columns of a person, `state` or `expires_at` among them, and take the faces along."""
-    # Wait for a face that is being added: the next statement's snapshot has to see it.
-    tx.exec_driver_sql("SELECT 1 FROM persons WHERE client_id = %s AND id = %s FOR UPDATE", (client_id, person_id))
+    """Set columns of a person, `state` or `expires_at` among them, and take the faces along.
+
+    The caller holds the person FOR UPDATE: that has waited for a face that was being added, which the snapshot has to see.
+    """
     assignments = ", ".join(f"{column} = %({column})s" for column in changes)
     tx.exec_driver_sql(
         _CHANGE.format(assignments=assignments), {**changes, "client_id": client_id, "person_id": person_id}

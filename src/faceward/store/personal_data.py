@@ -6,7 +6,7 @@ Rows are told as they are, by the names of their columns, so that a column or ta
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -138,12 +138,12 @@ class PersonalDataStore:
         self._vault = vault or PhotoVault()
 
     @contextmanager
-    def open(self, client_id: str, person_id: int) -> Iterator[PersonalData]:
+    def open(self, client_id: str, person_id: int, *, regions: Sequence[str] | None = None) -> Iterator[PersonalData]:
         """Read a person's data, who can't be erased meanwhile; the audit log tells of it where the block ends well.
 
-        Raises UnknownPersonError.
+        regions: only one who is in any of these. Raises UnknownPersonError.
         """
         with self._database.transaction(client_id) as tx:
-            hold_person(tx, client_id, person_id)
+            hold_person(tx, client_id, person_id, regions=regions)
             yield PersonalData(tx, client_id, person_id, self._vault)
             record(tx, client_id, "person.export", person_id=person_id)

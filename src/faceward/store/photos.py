@@ -108,13 +108,15 @@ class StoredPhotos:
         self._database = database
         self.vault = vault
 
-    def read(self, client_id: str, person_id: int, face_id: int) -> bytes | None:
+    def read(
+        self, client_id: str, person_id: int, face_id: int, *, regions: Sequence[str] | None = None
+    ) -> bytes | None:
         """The photo of a face; None where there is no such face, or its photo was not kept.
 
-        Raises UnknownPersonError, ImageKeyError.
+        regions: only of a person of these. Raises UnknownPersonError, ImageKeyError.
         """
         with self._database.transaction(client_id) as tx:
-            hold_person(tx, client_id, person_id)
+            hold_person(tx, client_id, person_id, regions=regions)
             row = tx.exec_driver_sql(
                 f"SELECT {PHOTO_COLUMNS} FROM {LIVE} f WHERE f.client_id = %s AND f.id = %s AND f.person_id = %s AND {_KEPT}",
                 (client_id, face_id, person_id),

@@ -34,17 +34,19 @@ async def add_faces(
     token = work.token(body.model_dump(exclude={"images"}), images=body.images)
 
     def add() -> Enrollment:
-        work.person(person_id)
         return work.service.add_face(
             person_id,
             images_of(work.request, "images", body.images),
+            regions=work.caller.key.regions,
             client_id=work.caller.client_id,
             several_faces=body.several_faces,
             allow_duplicate=body.allow_duplicate,
             request=token,
         )
 
-    return answers.enrollment(await work.compute(add))
+    stored = await work.compute(add)
+    work.caller.reach(stored.person)  # as after a repeated enrolment
+    return answers.enrollment(stored)
 
 
 @router.get("")
@@ -52,11 +54,10 @@ async def list_faces(
     work: Recognizer, person_id: RowId, cursor: Cursor = None, limit: Limit = 100
 ) -> answered.FacePage:
     """The faces of a person, the oldest first."""
-    after = parse_cursor(cursor)
+    after, key = parse_cursor(cursor), work.caller.key
 
     def faces() -> FacePage:
-        work.person(person_id)
-        return work.service.face_page(person_id, client_id=work.caller.client_id, after=after, limit=limit)
+        return work.service.face_page(person_id, regions=key.regions, client_id=key.client_id, after=after, limit=limit)
 
     page = await work.ask(faces)
     return answered.FacePage(
@@ -67,12 +68,8 @@ async def list_faces(
 @router.delete("/{face_id}", status_code=204)
 async def delete_face(work: Enroller, person_id: RowId, face_id: RowId) -> Response:
     """Delete one face of a person."""
-
-    def delete() -> None:
-        work.person(person_id)
-        work.service.delete_face(person_id, face_id, client_id=work.caller.client_id)
-
-    await work.ask(delete)
+    key = work.caller.key
+    await work.ask(lambda: work.service.delete_face(person_id, face_id, regions=key.regions, client_id=key.client_id))
     return Response(status_code=204)
 
 
@@ -83,10 +80,10 @@ async def delete_face(work: Enroller, person_id: RowId, face_id: RowId) -> Respo
 )
 async def get_face_image(work: Enroller, person_id: RowId, face_id: RowId) -> Response:
     """The stored photo of a face; 404 where photos are not kept."""
+    key = work.caller.key
 
     def image() -> tuple[bytes, str]:
-        work.person(person_id)
-        return work.service.face_image(person_id, face_id, client_id=work.caller.client_id)
+        return work.service.face_image(person_id, face_id, regions=key.regions, client_id=key.client_id)
 
     data, media_type = await work.ask(image)
     return Response(

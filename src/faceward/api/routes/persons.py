@@ -91,11 +91,10 @@ async def update_person(
     work: Enroller, person_id: RowId, body: Annotated[sent.PersonPatch, Depends(body_of(sent.PersonPatch))]
 ) -> answered.PersonOut:
     """Change what is sent and leave the rest."""
-    changes = body.model_dump(exclude_unset=True)
+    changes, key = body.model_dump(exclude_unset=True), work.caller.key
 
     def update() -> Person:
-        work.person(person_id)
-        return work.service.update_person(person_id, client_id=work.caller.client_id, **changes)
+        return work.service.update_person(person_id, regions=key.regions, client_id=key.client_id, **changes)
 
     return answers.person(await work.ask(update))
 
@@ -108,10 +107,10 @@ async def move_person(
 ) -> answered.PersonOut:
     """Move a person with all faces to another region; the next search sees it."""
     work.caller.enter([body.region])
+    key = work.caller.key
 
     def move() -> Person:
-        work.person(person_id)
-        return work.service.move_region(person_id, body.region, client_id=work.caller.client_id)
+        return work.service.move_region(person_id, body.region, regions=key.regions, client_id=key.client_id)
 
     return answers.person(await work.ask(move))
 
@@ -145,10 +144,6 @@ async def merge_persons(
 @router.delete("/{person_id}", status_code=204, responses=refusals(404))
 async def delete_person(work: Enroller, person_id: RowId) -> Response:
     """Delete a person with all faces."""
-
-    def delete() -> None:
-        work.person(person_id)
-        work.service.delete_person(person_id, client_id=work.caller.client_id)
-
-    await work.ask(delete)
+    key = work.caller.key
+    await work.ask(lambda: work.service.delete_person(person_id, regions=key.regions, client_id=key.client_id))
     return Response(status_code=204)

@@ -34,8 +34,8 @@ async def export_person(work: Manager, person_id: RowId) -> Response:
     file = tempfile.SpooledTemporaryFile(_IN_MEMORY)  # noqa: SIM115 - closed by whoever sends it
 
     def export() -> int:
-        work.person(person_id)
-        work.service.export_person(person_id, file, client_id=work.caller.client_id)
+        key = work.caller.key
+        work.service.export_person(person_id, file, regions=key.regions, client_id=key.client_id)
         size = file.tell()
         file.seek(0)
         return size

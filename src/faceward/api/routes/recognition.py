@@ -69,14 +69,13 @@ async def verify(
     """Whether two photos, or a photo and an enrolled person, are of the same person."""
 
     def compare() -> Verification:
-        if body.person_id is not None:
-            work.person(body.person_id)
         (image,) = images_of(work.request, "image", [body.image])
         other = None if body.other is None else images_of(work.request, "other", [body.other])[0]
         return work.service.verify(
             image,
             other,
             person_id=body.person_id,
+            regions=work.caller.key.regions,
             client_id=work.caller.client_id,
             threshold=body.threshold,
         )
