@@ -191,6 +191,20 @@ def test_the_graph_is_set_aside_once_and_built_again(
     assert standing == [True] * 4
 
 
+def test_an_import_beside_a_long_reader_leaves_the_graph_and_holds_up_no_search(
+    setting_aside: Importer, database: Database, database_url: str, graph_stands: Callable[[], bool]
+) -> None:
+    """As a backup reads: whoever waited for it to drop the index would have every search wait behind."""
+    standing: list[bool] = []
+    with psycopg.connect(database_url) as reader:
+        reader.execute("SELECT count(*) FROM face_encodings")
+        setting_aside.run(
+            CLIENT, [record(n, many(n)[:100]) for n in range(20)], lambda _: standing.append(graph_stands())
+        )
+        assert set(standing) == {True}
+        assert Searching.on(database).names(many(2)[7])[:1] == ["p2"]
+
+
 @pytest.mark.parametrize("end", [KeyboardInterrupt(), ValueError("a bug of the caller's"), GeneratorExit()])
 def test_the_graph_is_built_again_however_the_import_ends(
     setting_aside: Importer, graph_stands: Callable[[], bool], gallery: Gallery, end: BaseException

@@ -7,7 +7,9 @@ from contextlib import AbstractContextManager, ExitStack
 from typing import Self, TypeAlias
 
 LargeImport: TypeAlias = Callable[[int], AbstractContextManager[None] | None]
-"""Asked with the faces that come; returns what to enter for the time of the import, or None where it is not worth it."""
+"""Asked with the faces that come; returns what to enter for the time of the import, or None where it is not worth it, or
+can't be done now.
+"""
 
 
 class SetAside:
@@ -19,6 +21,7 @@ class SetAside:
     def __init__(self, large_import: LargeImport | None, large_from: int) -> None:
         self._ask = large_import
         self._large_from = large_from
+        self._after = 0  # items read: what could not be done may be possible later
         self._entered = ExitStack()
 
     def __enter__(self) -> Self:
@@ -30,9 +33,11 @@ class SetAside:
     def consider(self, *, read: int, stored: int, left: int) -> None:
         """After a batch. read, stored: items read and faces stored so far; left: items that are still to be read."""
         coming = stored + left * stored // max(1, read)
-        if self._ask is None or coming < self._large_from:
+        if self._ask is None or coming < self._large_from or read < self._after:
             return
         aside = self._ask(coming)
-        self._ask = None
-        if aside is not None:
+        if aside is None:
+            self._after = 2 * read
+        else:
+            self._ask = None
             self._entered.enter_context(aside)

@@ -9,11 +9,15 @@ import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import psycopg
 import sqlalchemy as sa
 
 from faceward.errors import InvalidValueError
 
 NAME = "idx_embedding_hnsw"
+
+_PATIENCE = "500ms"
+"""How long an import's drop may wait for its lock: as long as it waits, every search waits behind it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +44,7 @@ class GraphIndex:
     """
 
     def __init__(self, engine: sa.Engine, table: str = "face_encodings") -> None:
+        self._transactions = engine
         self._engine = engine.execution_options(isolation_level="AUTOCOMMIT")
         self._table = table
         self._name = NAME + table.removeprefix("face_encodings")
@@ -49,7 +54,7 @@ class GraphIndex:
         with self._engine.connect() as connection:
             if not settings.exists:
                 had = _definition(connection, self._name) is not None
-                connection.exec_driver_sql(f"DROP INDEX IF EXISTS {self._name}")
+                self._drop(connection)
                 return had
             dimension = connection.exec_driver_sql(
                 "SELECT atttypmod FROM pg_attribute WHERE attrelid = to_regclass(%s) AND attname = 'embedding'",
@@ -62,15 +67,16 @@ class GraphIndex:
             standing = _definition(connection, self._name)
             if standing is not None and _plain(shape) in _plain(standing):
                 return False
-            connection.exec_driver_sql(f"DROP INDEX IF EXISTS {self._name}")
+            self._drop(connection)
             _build(connection, f"CREATE INDEX {self._name} ON {self._table} {shape}")
             return True
 
     def set_aside(self, at_most: int) -> contextlib.AbstractContextManager[None] | None:
-        """Drop the index until the end of the block, then build it once.
+        """Drop the index, and return what builds it again at the end of its block.
 
-        None, and nothing done, where there is no index, where the login does not own the table, and where the table holds
-        more than `at_most` faces: then keeping it up row by row is cheaper.
+        None, and nothing done, where there is no index, where the login does not own the table, where the table holds
+        more than `at_most` faces: then keeping it up row by row is cheaper; and where a long reader, as a backup, holds the
+        index.
         """
         with self._engine.connect() as connection:
             definition = _definition(connection, self._name)
@@ -78,17 +84,30 @@ class GraphIndex:
                 return None
             if connection.exec_driver_sql(_SIZE, (at_most + 1,)).scalar_one() > at_most:
                 return None
-        return self._without(definition)
+        return self._built_again(definition) if self._dropped_soon() else None
 
     @contextlib.contextmanager
-    def _without(self, definition: str) -> Iterator[None]:
-        with self._engine.connect() as connection:
-            connection.exec_driver_sql(f"DROP INDEX IF EXISTS {self._name}")
+    def _built_again(self, definition: str) -> Iterator[None]:
         try:
             yield
         finally:
             with self._engine.connect() as connection:
                 _build(connection, definition)
+
+    def _dropped_soon(self) -> bool:
+        try:
+            with self._transactions.begin() as tx:
+                tx.exec_driver_sql(f"SET LOCAL lock_timeout = '{_PATIENCE}'")
+                tx.exec_driver_sql(f"DROP INDEX IF EXISTS {self._name}")
+        except sa.exc.OperationalError as exc:
+            if isinstance(exc.orig, psycopg.errors.LockNotAvailable):
+                return False
+            raise
+        return True
+
+    def _drop(self, connection: sa.Connection) -> None:
+        """However long who reads the table takes: searches go on meanwhile."""
+        connection.exec_driver_sql(f"DROP INDEX CONCURRENTLY IF EXISTS {self._name}")
 
 
 _OWNED = "SELECT pg_has_role(current_user, relowner, 'USAGE') FROM pg_class WHERE oid = 'face_encodings'::regclass"

@@ -36,12 +36,12 @@ def test_what_is_to_come_is_told_from_what_was_new_so_far() -> None:
     assert (index.asked, index.aside) == ([5445], False)
 
 
-def test_where_it_is_not_worth_it_nobody_asks_again() -> None:
+def test_where_it_could_not_be_done_it_is_asked_again_once_twice_as_much_is_read() -> None:
     index = Index(worth_it=False)
     with SetAside(index, 1) as aside:
-        aside.consider(read=1, stored=1, left=5)
-        aside.consider(read=2, stored=2, left=4)
-    assert index.asked == [6]
+        for read in range(1, 10):
+            aside.consider(read=read, stored=read, left=10 - read)
+    assert index.asked == [10] * 4
 
 
 def test_nothing_read_or_nothing_to_set_aside() -> None:
