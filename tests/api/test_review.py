@@ -109,6 +109,27 @@ def test_a_manager_makes_no_key_that_outlives_its_own(company: Company) -> None:
     assert dt.datetime.fromisoformat(made.json()["key"]["expires_at"]) == ends
 
 
+def test_a_manager_gets_the_secret_of_no_key_that_it_could_not_make(company: Company) -> None:
+    manager = company.http("manager")
+    ends = (dt.datetime.now(dt.UTC) + dt.timedelta(hours=1)).isoformat()
+
+    def made(**options: object) -> str:
+        key = manager.post("/v1/keys", json={"role": "manager", **options}).json()["key"]
+        return f"/v1/keys/{key['id']}"
+
+    lasting, trial_s, slow_s = made(), made(expires_at=ends), made(rate_limit=5)
+    trial = company.http(key=manager.post(f"{trial_s}/rotate").json()["secret"])
+    refused(trial.post(f"{lasting}/rotate"), 403, "role_not_allowed")
+    assert trial.delete(made(expires_at=ends)).status_code == 200
+    slow = company.http(key=manager.post(f"{slow_s}/rotate").json()["secret"])
+    refused(slow.post(f"{lasting}/rotate"), 403, "role_not_allowed")
+    for own, path in ((trial, trial_s), (slow, slow_s)):
+        assert own.post(f"{path}/rotate").status_code == 200
+    # The deployment's admins may, whatever their own key is.
+    brief = company.http("admin").post("/v1/keys", json={"role": "admin", "expires_at": ends}).json()["secret"]
+    assert company.http(key=brief).post(f"{lasting}/rotate").status_code == 200
+
+
 def test_a_repeated_enrolment_does_not_follow_a_person_out_of_the_key_s_regions(company: Company) -> None:
     def enroll(client: httpx.Client) -> httpx.Response:
         return client.post(

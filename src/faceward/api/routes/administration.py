@@ -16,7 +16,7 @@ from faceward.api.uploads import body_of, request_body
 from faceward.checks import MAX_CLIENT_ID
 from faceward.errors import RoleNotAllowedError
 from faceward.http_types import answered, fields, sent
-from faceward.types import ROLES, ClientChange
+from faceward.types import ROLES, ApiKey, ClientChange
 
 router = APIRouter(prefix="/v1", tags=["administration"], responses=refusals(*ALWAYS))
 
@@ -184,7 +184,9 @@ async def get_key(work: Manager, key_id: RowId, client_id: KeyClient = None) -> 
 async def rotate_key(work: Manager, key_id: RowId, client_id: KeyClient = None) -> answered.NewKeyOut:
     """Give a key a new secret; the old one ends at once."""
     client = _client(work, client_id)
-    await _may_change(work, client, key_id)
+    key = await _changeable(work, client, key_id)
+    if not work.caller.key.may("admin"):
+        _require_no_more(work, key.expires_at, key.rate_limit)
     made = await work.ask(lambda: work.parts.administration.rotate_key(client, key_id))
     work.parts.authenticator.forget()
     return answered.NewKeyOut(key=answers.key(made.key), secret=made.secret)
@@ -194,7 +196,7 @@ async def rotate_key(work: Manager, key_id: RowId, client_id: KeyClient = None) 
 async def revoke_key(work: Manager, key_id: RowId, client_id: KeyClient = None) -> answered.KeyOut:
     """End a key. It stays in the list as revoked."""
     client = _client(work, client_id)
-    await _may_change(work, client, key_id)
+    await _changeable(work, client, key_id)
     revoked = await work.ask(lambda: work.parts.administration.revoke_key(client, key_id))
     work.parts.authenticator.forget()
     return answers.key(revoked)
@@ -211,26 +213,32 @@ def _client(work: Work, client_id: str | None) -> str:
 
 
 def _within_own(work: Work, body: sent.KeyCreate) -> tuple[dt.datetime | None, float | None]:
-    """The expiry and the rate of a new key. One that a manager makes neither outlives the manager's own nor sends more."""
+    """The expiry and the rate of a new key; what a manager leaves out is as its own."""
     own = work.caller.key
     if own.may("admin"):
         return body.expires_at, body.rate_limit
-    if own.expires_at is not None and body.expires_at is not None and body.expires_at > own.expires_at:
-        raise RoleNotAllowedError(
-            f"This key ends at {own.expires_at.isoformat()}, and may make no key that ends later."
-        )
-    most = work.parts.limiter.rate_of(own.rate_limit)
-    if body.rate_limit is not None and 0 < most < body.rate_limit:
-        raise RoleNotAllowedError(
-            f"This key may send {most:g} requests a second, and may make no key that may send more."
-        )
-    return (
-        own.expires_at if body.expires_at is None else body.expires_at,
-        own.rate_limit if body.rate_limit is None else body.rate_limit,
-    )
+    expires_at = own.expires_at if body.expires_at is None else body.expires_at
+    rate_limit = own.rate_limit if body.rate_limit is None else body.rate_limit
+    _require_no_more(work, expires_at, rate_limit)
+    return expires_at, rate_limit
 
 
-async def _may_change(work: Work, client: str, key_id: int) -> None:
-    """A manager changes no admin's key."""
+def _require_no_more(work: Work, expires_at: dt.datetime | None, rate_limit: float | None) -> None:
+    """A manager gets the secret of no key that outlives its own or sends more. Raises RoleNotAllowedError."""
+    own, rate_of = work.caller.key, work.parts.limiter.rate_of
+    if own.expires_at is not None and (expires_at is None or expires_at > own.expires_at):
+        raise RoleNotAllowedError(
+            f"This key ends at {own.expires_at.isoformat()}, and may neither make nor rotate a key that ends later."
+        )
+    most, rate = rate_of(own.rate_limit), rate_of(rate_limit)
+    if most > 0 and not 0 < rate <= most:
+        raise RoleNotAllowedError(
+            f"This key may send {most:g} requests a second, and may neither make nor rotate a key that may send more."
+        )
+
+
+async def _changeable(work: Work, client: str, key_id: int) -> ApiKey:
+    """The key. A manager changes no admin's."""
     key = await work.ask(lambda: work.parts.administration.get_key(client, key_id))
     work.caller.require(key.role)
+    return key
