@@ -183,7 +183,9 @@ class Administration:
         return NewKey(key, secret)
 
     def revoke_key(self, client_id: str, key_id: int) -> ApiKey:
-        """Refuse the key from this moment on, for good. Raises UnknownKeyError."""
+        """Refuse the key from this moment on, for good, and cancel its imports that are not finished; what these stored until
+        then stays. Raises UnknownKeyError.
+        """
         return self._keys.revoke(check_client_id(client_id), check_id("key_id", key_id))
 
     def list_keys(self, client_id: str, *, after: int = 0, limit: int = 100) -> KeyPage:

@@ -13,6 +13,7 @@ from faceward.errors import SecretShownError, UnknownClientError, UnknownKeyErro
 from faceward.store.audit_log import record
 from faceward.store.clients import ensure_client
 from faceward.store.database import ADMIN_KEYS, KEY_OF_PREFIX, SET_TIMEOUT, Database
+from faceward.store.jobs import cancel_of_key
 from faceward.store.request_tokens import claim, complete
 from faceward.types import ApiKey, RequestToken, Role
 
@@ -131,7 +132,10 @@ class KeyStore:
             return _get(tx, client_id, key_id)
 
     def revoke(self, client_id: str, key_id: int) -> ApiKey:
-        """Refuse the key from now on; one that was revoked keeps its moment. Raises UnknownKeyError."""
+        """Refuse the key from now on, and cancel its imports that are not finished; one that was revoked keeps its moment.
+
+        Raises UnknownKeyError.
+        """
         with self._database.transaction(client_id) as tx:
             revoked = tx.exec_driver_sql(
                 "UPDATE api_keys SET revoked_at = now() WHERE client_id = %s AND id = %s AND revoked_at IS NULL",
@@ -139,6 +143,7 @@ class KeyStore:
             ).rowcount
             if revoked:
                 record(tx, client_id, "key.revoke", key=key_id)
+            cancel_of_key(tx, client_id, key_id)
             return _get(tx, client_id, key_id)
 
     def replace_secret(self, client_id: str, key_id: int, *, prefix: str, secret_hash: bytes) -> ApiKey | None:

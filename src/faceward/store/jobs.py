@@ -13,7 +13,7 @@ from typing import Any
 import sqlalchemy as sa
 from psycopg.types.json import Jsonb
 
-from faceward.errors import OverloadedError, UnknownJobError
+from faceward.errors import OverloadedError, UnauthenticatedError, UnknownJobError
 from faceward.store.audit_log import record
 from faceward.store.database import Database
 from faceward.store.photo_vault import PhotoVault, upload_binding
@@ -26,6 +26,10 @@ UPLOAD_PATIENCE = 3600
 
 _OPERATION = "import"
 _CHUNKS_AT_ONCE = 256
+_CANCEL = (
+    "UPDATE jobs SET state = 'cancelled', finished_at = now(), lease_until = NULL, intent = NULL "
+    "WHERE client_id = %(client_id)s AND state IN ('queued', 'running')"
+)
 _REFUSAL_COLUMNS = ", ".join(JobRefusal.__dataclass_fields__)
 
 
@@ -130,9 +134,10 @@ class JobStore:
         """The upload is whole: the job may be worked on.
 
         Where the request was answered before, its first job is returned and this one is gone. Raises UnknownJobError,
-        RequestReusedError.
+        RequestReusedError; UnauthenticatedError where the key that sends it was revoked meanwhile.
         """
         with self._database.transaction(client_id) as tx:
+            _require_key(tx, client_id, job_id)
             answered = None if request is None else claim(tx, client_id, request, _OPERATION)
             if answered is None:
                 row = (
@@ -199,9 +204,7 @@ class JobStore:
         """
         with self._database.transaction(client_id) as tx:
             cancelled = tx.exec_driver_sql(
-                "UPDATE jobs SET state = 'cancelled', finished_at = now(), lease_until = NULL, intent = NULL "
-                "WHERE client_id = %s AND id = %s AND state IN ('queued', 'running')",
-                (client_id, job_id),
+                f"{_CANCEL} AND id = %(job_id)s", {"client_id": client_id, "job_id": job_id}
             ).rowcount
             job = _get(tx, client_id, job_id)
             if cancelled:
@@ -269,6 +272,32 @@ class JobStore:
     def _answer(self, client_id: str, answered: AnsweredRequest) -> Job:
         assert answered.resource_id is not None  # a job is kept longer than a token
         return self.get(client_id, answered.resource_id)
+
+
+def cancel_of_key(tx: sa.Connection, client_id: str, key_id: int) -> None:
+    """Cancel the jobs that a key queued and that are not finished, in the transaction that revokes it, which holds the key.
+
+    As `JobStore.cancel`, but that their uploads are left to the next sweep.
+    """
+    cancelled = tx.exec_driver_sql(
+        f"{_CANCEL} AND key_id = %(key_id)s RETURNING id", {"client_id": client_id, "key_id": key_id}
+    ).scalars()
+    for job_id in cancelled.all():
+        record(tx, client_id, "import.cancel", job=job_id)
+
+
+def _require_key(tx: sa.Connection, client_id: str, job_id: int) -> None:
+    """Raise UnauthenticatedError where the key that sends the job was revoked.
+
+    Nobody revokes it until the transaction ends: whoever does then sees the job, and cancels it.
+    """
+    revoked = tx.exec_driver_sql(
+        "SELECT k.revoked_at IS NOT NULL FROM jobs j JOIN api_keys k ON k.client_id = %(client_id)s AND k.id = j.key_id "
+        "WHERE j.client_id = %(client_id)s AND j.id = %(job_id)s FOR SHARE OF k",
+        {"client_id": client_id, "job_id": job_id},
+    ).scalar()
+    if revoked:
+        raise UnauthenticatedError
 
 
 def _get(tx: sa.Connection, client_id: str, job_id: int) -> Job:

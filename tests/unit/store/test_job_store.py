@@ -9,11 +9,21 @@ from concurrent.futures import ThreadPoolExecutor
 import psycopg
 import pytest
 
-from faceward.errors import JobLostError, OverloadedError, RequestReusedError, UnknownJobError
+from faceward.errors import (
+    JobLostError,
+    OverloadedError,
+    RequestReusedError,
+    UnauthenticatedError,
+    UnknownJobError,
+)
+from faceward.store.api_keys import KeyStore
+from faceward.store.audit_log import AuditLog
+from faceward.store.clients import ClientStore
 from faceward.store.database import Database
 from faceward.store.job_queue import MOST_FRUITLESS, MOST_REFUSALS, Intent, JobProgress, JobQueue
 from faceward.store.jobs import JobStore
 from faceward.types import Job, JobRefusal, RequestToken
+from rows import waiting
 
 
 @pytest.fixture
@@ -338,3 +348,57 @@ def test_two_workers_never_hold_a_job_at_once(jobs: JobStore, late: JobQueue) ->
         list(pool.map(work, range(60)))
     (job,) = jobs.list("acme").jobs
     assert job.done == max(heard)
+
+
+@pytest.fixture
+def keys(database: Database) -> KeyStore:
+    ClientStore(database).create("acme", "acme", None)
+    return KeyStore(database)
+
+
+def key_of(keys: KeyStore, prefix: str) -> int:
+    return keys.create("acme", "enroller", prefix=prefix, secret_hash=b"0" * 32).id
+
+
+def queued_by(jobs: JobStore, key_id: int) -> Job:
+    job = jobs.begin("acme", "embeddings", key_id=key_id)
+    jobs.append("acme", job.id, 0, b"x")
+    return jobs.finish_upload("acme", job.id)
+
+
+def test_a_key_that_is_revoked_imports_nothing_more(
+    database: Database, jobs: JobStore, queue: JobQueue, keys: KeyStore
+) -> None:
+    gone, rotated = key_of(keys, "gone"), key_of(keys, "rotated")
+    running, waits, of_another = queued_by(jobs, gone), queued_by(jobs, gone), queued_by(jobs, rotated)
+    work = claimed(queue)
+    assert work.id == running.id
+    keys.replace_secret("acme", rotated, prefix="rotated2", secret_hash=b"1" * 32)
+    keys.revoke("acme", gone)
+    with pytest.raises(JobLostError):
+        queue.intend(work, Intent(0, 1))
+    assert [jobs.get("acme", each.id).state for each in (running, waits)] == ["cancelled"] * 2
+    assert jobs.get("acme", of_another.id).state == "queued"
+    assert claimed(queue).id == of_another.id
+    page = AuditLog(database).list("acme", action="import.cancel")
+    assert {entry.details["job"] for entry in page.entries} == {running.id, waits.id}
+
+
+def test_an_upload_whose_key_is_revoked_meanwhile_becomes_no_job(
+    database_url: str, database: Database, jobs: JobStore, keys: KeyStore
+) -> None:
+    before, during = key_of(keys, "before"), key_of(keys, "during")
+    job = jobs.begin("acme", "embeddings", key_id=before)
+    keys.revoke("acme", before)
+    with pytest.raises(UnauthenticatedError):
+        jobs.finish_upload("acme", job.id)
+    job = jobs.begin("acme", "embeddings", key_id=during)
+    with psycopg.connect(database_url) as revoking, ThreadPoolExecutor(1) as pool:
+        revoking.execute("UPDATE api_keys SET revoked_at = now() WHERE id = %s", (during,))
+        finished = pool.submit(jobs.finish_upload, "acme", job.id)
+        while not waiting(database_url):
+            assert not finished.done()
+        revoking.commit()
+        with pytest.raises(UnauthenticatedError):
+            finished.result()
+    assert jobs.list("acme").jobs == ()
