@@ -109,6 +109,8 @@ def run(ctx: typer.Context, options: ImportOptions, opened: Callable[[], Abstrac
                 except KeyboardInterrupt:
                     output.tell("What is imported is kept; the same command goes on from there.")
                     raise
+    for warning in account.warnings:
+        output.tell(warning)
     if options.as_json:
         output.print_json(account)
     else:
@@ -131,7 +133,7 @@ def print_account(account: ImportAccount) -> None:
             "dimensions": _counts(account.dimensions),
             "encodings": _counts(account.encodings),
             "regions": _counts(account.regions),
-            "faces with an image": account.images,
+            "faces that hold or name an image": account.images,
             "images left out": _counts(account.images_left_out),
             "one name, several persons": _counts(account.same_name),
             "without a region": ", ".join(account.unmapped[:_SHOWN]) + (" …" if len(account.unmapped) > _SHOWN else ""),

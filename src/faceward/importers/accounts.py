@@ -11,7 +11,9 @@ _MOST_PROBLEMS = 1_000
 
 @dataclass(frozen=True, slots=True)
 class RowProblem:
-    """A row that was not imported, or a face whose image was not kept. row: its id in the table. code: stable, for machines."""
+    """A row that was not imported, or a face whose image was not kept or disagrees. row: its id in the table.
+    code: stable, for machines.
+    """
 
     table: str
     row: object
@@ -39,8 +41,9 @@ class ImportAccount:
 
     dimensions, encodings: of the readable embeddings, by count. regions: persons assigned to each. unmapped: names of the
     first persons without a region. same_name: names that several persons have. problems: the first thousand.
-    images: faces that have an image. images_left_out: faces imported without theirs, which can't be kept. compared, agreed: the
-    sample of stored embeddings held against the model in use.
+    images: faces that hold an image, or name one. images_left_out: faces imported without theirs, which can't be kept.
+    compared, agreed: the sample of stored embeddings held against the model in use. warnings: what should be looked at though
+    no row is refused for it.
     """
 
     layout: Mapping[str, str]
@@ -57,6 +60,7 @@ class ImportAccount:
     agreed: int
     problems: tuple[RowProblem, ...]
     images_left_out: Mapping[str, int] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)

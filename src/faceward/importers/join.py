@@ -17,6 +17,7 @@ from faceward.errors import ImageError, InputError, InvalidEmbeddingError
 from faceward.importers.accounts import Account, ImportAccount, RowProblem, Tally
 from faceward.importers.assignment import RegionAssignment
 from faceward.importers.decoding import Decoded, EmbeddingDecoder
+from faceward.importers.model_check import SampleCheck
 from faceward.importers.rows import FaceRow, PersonRow, Source
 from faceward.types import NewFace
 from faceward.vision.image_headers import read_header
@@ -112,8 +113,9 @@ class Join:
         self._present_faces += len(candidate.faces)
         self._tally.regions[candidate.region] += 1
 
-    def account(self, report: ImportReport, *, dry_run: bool, compared: int = 0, agreed: int = 0) -> ImportAccount:
+    def account(self, report: ImportReport, *, dry_run: bool, sample: SampleCheck | None = None) -> ImportAccount:
         tally = self._tally
+        warning = None if sample is None else sample.warning(tally.images)
         for refusal in report.refusals:  # everything was checked before: only what an importer of its own rules refuses
             tally.persons_refused["refused"] += 1
             tally.faces_refused["person_refused"] += self._offered[refusal.position]
@@ -131,10 +133,11 @@ class Join:
             unmapped=tuple(tally.unmapped),
             same_name=dict(self._same_names),
             images=tally.images,
-            compared=compared,
-            agreed=agreed,
-            problems=tuple(tally.problems),
+            compared=0 if sample is None else sample.compared,
+            agreed=0 if sample is None else sample.agreed,
+            problems=(*(() if sample is None else sample.disagreeing), *tally.problems),
             images_left_out=dict(tally.images_left_out),
+            warnings=() if warning is None else (warning,),
         )
 
     def candidates(self) -> Iterator[Candidate]:

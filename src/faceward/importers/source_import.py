@@ -16,7 +16,7 @@ from faceward.checks import check_client_id
 from faceward.errors import InputError, ModelMismatchError
 from faceward.importers.accounts import ImportAccount
 from faceward.importers.join import Candidate, Join, SourceImport, stored_path
-from faceward.importers.model_check import Photos, SampleCheck
+from faceward.importers.model_check import Photos, SampleCheck, require_folder
 from faceward.importers.rows import FaceRow, Source
 from faceward.service import FaceService
 from faceward.types import NewFace
@@ -32,6 +32,7 @@ def plan_import(given: SourceImport, source: Source, dimension: int, progress: P
     progress: told how many rows of faces were read.
     """
     check_client_id(given.client_id)
+    require_folder(given.images)
     join = Join(replace(given, store_images=False), source, dimension, progress)
     faces = persons = 0
     with _fewer_collections():
@@ -51,6 +52,7 @@ def run_import(
     what was stored until then stays, and the next run goes on from there.
     """
     check_client_id(given.client_id)
+    require_folder(given.images)
     photos = Photos(source, given.images)
     join = Join(given, source, service.dimension, progress)
     if given.reembed:
@@ -68,7 +70,7 @@ def run_import(
     with _fewer_collections():
         report = service.import_embeddings(join.records(), client_id=given.client_id)
     source.check_unchanged()
-    return join.account(report, dry_run=False, compared=sample.compared, agreed=sample.agreed)
+    return join.account(report, dry_run=False, sample=sample)
 
 
 @contextmanager
