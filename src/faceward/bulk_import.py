@@ -60,7 +60,9 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class ImportReport:
-    """read = persons + present + refused. present: were there before. refusals: the first thousand of `refused`."""
+    """read = persons + present + refused. present: were there before. refused_faces: of refused persons whose other values
+    could be used. refusals: the first thousand of `refused`.
+    """
 
     read: int = 0
     persons: int = 0
@@ -68,6 +70,7 @@ class ImportReport:
     present: int = 0
     refused: int = 0
     refusals: tuple[Refusal, ...] = ()
+    refused_faces: int = 0
 
 
 class Importer:
@@ -199,12 +202,12 @@ class Importer:
                 tally.refuse(position, str(person))
                 continue
             if (wrong := _first_error(own)) is not None:
-                tally.refuse(position, str(wrong))
+                tally.refuse(position, str(wrong), len(rows))
                 continue
             external_id, region, name, description = person
             if (region, external_id) in batch:
                 twice = InvalidValueError("external_id", external_id, "given once for each person of a region")
-                tally.refuse(position, str(twice))
+                tally.refuse(position, str(twice), len(rows))
                 continue
             batch[region, external_id] = NewPerson(external_id, region, name, tuple(own), description)
             faces += len(rows)
@@ -279,6 +282,7 @@ def _first_error(values: list[Any]) -> InputError | None:
 class _Seen(NamedTuple):
     read: int
     refused: int
+    refused_faces: int
 
 
 @dataclass(slots=True)
@@ -288,10 +292,12 @@ class _Tally:
     faces: int = 0
     present: int = 0
     refused: int = 0
+    refused_faces: int = 0
     refusals: list[Refusal] = field(default_factory=list)
 
-    def refuse(self, position: int, reason: str) -> None:
+    def refuse(self, position: int, reason: str, faces: int = 0) -> None:
         self.refused += 1
+        self.refused_faces += faces
         if len(self.refusals) < _MOST_REFUSALS:
             self.refusals.append(Refusal(position, reason))
 
@@ -301,10 +307,10 @@ class _Tally:
         self.present += offered - persons
 
     def seen(self) -> _Seen:
-        return _Seen(self.read, self.refused)
+        return _Seen(self.read, self.refused, self.refused_faces)
 
     def report(self, seen: _Seen | None = None) -> ImportReport:
         """seen: how far the stream had come, where it was read on meanwhile."""
-        read, refused = seen or self.seen()
+        read, refused, refused_faces = seen or self.seen()
         refusals = tuple(self.refusals[:refused])
-        return ImportReport(read, self.persons, self.faces, self.present, refused, refusals)
+        return ImportReport(read, self.persons, self.faces, self.present, refused, refusals, refused_faces)

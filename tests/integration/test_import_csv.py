@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from importing import Importing, faces, persons
 
+from faceward import bulk_import
 from faceward.errors import ImportSourceError
 from faceward.importers import CsvSource, RegionAssignment
 from faceward.service import FaceService
@@ -82,6 +83,53 @@ def test_every_line_that_cant_be_used_is_told_by_its_number(tmp_path: Path, impo
             assert account.persons.refused == {"no_face": 2, "names_differ": 1, "no_region": 1, "invalid": 1}
     with CsvSource(file, encoding="cp1252") as source:
         assert persons(importing.run(source, nowhere)) == (7, 1, 1)
+
+
+def test_lines_without_a_region_join_the_person_of_the_region_that_they_get(
+    tmp_path: Path, importing: Importing
+) -> None:
+    file = tmp_path / "people.csv"
+    lines = [
+        f"1,Ada,A,{encoded(1)}",
+        f"1,Ada,,{encoded(2)}",
+        f"2,Grace,B,{encoded(3)}",
+        f"2,Grace,,{encoded(4)}",
+        f"3,Alan,,{encoded(5)}",
+        f"4,Joan,A,{encoded(6)}",
+        f"4,Jean,,{encoded(7)}",
+    ]
+    file.write_text("id,name,region,embedding\n" + "\n".join(lines) + "\n")
+    with CsvSource(file) as source:
+        by_id = RegionAssignment(by_id={"1": "A", "2": "A", "3": "A"})
+        account = importing.plan(source, by_id)
+        assert (persons(account), account.persons.refused) == ((6, 5, 0), {"no_region": 1})
+        default = RegionAssignment("A")
+        for account in (importing.plan(source, default), importing.run(source, default)):
+            assert (persons(account), faces(account)) == ((5, 4, 0), (7, 5, 0))
+            assert account.persons.refused == {"names_differ": 1}
+            assert account.faces.refused == {"person_refused": 2}
+            assert account.regions == {"A": 3, "B": 1}
+        again = importing.run(source, default)
+        assert (persons(again), faces(again)) == ((5, 0, 4), (7, 0, 5))
+    for seed, region, external_id in ((1, "A", "1"), (2, "A", "1"), (3, "B", "2"), (4, "A", "2"), (5, "A", "3")):
+        assert importing.found(unit(seed), region) == external_id
+
+
+def test_what_the_gallery_alone_refuses_is_told(
+    tmp_path: Path, importing: Importing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bulk_import, "_MOST_REFUSALS", 1)
+    monkeypatch.setattr(CsvSource, "assign_regions", lambda *_: None)  # so that the same person comes twice
+    file = tmp_path / "people.csv"
+    lines = [f"{n},P{n},{region},{encoded(2 * n + bool(region))}\n" for n in range(3) for region in ("A", "")]
+    file.write_text("id,name,region,embedding\n" + "".join(lines))
+    with CsvSource(file) as source:
+        account = importing.run(source, RegionAssignment("A"))
+    assert (persons(account), faces(account)) == ((6, 3, 0), (6, 3, 0))
+    assert (account.persons.refused, account.faces.refused) == ({"refused": 3}, {"person_refused": 3})
+    (told,) = account.problems
+    assert (told.table, told.code, told.row) == ("persons", "refused", None)
+    assert told.reason.startswith("external_id = '0' can't be used")
 
 
 def test_a_name_that_is_empty_is_said_to_be(tmp_path: Path, importing: Importing) -> None:

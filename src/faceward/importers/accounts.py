@@ -98,6 +98,13 @@ class Tally:
         self.faces_refused[problem.code] += 1
         self._keep(problem)
 
+    def refuse_offered(self, persons: int, faces: int, problems: list[RowProblem]) -> None:
+        """Those that nothing here refused, but the gallery. problems: of the first of them."""
+        self.persons_refused["refused"] += persons
+        self.faces_refused["person_refused"] += faces
+        for problem in problems:
+            self._keep(problem)
+
     def leave_image_out(self, problem: RowProblem) -> None:
         self.images_left_out[problem.code] += 1
         self._keep(problem)

@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import Any, BinaryIO, Self
 
 from faceward.errors import ImportSourceError
+from faceward.importers.assignment import RegionAssignment
 from faceward.importers.decoding import MAX_ENCODED
 from faceward.importers.rows import FaceRow, PersonRow
 from faceward.importers.sqlite_layout import ROLES
@@ -45,12 +46,18 @@ PRAGMA temp_store = FILE;
 PRAGMA cache_size = -16000;
 CREATE TABLE lines (
     line INTEGER PRIMARY KEY, key TEXT, id TEXT, name TEXT, region TEXT, description TEXT, photo TEXT, code TEXT, reason TEXT,
-    embedding TEXT
+    embedding TEXT, assigned TEXT
 )
 """
 _PERSONS = """
-SELECT min(line), key, min(id), min(name), min(description), min(region), count(DISTINCT name) > 1
+SELECT min(line), key, min(id), min(name), min(description), min(coalesce(region, assigned)), count(DISTINCT name) > 1
 FROM lines WHERE key IS NOT NULL GROUP BY key ORDER BY key
+"""
+# A line whose region is left out is of the person whom others name with the region that it gets.
+_ASSIGN = """
+UPDATE lines SET assigned = of_person.region, key = person_key(lines.id, of_person.region)
+FROM (SELECT id, region_of(id, min(name)) AS region FROM lines WHERE region IS NULL AND id IS NOT NULL GROUP BY id) of_person
+WHERE lines.id = of_person.id AND lines.region IS NULL
 """
 _FACES = "SELECT line, key, embedding, photo, photo IS NOT NULL, code, reason FROM lines"
 _SAME_NAMES = """
@@ -113,6 +120,15 @@ class CsvSource:
     def count(self) -> int:
         ((rows,),) = self._rows("SELECT count(*) FROM lines")
         return int(rows)
+
+    def assign_regions(self, regions: RegionAssignment) -> None:
+        """Bring lines that leave their region out together with those that name the region they get."""
+        if not self.has_regions:
+            return
+        with self._stored():
+            self._staged.create_function("region_of", 2, lambda id, name: regions.region_of(id, name or ""))
+            self._staged.create_function("person_key", 2, _key)
+            self._staged.execute(_ASSIGN)
 
     def persons(self) -> Iterator[PersonRow]:
         return map(PersonRow._make, self._rows(_PERSONS))
@@ -189,7 +205,7 @@ class CsvSource:
         reader = csv.reader(lines, delimiter=delimiter, skipinitialspace=True, strict=True)
         lines.begin_record()
         next(reader)
-        insert = f"INSERT INTO lines VALUES ({', '.join('?' * 10)})"
+        insert = f"INSERT INTO lines VALUES ({', '.join('?' * 11)})"
         batch: list[tuple[object, ...]] = []
         self._staged.execute("BEGIN")
         while True:
@@ -236,9 +252,9 @@ class CsvSource:
             return _refused(line, "no_id", "The line has no external id.")
         if len(given.get("embedding") or "") > MAX_ENCODED:
             return _refused(line, "unreadable", f"The embedding takes more than {MAX_ENCODED} characters; none does.")
-        key = f"{external_id}\x1f{region or ''}"
-        rest = given["name"], region, given.get("description"), given.get("photo"), None, None, given.get("embedding")
-        return line, key, external_id, *rest
+        told = given["name"], region, given.get("description"), given.get("photo")
+        rest = *told, None, None, given.get("embedding"), None
+        return line, _key(external_id, region), external_id, *rest
 
     def _rows(self, statement: str, parameters: Sequence[object] = ()) -> Iterator[tuple[Any, ...]]:
         with self._stored():
@@ -350,8 +366,12 @@ def _encoding(file: BinaryIO, wanted: str | None) -> str:
     return wanted or next((name for mark, name in _MARKS if begin.startswith(mark)), "utf-8")
 
 
+def _key(external_id: str, region: str | None) -> str:
+    return f"{external_id}\x1f{region or ''}"
+
+
 def _refused(line: int, code: str, reason: str) -> tuple[object, ...]:
-    return line, None, None, None, None, None, None, code, reason, None
+    return line, None, None, None, None, None, None, code, reason, None, None
 
 
 def _face(row: tuple[Any, ...]) -> FaceRow:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,6 +75,7 @@ class Join:
     def __init__(
         self, given: SourceImport, source: Source, dimension: int, progress: Callable[[int], None] | None = None
     ) -> None:
+        source.assign_regions(given.regions)
         self._given = given
         self._source = source
         self._dimension = dimension
@@ -83,7 +83,7 @@ class Join:
         self._decoder = EmbeddingDecoder(dimension)
         self._tally = Tally()
         self._same_names: Mapping[str, int] = {}
-        self._offered = array("L")  # faces of each person handed on, by position
+        self._offered_faces = 0  # of the persons handed on
         self._present = self._present_faces = 0
         self._image_bytes = 0  # of the person at hand
 
@@ -104,7 +104,7 @@ class Join:
     def offered(self, candidate: Candidate, faces: list[Any]) -> PersonRecord:
         """The person with these faces, about to be imported."""
         self._tally.regions[candidate.region] += 1
-        self._offered.append(len(faces))
+        self._offered_faces += len(faces)
         return candidate.record(faces)
 
     def present(self, candidate: Candidate) -> None:
@@ -116,11 +116,13 @@ class Join:
     def account(self, report: ImportReport, *, dry_run: bool, sample: SampleCheck | None = None) -> ImportAccount:
         tally = self._tally
         warning = None if sample is None else sample.warning(tally.images)
-        for refusal in report.refusals:  # everything was checked before: only what an importer of its own rules refuses
-            tally.persons_refused["refused"] += 1
-            tally.faces_refused["person_refused"] += self._offered[refusal.position]
-        refused_faces = sum(self._offered[refusal.position] for refusal in report.refusals)
-        present_faces = 0 if dry_run else sum(self._offered) - report.faces - refused_faces
+        if report.refused:  # everything was checked before: only what an importer of its own rules refuses
+            tally.refuse_offered(
+                report.refused,
+                report.refused_faces,
+                [RowProblem(self._source.persons_table, None, "refused", each.reason) for each in report.refusals],
+            )
+        present_faces = 0 if dry_run else self._offered_faces - report.faces - report.refused_faces
         persons, faces = dict(tally.persons_refused), dict(tally.faces_refused)
         return ImportAccount(
             layout=dict(self._source.layout),

@@ -19,6 +19,7 @@ from psycopg.adapt import Loader
 from psycopg.pq import Format
 
 from faceward.errors import ImportSourceError, SettingsError
+from faceward.importers.assignment import RegionAssignment
 from faceward.importers.decoding import MAX_ENCODED
 from faceward.importers.rows import FaceRow, PersonRow
 from faceward.store.database import parse_url, shown
@@ -137,6 +138,9 @@ class PostgresSource:
     def count(self) -> int:
         ((rows,),) = self._fetch(self._statements.count)
         return int(rows)
+
+    def assign_regions(self, regions: RegionAssignment) -> None:
+        """Its rows say nothing of regions."""
 
     def persons(self) -> Iterator[PersonRow]:
         return (PersonRow(*row) for row in self._stream(self._statements.persons))

@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
+from faceward.importers.assignment import RegionAssignment
+
 
 class PersonRow(NamedTuple):
     """row: what names it in the source. key: joins it to its faces. id: the source's own of the person, by which --regions
@@ -63,6 +65,9 @@ class Source(Protocol):
 
     def count(self) -> int:
         """How many rows of faces there are."""
+
+    def assign_regions(self, regions: RegionAssignment) -> None:
+        """Called before the rows are read: where lines without a region belong may decide whose they are."""
 
     def persons(self) -> Iterator[PersonRow]:
         """By ascending key, in the order of its UTF-8 bytes."""

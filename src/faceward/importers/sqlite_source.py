@@ -17,6 +17,7 @@ from urllib.parse import quote
 
 from faceward.checks import MAX_DESCRIPTION
 from faceward.errors import ImportSourceError
+from faceward.importers.assignment import RegionAssignment
 from faceward.importers.decoding import MAX_ENCODED
 from faceward.importers.rows import FaceRow, PersonRow
 from faceward.importers.sqlite_layout import Table, recognise
@@ -116,6 +117,9 @@ class SqliteSource:
         with self._readable():
             (rows,) = self._connection.execute(f"SELECT count(*) FROM {_quoted(self._layout.faces)}").fetchone()
         return int(rows)
+
+    def assign_regions(self, regions: RegionAssignment) -> None:
+        """Its rows are told apart by the id alone."""
 
     def persons(self) -> Iterator[PersonRow]:
         """By ascending key (in the order of its UTF-8 bytes); those of one table with the faces once for each key."""
