@@ -111,7 +111,8 @@ def recognition_table(figures: dict[str, Any]) -> str:
     return (
         f"On {figures['probes']} LFW photos of {figures['persons']} people, one photo each enrolled, threshold 0.35: "
         f"{figures['accepted_right']:.0%} found and right, {figures['accepted_wrong']:.0%} wrong, "
-        f"{figures['other_region']} found in another region, {figures['other_client']} by another client. "
+        f"{figures['other_region']} found in a region where the others are enrolled, {figures['other_client']} by another "
+        "client. "
         f"{figures['photos_per_s']:.0f} photos/s from file to answer on one core of a {machine['processor']} "
         f"({stages}), {figures['ratio']:.2f} times the bare models.\n"
     )

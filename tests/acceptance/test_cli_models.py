@@ -95,3 +95,34 @@ def test_a_database_made_by_another_pack_is_refused(
     assert answer.status == 1
     assert "licence Proprietary. It allows nothing without asking" in answer.stderr  # its first use
     assert "embeddings can't be compared" in answer.stderr
+
+
+def test_a_pack_is_evaluated_on_photos_of_one_s_own(
+    faceward: CommandLine, photos: dict[str, Path], tmp_path: Path
+) -> None:
+    for name, files in (("Barack", ("obama.jpg", "obama2.jpg")), ("Joe", ("biden.jpg",))):
+        (tmp_path / "faces" / name).mkdir(parents=True)
+        for file in files:
+            shutil.copy(photos[file], tmp_path / "faces" / name)
+    (tmp_path / "faces" / "Joe" / "torn.jpg").write_bytes(b"no image")
+    call = ("models", "evaluate", tmp_path / "faces")
+    answer = faceward.succeeds(*call)
+    assert "3 photos of 2 people: 2 comparisons of two people, 1 of one" in answer.stdout
+    assert "1 photos without a face" in answer.stdout
+    assert "So few people can't show, at any threshold, that at most 1% of strangers" in answer.stdout
+    assert "torn.jpg" in answer.stderr
+    told = faceward.succeeds(*call, "--json").json
+    assert (told["persons"], told["unused"], told["threshold"]) == (2, 1, None)
+    at = {rates["threshold"]: rates for rates in told["rates"]}
+    assert (at[0.35]["fmr"]["value"], at[0.35]["fnmr"]["value"]) == (0, 0)
+    assert at[1.0]["fnmr"]["value"] == 1
+    assert at[0.35]["fpir_by_faces"]["1000"]["high"] > 0.9
+
+
+def test_what_can_t_be_evaluated(faceward: CommandLine, tmp_path: Path) -> None:
+    assert "holds no photos: they are looked for as" in faceward.fails("models", "evaluate", tmp_path)
+    assert "No such file" in faceward.fails("models", "evaluate", tmp_path / "missing")
+    (tmp_path / "Ann").mkdir()
+    (tmp_path / "Ann" / "1.jpg").write_bytes(b"no image")
+    assert "'none'" in faceward.fails("models", "evaluate", tmp_path, "--pack", "none")
+    assert "the number of photos with a face = 0" in faceward("models", "evaluate", tmp_path).stderr

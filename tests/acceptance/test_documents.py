@@ -45,6 +45,8 @@ def place(tmp_path: Path, photos: dict[str, Path], config: Path) -> Path:
     for number, photo in enumerate(("obama.jpg", "obama2.jpg", "obama3.jpg")):
         (tmp_path / "faces" / "Barack").mkdir(parents=True, exist_ok=True)
         shutil.copy(photos[photo], tmp_path / "faces" / "Barack" / f"{number}.jpg")
+    (tmp_path / "faces" / "Joe").mkdir()
+    shutil.copy(photos["biden.jpg"], tmp_path / "faces" / "Joe")
     assert config.parent == tmp_path
     for name in (".venv", "benchmarks", "docs", "src", "test_postgres_integration.py"):
         (tmp_path / name).symlink_to(ROOT / name)

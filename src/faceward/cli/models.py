@@ -8,6 +8,7 @@ from typing import Annotated, Any, TypeAlias
 import typer
 
 from faceward.cli import output
+from faceward.cli.evaluate import evaluate
 from faceward.cli.invocation import invocation
 from faceward.cli.options import AsJson
 
@@ -17,11 +18,12 @@ _Name: TypeAlias = Annotated[
 
 
 def models_app() -> typer.Typer:
-    app = typer.Typer(help="List, fetch, add and verify model packs.", no_args_is_help=True)
+    app = typer.Typer(help="List, fetch, add, verify and evaluate model packs.", no_args_is_help=True)
     app.command("list")(list_packs)
     app.command("pull")(pull)
     app.command("add")(add)
     app.command("verify")(verify)
+    app.command("evaluate")(evaluate)
     return app
 
 

@@ -47,13 +47,13 @@ class PhotoFolder:
     def find(cls, directory: Path) -> PhotoFolder:
         """Raises ImageNotFoundError, OSError."""
         people: list[PersonPhotos] = []
-        misplaced = _photos(directory)
-        for region in _folders(directory):
-            misplaced += _photos(region)
-            for person in _folders(region):
-                if photos := _photos(person):
+        misplaced = photos_in(directory)
+        for region in folders_in(directory):
+            misplaced += photos_in(region)
+            for person in folders_in(region):
+                if photos := photos_in(person):
                     people.append(PersonPhotos(_text(region), _text(person), tuple(photos)))
-                misplaced += [photo for deeper in _folders(person) for photo in _photos(deeper)]
+                misplaced += [photo for deeper in folders_in(person) for photo in photos_in(deeper)]
         if not people:
             raise ImageNotFoundError(
                 f"{directory} holds no photo to enroll: they are looked for as {directory}/REGION/PERSON/photo.jpg (or jpeg, "
@@ -146,11 +146,11 @@ class FolderTally:
         return str(photo.relative_to(self.folder.directory)).encode("utf-8", "replace").decode("utf-8")
 
 
-def _folders(directory: Path) -> list[Path]:
+def folders_in(directory: Path) -> list[Path]:
     return sorted(each for each in directory.iterdir() if each.is_dir() and not each.name.startswith("."))
 
 
-def _photos(directory: Path) -> list[Path]:
+def photos_in(directory: Path) -> list[Path]:
     return sorted(file for file in directory.iterdir() if _is_photo(file))
 
 
