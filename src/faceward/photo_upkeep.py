@@ -1,20 +1,21 @@
 """What is done to the photos that are stored: brought under the current key, cut to the face, dropped.
 
-Each in batches of one transaction: whoever is stopped begins again, and what is done is left alone.
+Each in batches of one transaction: whoever is stopped begins again, and what is done is left alone. Where the model is
+changed meanwhile the tables are gone through again, until they are at the end what they were at the beginning.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from faceward.errors import ImageError
-from faceward.store.photos import PhotoBatch, StoredPhoto, StoredPhotos
+from faceward.store.photos import FaceTable, PhotoBatch, StoredPhoto, StoredPhotos
 from faceward.types import Crop
 from faceward.vision import ImageLimits, crop_around, decode_image
 
-Step = Callable[[str, int], PhotoBatch]
+Step = Callable[[FaceTable, int], PhotoBatch]
 """A batch of the photos of a table, those after an id."""
 
 
@@ -43,10 +44,10 @@ class PhotoUpkeep:
         Those whose own key is not there stay as they are, and are counted.
         """
         tally = PhotoTally()
-        for table in self._photos.tables(client_id):
+        for table in self._tables(client_id, tally):
             for key_id in self._photos.keys_to_leave(client_id, table):
 
-                def step(table: str, after: int, key_id: str | None = key_id) -> PhotoBatch:
+                def step(table: FaceTable, after: int, key_id: str | None = key_id) -> PhotoBatch:
                     return self._photos.rotate(client_id, table, key_id, after=after)
 
                 _run(step, table, tally, key_id or "", progress)
@@ -57,9 +58,9 @@ class PhotoUpkeep:
     ) -> PhotoTally:
         """Keep of every whole photo the face alone. One whose face's place is not known, or that can't be read, stays."""
         tally = PhotoTally()
-        for table in self._photos.tables(client_id):
+        for table in self._tables(client_id, tally):
 
-            def step(table: str, after: int) -> PhotoBatch:
+            def step(table: FaceTable, after: int) -> PhotoBatch:
                 return self._photos.change(client_id, table, self._cut, region=region, after=after)
 
             _run(step, table, tally, "", progress)
@@ -70,13 +71,23 @@ class PhotoUpkeep:
     ) -> PhotoTally:
         """Forget every photo; faces and their embeddings stay."""
         tally = PhotoTally()
-        for table in self._photos.tables(client_id):
+        for table in self._tables(client_id, tally):
 
-            def step(table: str, after: int) -> PhotoBatch:
+            def step(table: FaceTable, after: int) -> PhotoBatch:
                 return self._photos.drop(client_id, table, region=region, after=after)
 
             _run(step, table, tally, "", progress)
         return tally
+
+    def _tables(self, client_id: str, tally: PhotoTally) -> Iterator[FaceTable]:
+        """Those to work on, one after the other; and again where a change of the model came between: it may have copied a
+        photo from one that was not done yet to one that was.
+        """
+        tables: list[FaceTable] | None = None
+        while (found := self._photos.tables(client_id)) != tables:
+            tables = found
+            tally.unopened.clear()
+            yield from tables
 
     def _cut(self, photo: StoredPhoto) -> tuple[bytes, Crop | None] | None:
         if photo.box is None:
@@ -90,7 +101,7 @@ class PhotoUpkeep:
         return crop_around(image, photo.box) if inside and photo.box.area > 0 else None
 
 
-def _run(step: Step, table: str, tally: PhotoTally, key_id: str, progress: Callable[[int], None]) -> None:
+def _run(step: Step, table: FaceTable, tally: PhotoTally, key_id: str, progress: Callable[[int], None]) -> None:
     after: int | None = 0
     while after is not None:
         batch = step(table, after)

@@ -31,6 +31,7 @@ Action: TypeAlias = Literal[
     "face.add",
     "face.delete",
     "photo.read",
+    "photo.rotate",
     "photo.crop",
     "photo.drop",
     "region.create",

@@ -1,19 +1,20 @@
 """The stored photos: the one way to read them, and to bring them under another key, cut them or drop them.
 
-What is changed is changed in batches of one transaction each, so that whoever is stopped goes on where it was. While the
-model is changed there are two tables of faces; both are changed alike.
+What is changed is changed in batches of one transaction each, so that whoever is stopped goes on where it was. A batch
+holds the persons before their faces, as whoever moves, merges or deletes them does. While the model is changed there are two
+tables of faces; both are changed alike.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
-from faceward.errors import ImageKeyError
-from faceward.store.audit_log import record
+from faceward.errors import BusyError, ImageKeyError
+from faceward.store.audit_log import Action, record
 from faceward.store.boxes import box_of, crop_of, crop_text
 from faceward.store.database import Database
 from faceward.store.person_rows import hold_person
@@ -22,22 +23,28 @@ from faceward.store.shadow import LIVE, ONLY_BESIDE, beside_live
 from faceward.types import Box, Crop
 
 _AT_ONCE = 256
+_ATTEMPTS = 5
 _BATCH_BYTES = 8 << 20
 _KEPT = "f.image_data IS NOT NULL"
 PHOTO_COLUMNS = "f.id, f.person_id, f.face_bbox, f.image_sha256, f.image_key_id, f.image_box, f.image_data"
 """Of a face `f`: what open_photo reads."""
 
-# The next photos, no more of them than a few megabytes: the first may be as large as it is.
+# The next photos, no more of them than a few megabytes where they are read: the first may be as large as it is.
 _NEXT = f"""
 WITH sized AS (
     SELECT f.id, octet_length(f.image_data) AS size FROM {{table}} f
     WHERE f.client_id = %(client_id)s AND f.id > %(after)s AND {_KEPT} AND {{which}} ORDER BY f.id LIMIT {_AT_ONCE}
 ), summed AS (SELECT id, sum(size) OVER (ORDER BY id) - size AS before FROM sized)
-SELECT {PHOTO_COLUMNS} FROM summed n JOIN {{table}} f ON f.client_id = %(client_id)s AND f.id = n.id
-WHERE n.before < {_BATCH_BYTES} AND {_KEPT} AND {{which}} ORDER BY f.id FOR UPDATE OF f
+SELECT id FROM summed WHERE before < coalesce(%(most_bytes)s, before + 1) ORDER BY id
 """
-_LEFT = f"""
-SELECT 1 FROM {{table}} f WHERE f.client_id = %(client_id)s AND f.id > %(after)s AND {_KEPT} AND {{which}} LIMIT 1
+_HOLD_PERSONS = """
+SELECT p.id FROM persons p WHERE p.client_id = %(client_id)s AND p.id IN (
+    SELECT f.person_id FROM {table} f WHERE f.client_id = %(client_id)s AND f.id = ANY(%(ids)s::bigint[])
+) ORDER BY p.id FOR KEY SHARE
+"""
+_HOLD_FACES = f"""
+SELECT {{columns}} FROM {{table}} f WHERE f.client_id = %(client_id)s AND f.id = ANY(%(ids)s::bigint[])
+AND {_KEPT} AND {{which}} ORDER BY f.id FOR NO KEY UPDATE
 """
 _PUT = """
 UPDATE {table} SET image_data = %(data)s, image_key_id = %(key_id)s, image_box = %(box)s
@@ -48,12 +55,9 @@ _IN_REGION = """
 f.person_id IN (SELECT p.id FROM persons p
                 WHERE p.client_id = %(client_id)s AND p.region = coalesce(%(region)s::varchar, p.region))
 """
-_DROP = f"""
-UPDATE {{table}} f SET image_data = NULL, image_key_id = NULL, image_box = NULL
-WHERE f.client_id = %(client_id)s AND f.id IN (
-    SELECT f.id FROM {{table}} f WHERE f.client_id = %(client_id)s AND f.id > %(after)s AND {_KEPT}
-    AND {_IN_REGION} ORDER BY f.id LIMIT {_AT_ONCE}
-) RETURNING f.id
+_DROP = """
+UPDATE {table} SET image_data = NULL, image_key_id = NULL, image_box = NULL
+WHERE client_id = %(client_id)s AND id = ANY(%(ids)s::bigint[])
 """
 
 Change = Callable[["StoredPhoto"], "tuple[bytes, Crop | None] | None"]
@@ -101,8 +105,15 @@ class PhotoBatch:
     next_after: int | None
 
 
+class FaceTable(NamedTuple):
+    """A table of faces. oid: what it keeps where a change of the model gives it another name."""
+
+    name: str
+    oid: int
+
+
 class StoredPhotos:
-    """The stored photos of all tenants."""
+    """The stored photos of all tenants. What changes them raises BusyError where others are in the way again and again."""
 
     def __init__(self, database: Database, vault: PhotoVault) -> None:
         self._database = database
@@ -143,7 +154,7 @@ class StoredPhotos:
         A few look-ups in an index, however many photos there are.
         """
         with self._database.transaction(client_id) as tx:
-            found = {key_id for table in self._tables(tx) for key_id in _keys_of(tx, client_id, table)}
+            found = {key_id for table in _tables(tx) for key_id in _keys_of(tx, client_id, table.name)}
             return frozenset(found | set(_uploads(tx, client_id)))
 
     def uploads(self, client_id: str) -> dict[str, int]:
@@ -151,77 +162,139 @@ class StoredPhotos:
         with self._database.transaction(client_id) as tx:
             return _uploads(tx, client_id)
 
-    def tables(self, client_id: str) -> list[str]:
-        """The tables of faces: the live one, and that beside it while the model is changed."""
-        with self._database.transaction(client_id) as tx:
-            return self._tables(tx)
+    def tables(self, client_id: str) -> list[FaceTable]:
+        """The tables of faces: the live one, and that beside it while the model is changed.
 
-    def keys_to_leave(self, client_id: str, table: str) -> list[str | None]:
+        They may change places or go at any time. A batch finds its table by its oid; that of one that is gone is an empty
+        last one.
+        """
+        with self._database.transaction(client_id) as tx:
+            return _tables(tx)
+
+    def keys_to_leave(self, client_id: str, table: FaceTable) -> list[str | None]:
         """The keys, other than the current one, that photos of the table are under."""
         with self._database.transaction(client_id) as tx:
-            return [key_id for key_id in _keys_of(tx, client_id, table) if key_id != self.vault.current]
+            now = _now(tx, table)
+            found = _keys_of(tx, client_id, now.name) if now else ()
+        return [key_id for key_id in found if key_id != self.vault.current]
 
-    def rotate(self, client_id: str, table: str, key_id: str | None, *, after: int = 0) -> PhotoBatch:
+    def rotate(self, client_id: str, table: FaceTable, key_id: str | None, *, after: int = 0) -> PhotoBatch:
         """Bring the next photos that are under the key `key_id` to the current one."""
         which = "f.image_key_id IS NULL" if key_id is None else "f.image_key_id = %(key_id)s"
-        return self._batch(client_id, table, which, after, lambda photo: (photo.data, photo.crop), key_id=key_id)
+        of = _Batch(client_id, table, which, {"after": after, "key_id": key_id, "most_bytes": _BATCH_BYTES})
+        keys = {"from_key": key_id, "to_key": self.vault.current}
+        return self._patiently(of, lambda tx, of: self._put(tx, of, _as_it_is, "photo.rotate", keys))
 
     def change(
-        self, client_id: str, table: str, change: Change, *, region: str | None = None, after: int = 0
+        self, client_id: str, table: FaceTable, change: Change, *, region: str | None = None, after: int = 0
     ) -> PhotoBatch:
         """Change the next photos that are kept whole, and seal what they become under the current key."""
         which = f"f.image_box IS NULL AND {_IN_REGION}"
-        return self._batch(client_id, table, which, after, change, region=region, action="photo.crop")
+        of = _Batch(client_id, table, which, {"after": after, "region": region, "most_bytes": _BATCH_BYTES})
+        return self._patiently(of, lambda tx, of: self._put(tx, of, change, "photo.crop", {}))
 
-    def drop(self, client_id: str, table: str, *, region: str | None = None, after: int = 0) -> PhotoBatch:
+    def drop(self, client_id: str, table: FaceTable, *, region: str | None = None, after: int = 0) -> PhotoBatch:
         """Forget the next photos; faces and embeddings stay."""
-        with self._database.transaction(client_id) as tx:
-            parameters = {"client_id": client_id, "region": region, "after": after}
-            ids = tx.exec_driver_sql(_DROP.format(table=table), parameters).scalars().all()
-            if ids and table == LIVE:
-                record(tx, client_id, "photo.drop", photos=len(ids))
-        return PhotoBatch(len(ids), len(ids), (), max(ids) if len(ids) == _AT_ONCE else None)
+        of = _Batch(client_id, table, _IN_REGION, {"after": after, "region": region, "most_bytes": None})
+        return self._patiently(of, _drop)
 
-    def _batch(
-        self,
-        client_id: str,
-        table: str,
-        which: str,
-        after: int,
-        change: Change,
-        *,
-        action: Any = None,
-        **parameters: Any,
+    def _patiently(self, of: _Batch, work: Callable[[sa.Connection, _Batch], PhotoBatch]) -> PhotoBatch:
+        """In a transaction that waits as long as others have the same people, and again where they merged them meanwhile."""
+        for left in reversed(range(_ATTEMPTS)):
+            try:
+                with self._database.transaction(of.client_id) as tx:
+                    table = _now(tx, of.table)
+                    if table is None:
+                        return PhotoBatch(0, 0, (), None)
+                    tx.exec_driver_sql("SET LOCAL statement_timeout = 0")
+                    return work(tx, replace(of, table=table))
+            except BusyError:
+                if not left:
+                    raise
+        raise AssertionError("unreachable")
+
+    def _put(
+        self, tx: sa.Connection, of: _Batch, change: Change, action: Action, details: Mapping[str, Any]
     ) -> PhotoBatch:
-        done, unopened = 0, []
-        of_batch = {"client_id": client_id, "after": after, **parameters}
-        with self._database.transaction(client_id) as tx:
-            rows = tx.exec_driver_sql(_NEXT.format(table=table, which=which), of_batch).all()
-            for row in rows:
-                try:
-                    photo = open_photo(self.vault, client_id, row)
-                except ImageKeyError:
-                    unopened.append(row.id)
-                    continue
-                changed = change(photo)
-                if changed is None:
-                    continue
-                data, crop = changed
-                sealed = self.vault.seal(data, photo_binding(client_id, row.image_sha256))
-                put = {"data": sealed.data, "key_id": sealed.key_id, "box": crop_text(crop)}
-                tx.exec_driver_sql(_PUT.format(table=table), {**put, "client_id": client_id, "id": row.id})
-                done += 1
-            if done and action is not None and table == LIVE:
-                record(tx, client_id, action, photos=done)
-            if rows:
-                next_after = rows[-1].id
-            else:  # or others had the batch, and deleted or changed all of it meanwhile: then it is not the end
-                left = tx.exec_driver_sql(_LEFT.format(table=table, which=which), of_batch).first()
-                next_after = after if left else None
-        return PhotoBatch(done, len(rows), tuple(unopened), next_after)
+        done, unopened = [], []
+        rows, next_after = of.hold_next(tx, PHOTO_COLUMNS)
+        for row in rows:
+            try:
+                photo = open_photo(self.vault, of.client_id, row)
+            except ImageKeyError:
+                unopened.append(row.id)
+                continue
+            changed = change(photo)
+            if changed is None:
+                continue
+            data, crop = changed
+            sealed = self.vault.seal(data, photo_binding(of.client_id, row.image_sha256))
+            put = {"data": sealed.data, "key_id": sealed.key_id, "box": crop_text(crop)}
+            tx.exec_driver_sql(_PUT.format(table=of.table.name), {**put, "client_id": of.client_id, "id": row.id})
+            done.append(row.id)
+        of.record(tx, action, done, **details)
+        return PhotoBatch(len(done), len(rows), tuple(unopened), next_after)
 
-    def _tables(self, tx: sa.Connection) -> list[str]:
-        return [LIVE, *beside_live(tx)]
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """Which photos of a table: a condition on `f`, with its parameters."""
+
+    client_id: str
+    table: FaceTable
+    which: str
+    parameters: Mapping[str, Any]
+
+    def hold_next(self, tx: sa.Connection, columns: str) -> tuple[Sequence[sa.Row[Any]], int | None]:
+        """The next photos, held until the transaction ends, and where those after them begin; None at the end.
+
+        Those that others deleted or changed meanwhile are not among them. Raises BusyError where persons were merged into
+        others meanwhile, who are not held.
+        """
+        of = {"client_id": self.client_id, **self.parameters}
+        which = {"table": self.table.name, "which": self.which}
+        ids = tx.exec_driver_sql(_NEXT.format(**which), of).scalars().all()
+        of["ids"] = list(ids)
+        persons = set(tx.exec_driver_sql(_HOLD_PERSONS.format(table=self.table.name), of).scalars())
+        rows = tx.exec_driver_sql(_HOLD_FACES.format(columns=columns, **which), of).all()
+        if not persons.issuperset(row.person_id for row in rows):
+            raise BusyError("People were merged into others meanwhile. Try again.")
+        return rows, ids[-1] if ids else None
+
+    def record(self, tx: sa.Connection, action: Action, ids: Sequence[int], **details: Any) -> None:
+        """In the audit log each photo counts once, though there are two tables with it."""
+        photos = len(ids)
+        if ids and self.table.name != LIVE:
+            photos = tx.exec_driver_sql(
+                f"SELECT count(*) FROM unnest(%(ids)s::bigint[]) AS f (id) WHERE {ONLY_BESIDE}",
+                {"client_id": self.client_id, "ids": list(ids)},
+            ).scalar_one()
+        if photos:
+            record(tx, self.client_id, action, photos=photos, **details)
+
+
+def _as_it_is(photo: StoredPhoto) -> tuple[bytes, Crop | None]:
+    return photo.data, photo.crop
+
+
+def _drop(tx: sa.Connection, of: _Batch) -> PhotoBatch:
+    rows, next_after = of.hold_next(tx, "f.id, f.person_id")
+    ids = [row.id for row in rows]
+    tx.exec_driver_sql(_DROP.format(table=of.table.name), {"client_id": of.client_id, "ids": ids})
+    of.record(tx, "photo.drop", ids)
+    return PhotoBatch(len(ids), len(ids), (), next_after)
+
+
+def _tables(tx: sa.Connection) -> list[FaceTable]:
+    """Their names stay as they are until the transaction ends."""
+    names = [LIVE, *beside_live(tx)]
+    oids = tx.exec_driver_sql("SELECT to_regclass(name)::oid FROM unnest(%s::text[]) AS name", (names,)).scalars()
+    return [FaceTable(name, oid) for name, oid in zip(names, oids, strict=True)]
+
+
+def _now(tx: sa.Connection, table: FaceTable) -> FaceTable | None:
+    """The table by the name that it has until the transaction ends; None where it is gone."""
+    return next((each for each in _tables(tx) if each.oid == table.oid), None)
 
 
 def open_photo(vault: PhotoVault, client_id: str, row: sa.Row[Any]) -> StoredPhoto:

@@ -16,9 +16,8 @@ from faceward.store.gallery import Gallery
 from faceward.store.job_queue import JobQueue
 from faceward.store.jobs import JobStore
 from faceward.store.photo_vault import PhotoVault
-from faceward.store.photos import PhotoBatch, StoredPhoto, StoredPhotos, photos_of
+from faceward.store.photos import FaceTable, PhotoBatch, StoredPhoto, StoredPhotos, photos_of
 from faceward.store.regions import RegionStore
-from faceward.store.shadow import LIVE
 from faceward.types import Box, Crop, NewFace
 from searching import at_last
 from synthetic import MODEL, unit
@@ -58,11 +57,17 @@ def all_batches(step: Callable[[int], PhotoBatch]) -> tuple[int, list[int]]:
         after = batch.next_after
 
 
+def live(photos: StoredPhotos) -> FaceTable:
+    (table,) = photos.tables("acme")
+    return table
+
+
 def rotate(database: Database, vault: PhotoVault, client: str = "acme") -> int:
     photos = StoredPhotos(database, vault)
+    table = live(photos)
     return sum(
-        all_batches(lambda after, key=key: photos.rotate(client, LIVE, key, after=after))[0]  # type: ignore[misc]
-        for key in photos.keys_to_leave(client, LIVE)
+        all_batches(lambda after, key=key: photos.rotate(client, table, key, after=after))[0]  # type: ignore[misc]
+        for key in photos.keys_to_leave(client, table)
     )
 
 
@@ -121,7 +126,7 @@ def test_a_batch_ends_with_a_few_megabytes_and_goes_on_where_it_was(database: Da
     large = [NewFace(unit(n), image_data=os.urandom(5 << 20), image_sha256=bytes([n]) * 32) for n in range(4)]
     gallery.create_person("acme", "A", "Large", large)
     photos = StoredPhotos(database, NEW)
-    first = photos.rotate("acme", LIVE, "2025")
+    first = photos.rotate("acme", live(photos), "2025")
     assert first.done == 2
     assert first.next_after is not None
     assert photos.key_ids("acme") == {"2025", "2026"}
@@ -154,7 +159,7 @@ def test_a_batch_whose_photos_are_deleted_meanwhile_is_not_the_last(database_url
 def test_photos_that_do_not_open_are_left_and_told(database: Database) -> None:
     store(database, OLD, range(2))
     photos = StoredPhotos(database, PhotoVault({"2026": KEYS["2026"]}, "2026"))
-    done, unopened = all_batches(lambda after: photos.rotate("acme", LIVE, "2025", after=after))
+    done, unopened = all_batches(lambda after: photos.rotate("acme", live(photos), "2025", after=after))
     assert (done, len(unopened)) == (0, 2)
     assert photos.key_ids("acme") == {"2025"}
 
@@ -164,8 +169,8 @@ def test_photos_are_dropped_and_the_faces_stay(database: Database) -> None:
     store(database, OLD, range(3, 5), region="B")
     store(database, OLD, range(1), client="globex")
     photos = StoredPhotos(database, OLD)
-    assert all_batches(lambda after: photos.drop("acme", LIVE, region="B", after=after))[0] == 2
-    assert all_batches(lambda after: photos.drop("acme", LIVE, after=after))[0] == 3
+    assert all_batches(lambda after: photos.drop("acme", live(photos), region="B", after=after))[0] == 2
+    assert all_batches(lambda after: photos.drop("acme", live(photos), after=after))[0] == 3
     assert photos.counts("acme") == ()
     assert photos.counts("globex")[0].photos == 1
     regions = RegionStore(database).list("acme").regions
@@ -176,7 +181,9 @@ def test_whole_photos_become_crops(database: Database) -> None:
     (person_id, _) = store(database, NONE, range(2))
     photos = StoredPhotos(database, NEW)
     change = {photo(0).image_data: (b"crop", KEPT)}
-    done, _ = all_batches(lambda after: photos.change("acme", LIVE, lambda each: change.get(each.data), after=after))
+    done, _ = all_batches(
+        lambda after: photos.change("acme", live(photos), lambda each: change.get(each.data), after=after)
+    )
     assert done == 1
     (left,) = kept(database, NEW, person_id)
     assert (left.data, left.crop) == (b"crop", KEPT)
