@@ -30,6 +30,7 @@ FacewardError
 │   ├── DuplicatePersonError   this external id is taken in this region
 │   ├── LikelyDuplicateError   somebody of this region looks like the one to be enrolled
 │   ├── DifferentRegionsError  two persons of different regions are merged only where that is said
+│   ├── PersonMergedError      who became another person is erased with that one
 │   ├── PersonSuspendedError   a person who is suspended, or has expired, is not compared
 │   ├── DuplicateRegionError   a region of this name exists
 │   ├── DuplicateClientError   a client of this id exists
@@ -325,6 +326,19 @@ class DifferentRegionsError(ConflictError):
     """Two persons of different regions are merged only where the request says so."""
 
     code = "different_regions"
+
+
+class PersonMergedError(ConflictError):
+    """Who was merged into another person is erased with that one, not alone."""
+
+    code = "person_merged"
+
+    def __init__(self, number: int, person_id: int) -> None:
+        super().__init__(
+            f"Person {number} was merged into person {person_id}, who has the faces and everything else. Nothing was erased. "
+            f"To erase this person, erase person {person_id}."
+        )
+        self.person_id = person_id
 
 
 class PersonSuspendedError(ConflictError):

@@ -122,6 +122,16 @@ def test_an_erasure_has_one_receipt_however_often_it_is_asked_for(
     assert (entry["person_id"], entry["details"]["receipt"]) == (None, receipt.content["id"])
 
 
+def test_who_was_merged_is_not_erased_alone(company: Company, alice: int) -> None:
+    joe = company.enroll("biden.jpg", "A", name="Joe")["person"]["id"]
+    manager = company.http("manager")
+    assert manager.post(f"/v1/persons/{joe}/merge", json={"into": alice}).status_code == 200
+    refused = manager.post(f"/v1/persons/{joe}/erase")
+    assert refused.status_code == 409, refused.text
+    assert (refused.json()["code"], refused.json()["person_id"]) == ("person_merged", alice)
+    assert manager.post(f"/v1/persons/{alice}/erase").json()["receipt"]["removed"]["faces"] == 2
+
+
 def test_a_key_of_some_regions_gets_its_receipt_again_and_erases_nobody_else(company: Company, alice: int) -> None:
     elsewhere = company.enroll("biden.jpg", "B", name="Joe")["person"]["id"]
     own, other = (company.http(key=company.new_key("manager", regions=["A"])) for _ in range(2))

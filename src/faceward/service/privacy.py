@@ -66,8 +66,9 @@ class Privacy:
         name the person, and whether anything was left. Other processes' memory follows with their next refresh. regions: only
         one who is enrolled in any of these. request: where it came before, its receipt again.
 
-        Raises UnknownPersonError where there is no trace of such a person, RequestReusedError, StoreError; SettingsError or
-        OSError where there is no key to sign with, and then nothing was erased.
+        Raises UnknownPersonError where there is no trace of such a person, PersonMergedError where the person was merged into
+        another, who is to be erased instead, RequestReusedError, StoreError; SettingsError or OSError where there is no key to
+        sign with, and then nothing was erased.
         """
         client_id, person_id = check_client_id(client_id), check_id("person_id", person_id)
         if request is not None:

@@ -14,11 +14,11 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from faceward.errors import UnknownPersonError
+from faceward.errors import PersonMergedError, UnknownPersonError
 from faceward.store.audit_log import record
 from faceward.store.database import Database
 from faceward.store.decision_log import hold_decisions
-from faceward.store.former_names import identity_of
+from faceward.store.former_names import identity_of, merged_into
 from faceward.store.naming import Naming
 from faceward.store.reports import blank, count_named
 from faceward.store.request_tokens import (
@@ -51,7 +51,7 @@ FROM unnest(%(numbers)s::bigint[]) AS number, faceward_forget_person(number)
 """
 PERSON_COLUMNS = """
 SELECT table_name::text, column_name::text FROM information_schema.columns
-WHERE table_schema = current_schema() AND column_name IN ('person_id', 'other_person_id') ORDER BY 1, 2
+WHERE table_schema = current_schema() AND column_name IN ('person_id', 'other_person_id', 'person_number') ORDER BY 1, 2
 """
 
 
@@ -133,7 +133,8 @@ class Eraser:
         """Erase a person, or what is left of one who was deleted. request: where it came before, its answer again.
         only_expired: not one whose time was extended meanwhile. regions: only one who is enrolled in any of these.
 
-        Raises UnknownPersonError where there is no trace of such a person, RequestReusedError.
+        Raises UnknownPersonError where there is no trace of such a person, PersonMergedError where the person became another,
+        RequestReusedError.
         """
         with self._database.transaction(client_id) as tx:
             if request is not None and (before := claim(tx, client_id, request, ERASE)):
@@ -162,6 +163,8 @@ class Eraser:
         ).first()
         if regions is not None and (person is None or person.region not in regions):
             raise UnknownPersonError(person_id)
+        if person is None and (into := merged_into(tx, client_id, person_id)) is not None:
+            raise PersonMergedError(person_id, into)
         identity = identity_of(tx, client_id, person_id)
         faces, photos = self._erase_faces(tx, of)
         persons = tx.exec_driver_sql(

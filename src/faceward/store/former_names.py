@@ -31,7 +31,7 @@ _HANDED_ON = """
 UPDATE former_names SET person_id = %(into_id)s WHERE client_id = %(client_id)s AND person_id = %(person_id)s
 """
 # Merges of before this table was there are in the audit log, for as long as it keeps them. Who is enrolled was merged into
-# nobody, whatever an entry says.
+# nobody, whatever an entry says, and who was merged into somebody enrolled into nobody else.
 _NUMBERS = """
 WITH RECURSIVE same AS (
     SELECT first.id FROM (
@@ -42,8 +42,23 @@ WITH RECURSIVE same AS (
     SELECT a.person_id FROM same JOIN audit_log a ON a.client_id = %(client_id)s AND a.other_person_id = same.id
     WHERE a.client_id = %(client_id)s AND a.action = 'person.merge' AND a.person_id IS NOT NULL
     AND NOT EXISTS (SELECT 1 FROM persons p WHERE p.client_id = %(client_id)s AND p.id = a.person_id)
+    AND NOT EXISTS (SELECT 1 FROM former_names f WHERE f.client_id = %(client_id)s AND f.person_number = a.person_id
+                    AND f.person_id <> %(person_id)s)
 )
 SELECT id FROM same ORDER BY id
+"""
+# Who was deleted did not become another, whatever an entry says.
+_BECAME = """
+WITH RECURSIVE later AS (
+    SELECT %(person_id)s::bigint AS id
+    UNION
+    SELECT a.other_person_id FROM later JOIN audit_log a ON a.client_id = %(client_id)s AND a.person_id = later.id
+    WHERE a.client_id = %(client_id)s AND a.action = 'person.merge' AND a.other_person_id IS NOT NULL
+    AND NOT EXISTS (SELECT 1 FROM audit_log d WHERE d.client_id = %(client_id)s AND d.person_id = later.id
+                    AND d.action = 'person.delete')
+)
+SELECT f.person_id AS id FROM later JOIN former_names f ON f.client_id = %(client_id)s AND f.person_number = later.id
+UNION SELECT p.id FROM later JOIN persons p ON p.client_id = %(client_id)s AND p.id = later.id ORDER BY id LIMIT 1
 """
 _CALLED = """
 SELECT name, external_id FROM persons WHERE client_id = %(client_id)s AND id = %(person_id)s
@@ -69,6 +84,12 @@ def identity_of(tx: sa.Connection, client_id: str, person_id: int) -> Identity:
     return Identity(
         numbers, names, tuple(dict.fromkeys(row.external_id for row in called if row.external_id is not None))
     )
+
+
+def merged_into(tx: sa.Connection, client_id: str, person_id: int) -> int | None:
+    """Whom somebody who is not enrolled any more became by merges; None: nobody who is enrolled."""
+    became: int | None = tx.exec_driver_sql(_BECAME, {"client_id": client_id, "person_id": person_id}).scalar()
+    return became
 
 
 def keep_renamed(tx: sa.Connection, client_id: str, person_id: int, changes: Mapping[str, Any]) -> None:

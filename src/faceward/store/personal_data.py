@@ -104,7 +104,7 @@ class PersonalData:
         """Rows of other tables that belong to a person, by table."""
         columns = self._tx.exec_driver_sql(PERSON_COLUMNS).all()
         for table, column in columns:
-            if table in _TOLD_ELSEWHERE:
+            if table in _TOLD_ELSEWHERE or column == "person_number":  # of who is not enrolled any more
                 continue
             quote = self._tx.dialect.identifier_preparer.quote_identifier
             yield (

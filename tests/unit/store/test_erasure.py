@@ -13,7 +13,7 @@ import psycopg
 import pytest
 from psycopg.types.json import Jsonb
 
-from faceward.errors import NotFoundError, RequestReusedError, UnknownPersonError
+from faceward.errors import NotFoundError, PersonMergedError, RequestReusedError, UnknownPersonError
 from faceward.jobs.photo_paths import photo_path, shown
 from faceward.store.audit_log import AuditLog, record
 from faceward.store.database import APP_ROLE, Database
@@ -187,6 +187,67 @@ def test_a_merge_that_never_was_keeps_nobody_from_being_erased(
     erased = eraser.erase(CLIENT, alice)
     assert eraser.left(erased, alice) == {}
     assert [entry.action for entry in AuditLog(database).list(CLIENT, person_id=bob).entries] == ["person.enroll"]
+
+
+def test_who_was_merged_is_erased_with_the_one_who_stays_and_not_before(
+    database: Database, database_url: str, gallery: Gallery, eraser: Eraser
+) -> None:
+    gone, into, last = (
+        gallery.create_person(CLIENT, "A", name, [new_face(n)])[0].id for n, name in enumerate(("Al", "Ali", "Alice"))
+    )
+    gallery.merge_persons(CLIENT, gone, into)
+    gallery.merge_persons(CLIENT, into, last)
+    before = AuditLog(database).list(CLIENT).entries
+    for number in (gone, into):
+        with pytest.raises(PersonMergedError, match=f"merged into person {last}") as refused:
+            eraser.erase(CLIENT, number)
+        assert refused.value.person_id == last
+        with pytest.raises(UnknownPersonError):  # whose key sees other regions hears nothing of the one who stays
+            eraser.erase(CLIENT, number, regions=["B"])
+    with psycopg.connect(database_url) as owner:
+        owner.execute("DELETE FROM former_names")  # of a merge before these were kept the log alone tells
+    with pytest.raises(PersonMergedError, match=f"merged into person {last}"):
+        eraser.erase(CLIENT, gone)
+    assert AuditLog(database).list(CLIENT).entries == before
+    assert gallery.get_person(CLIENT, last).face_count == 3
+
+
+def test_a_merge_while_the_erasure_waits_is_seen(database_url: str, gallery: Gallery, eraser: Eraser) -> None:
+    gone, into = (gallery.create_person(CLIENT, "A", name, [])[0].id for name in ("Al", "Alice"))
+    with ThreadPoolExecutor(1) as pool, psycopg.connect(database_url) as merging:
+        merging.execute(
+            "INSERT INTO former_names (client_id, person_id, person_number, name) VALUES ('acme', %s, %s, 'Al')",
+            (into, gone),
+        )
+        merging.execute("DELETE FROM persons WHERE client_id = 'acme' AND id = %s", (gone,))
+        erasing = pool.submit(eraser.erase, CLIENT, gone)
+        while not erasing.done() and not waiting(database_url):
+            pass
+        merging.commit()
+        with pytest.raises(PersonMergedError):
+            erasing.result(timeout=30)
+
+
+def test_a_merge_that_an_entry_made_up_keeps_nobody_who_was_deleted_from_being_erased(
+    database: Database, gallery: Gallery, eraser: Eraser
+) -> None:
+    alice, bob = (gallery.create_person(CLIENT, "A", name, [])[0].id for name in ("Alice", "Bob"))
+    gallery.delete_person(CLIENT, alice)
+    with database.transaction(CLIENT) as tx:
+        record(tx, CLIENT, "person.merge", person_id=alice, other_person_id=bob)
+    assert eraser.left(eraser.erase(CLIENT, alice), alice) == {}
+
+
+def test_who_was_merged_into_another_is_not_erased_by_a_merge_that_never_was(
+    database: Database, gallery: Gallery, eraser: Eraser
+) -> None:
+    gone, into, other = (gallery.create_person(CLIENT, "A", name, [])[0].id for name in ("Al", "Alice", "Bob"))
+    gallery.merge_persons(CLIENT, gone, into)
+    with database.transaction(CLIENT) as tx:
+        record(tx, CLIENT, "person.merge", person_id=gone, other_person_id=other)
+    eraser.erase(CLIENT, other)
+    entries = AuditLog(database).list(CLIENT, person_id=gone).entries
+    assert [entry.action for entry in entries] == ["person.merge", "person.enroll"]
 
 
 def report(database: Database, *items: str, client: str = CLIENT, error: str = "An error.") -> None:
@@ -382,10 +443,15 @@ def test_what_is_left_of_who_was_merged_is_told(database: Database, gallery: Gal
     gallery.merge_persons(CLIENT, gone.id, into.id)
     erased = eraser.erase(CLIENT, into.id)
     report(database, f"It is enrolled for person {gone.id}.", error=f"person {gone.id}")
+    other, _ = gallery.create_person(CLIENT, "A", "Bob", [])
     with database.transaction(CLIENT) as tx:
         record(tx, CLIENT, "photo.read", person_id=gone.id)
+        tx.exec_driver_sql(
+            "INSERT INTO former_names (client_id, person_id, person_number, name) VALUES ('acme', %s, %s, 'Alicia')",
+            (other.id, gone.id),
+        )
     assert eraser.left(erased, into.id) == {
-        "audit_log.person_id": 1, "job_refusals.item": 1, "jobs.error_message": 1
+        "audit_log.person_id": 1, "former_names.person_number": 1, "job_refusals.item": 1, "jobs.error_message": 1
     }  # fmt: skip
 
 

@@ -330,6 +330,26 @@ def test_who_is_enrolled_can_not_be_forgotten(app: psycopg.Connection, database_
     assert logged(database_url) == before
 
 
+def test_who_was_merged_into_somebody_enrolled_can_not_be_forgotten(app: psycopg.Connection, database_url: str) -> None:
+    """Neither by the number, nor by way of a merge into another that never was."""
+    with psycopg.connect(database_url) as connection:
+        connection.execute(
+            "INSERT INTO former_names (client_id, person_id, person_number, name) "
+            "SELECT client_id, min(id), 1000, 'Alicia' FROM persons WHERE client_id = 'acme' GROUP BY client_id"
+        )
+        connection.execute(
+            "INSERT INTO audit_log (client_id, actor, action, person_id, other_person_id) "
+            "VALUES ('acme', 'a', 'person.merge', 1000, 424242)"
+        )
+    before = logged(database_url)
+    with pytest.raises(psycopg.errors.InsufficientPrivilege, match="merged into one who is enrolled"):
+        as_acme(app, "SELECT faceward_forget_person(1000)")
+    as_acme(app, "SELECT faceward_forget_person(424242)")
+    assert [row for row in logged(database_url) if row[1] != "person.merge"] == [
+        row for row in before if row[1] != "person.merge"
+    ]
+
+
 def test_young_entries_can_not_be_expired(app: psycopg.Connection, database_url: str) -> None:
     """Whoever took over the service could otherwise cover the tracks."""
     before = logged(database_url)

@@ -61,7 +61,7 @@ def _pieces(file: IO[bytes]) -> Iterator[bytes]:
             yield piece
 
 
-@router.post("/erase", openapi_extra=IDEMPOTENT)
+@router.post("/erase", openapi_extra=IDEMPOTENT, responses=refusals(409))
 async def erase_person(work: Manager, person_id: RowId) -> answered.ReceiptOut:
     """Erase a person, also one deleted before, with every trace, for good. The answer is a signed receipt."""
     token, caller = work.token(), work.caller
