@@ -137,11 +137,11 @@ class Planted:
     @property
     def imported(self) -> list[int]:
         """The numbers of the persons who can be imported, each with one face."""
-        return [n for n in range(self.persons) if self.defect(n) not in (1, 2, 3, 4, 5, 6, 7, 8, 9)]
+        return [n for n in range(self.persons) if self.defect(n) not in (1, 2, 3, 4, 5, 6, 7, 8, 9, 12)]
 
     @property
     def persons_refused(self) -> dict[str, int]:
-        return {"no_face": 7 * self.each, "no_region": self.each, "invalid": self.each, "duplicate_id": self.each}
+        return {"no_face": 7 * self.each, "no_region": self.each, "invalid": self.each, "duplicate_id": 2 * self.each}
 
     @property
     def faces_refused(self) -> dict[str, int]:
@@ -149,7 +149,7 @@ class Planted:
             "duplicate": self.each,
             "unreadable": 5 * self.each,
             "other_length": self.each,
-            "person_refused": 2 * self.each,
+            "person_refused": 3 * self.each,
             "orphan": 2 * self.each,
         }
 

@@ -50,7 +50,7 @@ CREATE TABLE lines (
 )
 """
 _PERSONS = """
-SELECT min(line), key, min(id), min(name), min(description), min(coalesce(region, assigned)), count(DISTINCT name) > 1
+SELECT min(line), key, min(id), min(name), min(description), min(coalesce(region, assigned)), count(DISTINCT name) > 1, 0
 FROM lines WHERE key IS NOT NULL GROUP BY key ORDER BY key
 """
 # A line whose region is left out is of the person whom others name with the region that it gets.

@@ -147,7 +147,10 @@ class Join:
         faces = self._faces()
         face = next(faces, None)
         last: str | None = None
-        for row in self._source.persons():
+        persons = self._source.persons()
+        following = next(persons, None)
+        while following is not None:
+            row, following = following, next(persons, None)
             self._tally.persons_read += 1
             key = row.key
             while face is not None and face.key != key and (face.key is None or _before(face.key, key)):
@@ -160,10 +163,11 @@ class Join:
                 else:
                     self.refuse_face(face, "too_many", f"A person has at most {MOST_FACES} faces.")
                 face = next(faces, None)
-            if key is not None and key == last:
-                self.refuse_person(row, "duplicate_id", f"The id {row.id} is another person's too.", own)
+            if key is not None and (key == last or (following is not None and key == following.key)):
+                last = key
+                reason = f"The id {row.id} is another person's too: whose its faces are can't be told."
+                self.refuse_person(row, "duplicate_id", reason, own)
                 continue
-            last = key
             candidate = self._candidate(row, own)
             if candidate is not None:
                 yield candidate
@@ -189,6 +193,11 @@ class Join:
             return None
         if row.differing:
             self.refuse_person(row, "names_differ", f"The id {row.id} has several names: one person has one.", own)
+            return None
+        if row.regions_differ:
+            self.refuse_person(
+                row, "regions_differ", f"The id {row.id} has several regions, or none in some of its rows.", own
+            )
             return None
         try:
             given = "" if row.name is None else row.name  # an empty field of a CSV, or NULL

@@ -12,7 +12,7 @@ from faceward.importers.assignment import RegionAssignment
 class PersonRow(NamedTuple):
     """row: what names it in the source. key: joins it to its faces. id: the source's own of the person, by which --regions
     names it. Both are None where there is none. region: where the source says it. differing: the source has several names
-    for this one person.
+    for this one person. regions_differ: several regions, or rows with one and rows without.
     """
 
     row: object
@@ -22,6 +22,7 @@ class PersonRow(NamedTuple):
     description: object
     region: object = None
     differing: bool = False
+    regions_differ: bool = False
 
 
 class FaceRow(NamedTuple):

@@ -105,9 +105,10 @@ class SqliteSource:
         return self._layout.columns["persons.region"] is not None
 
     def check_unchanged(self) -> None:
-        """Raises ImportSourceError where another process wrote the file since it was opened."""
+        """Raises ImportSourceError where another process wrote the file since it was opened, or beside it."""
         now = os.fstat(self._lock)
-        if (now.st_mtime_ns, now.st_size) != (self._before.st_mtime_ns, self._before.st_size):
+        written = (now.st_mtime_ns, now.st_size) != (self._before.st_mtime_ns, self._before.st_size)
+        if written or any(_holds_changes(beside) for beside, _ in _beside(self.path)):
             raise ImportSourceError(
                 f"{self.path} was changed while it was read. Stop what writes it, or copy it, and run the import again."
             )
@@ -132,11 +133,13 @@ class SqliteSource:
         wanted = [row, key, key, *texts]
         if self._layout.single:
             columns = ", ".join(f"min({each})" for each in wanted)
-            statement = (
-                f"SELECT {columns}, count(DISTINCT {name}) > 1 FROM {_quoted(table)} GROUP BY {key} ORDER BY {key}"
+            one_region = (
+                f"count({region}) IN (0, count(*)) AND count(DISTINCT {region}) < 2" if self.has_regions else "1"
             )
+            differing = f"count(DISTINCT {name}) > 1, NOT ({one_region})"
+            statement = f"SELECT {columns}, {differing} FROM {_quoted(table)} GROUP BY {key} ORDER BY {key}"
         else:
-            statement = f"SELECT {', '.join(wanted)}, 0 FROM {_quoted(table)} ORDER BY {key}, 1"
+            statement = f"SELECT {', '.join(wanted)}, 0, 0 FROM {_quoted(table)} ORDER BY {key}, 1"
         return map(PersonRow._make, self._rows(statement))
 
     def faces(self) -> Iterator[FaceRow]:
@@ -162,7 +165,7 @@ class SqliteSource:
 
     def _face_rows(self, which: str) -> Iterator[FaceRow]:
         """which: what stands after FROM; the table is called f there."""
-        key, row = self._key("faces.person_id"), self._row_id(self._layout.faces, "faces.id", "f.")
+        key, row = self._key("faces.person_id", "f."), self._row_id(self._layout.faces, "faces.id", "f.")
         path, image, embedding = (self._column(f"faces.{name}") for name in ("image_path", "image", "embedding"))
         # The length of a text would count its characters, that of its bytes is known; that of a blob without reading it.
         where = f"CASE WHEN typeof({path}) = 'text' AND {path} <> '' THEN {path} WHEN typeof({image}) = 'text' THEN {image} END"
@@ -247,10 +250,10 @@ class SqliteSource:
         rowid = self._rowid[table]
         return self._column(role) if rowid is None else f"{of}{rowid}"
 
-    def _key(self, role: str) -> str:
-        """As text, so that 7, 7.0 and '7' are one person, whatever the columns' types."""
+    def _key(self, role: str, of: str = "") -> str:
+        """As text, so that 7, 7.0 and '7' are one person, whatever the columns' types. of: as of _row_id."""
         table = self._layout.persons if role == "persons.id" else self._layout.faces
-        column = self._column(role) if self._layout.columns[role] else self._rowid[table]
+        column = self._column(role) if self._layout.columns[role] else f"{of}{self._rowid[table]}"
         whole = f"CAST({column} AS INTEGER)"
         value = f"CASE WHEN typeof({column}) = 'real' AND {column} = {whole} THEN {whole} ELSE {column} END"
         return f"substr(CAST({value} AS TEXT), 1, {_MOST_KEY}) COLLATE {self._order}"
@@ -308,12 +311,7 @@ def _shared_lock(path: Path) -> Iterator[int]:
             if magic != _MAGIC:
                 what = "is empty" if not magic else "is not an SQLite 3 database (or an encrypted one)"
                 raise ImportSourceError(f"{path} {what}.")
-            real = path.resolve()  # beside which SQLite writes
-            for suffix, advice in (
-                ("-wal", "close it, or run PRAGMA wal_checkpoint(TRUNCATE)"),
-                ("-journal", "open it"),
-            ):
-                beside = real.with_name(real.name + suffix)
+            for beside, advice in _beside(path):
                 if _holds_changes(beside):
                     raise ImportSourceError(
                         f"{beside} holds changes that are not in {path.name} yet. Stop the program that uses the database; if "
@@ -330,12 +328,20 @@ def _shared_lock(path: Path) -> Iterator[int]:
         raise ImportSourceError(f"{path} can't be read: {exc.strerror}.") from exc
 
 
+def _beside(path: Path) -> Iterator[tuple[Path, str]]:
+    """The files in which SQLite keeps changes, each with what brings them into the database."""
+    real = path.resolve()
+    yield real.with_name(f"{real.name}-wal"), "close it, or run PRAGMA wal_checkpoint(TRUNCATE)"
+    yield real.with_name(f"{real.name}-journal"), "open it"
+
+
 def _holds_changes(beside: Path) -> bool:
     """A journal that begins with a zero is over: with journal_mode=PERSIST it stays."""
-    if not beside.exists():
+    try:
+        with beside.open("rb") as stream:
+            return stream.read(1) not in (b"", b"\0")
+    except FileNotFoundError:
         return False
-    with beside.open("rb") as stream:
-        return stream.read(1) not in (b"", b"\0")
 
 
 def _by_code_points(one: str, other: str) -> int:

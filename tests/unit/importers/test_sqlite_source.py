@@ -79,6 +79,20 @@ PLAIN = (
 )
 
 
+@pytest.mark.parametrize("times", [2, 3])
+@pytest.mark.parametrize("last", ["", ", (9, 'Last')"], ids=["at the end", "before others"])
+def test_an_id_of_several_persons_says_of_no_face_whose_it_is(written: Written, times: int, last: str) -> None:
+    same = ", ".join(f"(7, 'Person {n}')" for n in range(times))
+    path = written(
+        f"CREATE TABLE persons (id INT, name TEXT); INSERT INTO persons VALUES (1, 'First'), {same} {last};"
+        "CREATE TABLE faces (person_id INT, embedding TEXT);"
+        f"INSERT INTO faces VALUES (1, {vector(1)}), (7, {vector(2)}), (7, {vector(3)});"
+    )
+    faces_of, persons, _ = joined(path)
+    assert faces_of == {"imported": 1, "person_refused": 2}
+    assert (persons["imported"], persons["duplicate_id"]) == (1, times)
+
+
 @pytest.mark.parametrize("encoding", ["UTF-8", "UTF-16le", "UTF-16be"])
 def test_persons_and_faces_meet_whatever_the_files_encoding(written: Written, encoding: str) -> None:
     ids = ["a", "b1", "Āx", "ß", "é2", "z", "中", "A", "€", "𝄞", "10", "9", "Zoë", "ﬀ"]
@@ -201,6 +215,47 @@ def test_keys_that_a_data_frame_made_floats_of_are_the_same_persons(written: Wri
         f"INSERT INTO faces VALUES (1.0, {vector(1)}), (2.0, {vector(2)}), (2.5, {vector(3)});"
     )
     assert joined(path)[0] == {"imported": 2, "orphan": 1}
+
+
+SINGLE = "CREATE TABLE people (name TEXT, emp INT, site TEXT, embedding TEXT, image BLOB);"
+
+
+def test_a_table_without_a_column_of_ids_is_read_by_its_row_ids(written: Written) -> None:
+    rows = ", ".join(f"('Person {n}', 7, 'A', {vector(n)}, x'0{n}')" for n in range(1, 4))
+    path = written(f"{SINGLE} INSERT INTO people VALUES {rows};")
+    assert joined(path) == ({"imported": 3}, {"imported": 3}, 3)
+    assert images(path) == [b"\x01", b"\x02", b"\x03"]
+
+
+@pytest.mark.parametrize(
+    ("sites", "told"),
+    [
+        (["'A'", "'A'", "' A '"], {"imported": 1}),
+        (["NULL", "''", "NULL"], {"imported": 1}),
+        (["'B'", "'A'"], {"imported": 0, "regions_differ": 1}),
+        (["NULL", "'A'"], {"imported": 0, "regions_differ": 1}),
+        (["'A'", "' '"], {"imported": 0, "regions_differ": 1}),
+    ],
+)
+def test_a_person_with_several_regions_is_in_none_of_them(
+    written: Written, sites: list[str], told: dict[str, int]
+) -> None:
+    rows = ", ".join(f"('Ann', 1, {site}, {vector(n)}, NULL)" for n, site in enumerate(sites))
+    path = written(f"{SINGLE} INSERT INTO people VALUES {rows}, ('Bob', 2, 'B', {vector(9)}, NULL);")
+    found, persons, _ = joined(path, "persons.id=people.emp", "persons.region=people.site")
+    assert persons == {**told, "imported": told["imported"] + 1}
+    assert found.get("person_refused", 0) == (0 if told["imported"] else len(sites))
+
+
+def test_a_program_that_writes_beside_the_file_is_noticed(written: Written) -> None:
+    path = written(f"PRAGMA journal_mode = WAL; {PLAIN} {KEYED}")
+    before = path.stat()
+    with SqliteSource(path) as source, closing(sqlite3.connect(path, isolation_level=None)) as writer:
+        source.check_unchanged()
+        writer.execute("INSERT INTO persons VALUES (4, 'D')")
+        assert (path.stat().st_mtime_ns, path.stat().st_size) == (before.st_mtime_ns, before.st_size)
+        with pytest.raises(ImportSourceError, match=r"old\.db was changed while it was read"):
+            source.check_unchanged()
 
 
 def test_a_generated_column_is_a_column(written: Written) -> None:
