@@ -146,10 +146,11 @@ class Proposed:
     @property
     def sql(self) -> str:
         # Ranges of idx_face_scope_version, which has them in this order. The constant LIMIT bounds what a search may cost,
-        # and tells the planner that the tail is short, which it could not know of a bound parameter.
+        # and tells the planner that the tail is short, which it could not know of a bound parameter. One row more than
+        # TAIL_LIMIT shows that a tail was cut; a second one, because `Without` may take one of them.
         tails = " UNION ALL ".join(
             f"(SELECT f.id, true FROM face_encodings f WHERE f.client_id = %(client_id)s AND f.region = %(tail{i})s "
-            f"AND {MATCHABLE} AND {unseen} ORDER BY f.row_version LIMIT {TAIL_LIMIT + 1})"
+            f"AND {MATCHABLE} AND {unseen} ORDER BY f.row_version LIMIT {TAIL_LIMIT + 2})"
             for i, watermark in enumerate(self.watermarks.values())
             for unseen in watermark.unseen(str(i))
         )
