@@ -19,6 +19,7 @@ from pgvector.psycopg import register_vector
 
 import faceward
 from faceward.settings import load_settings
+from faceward.sketches import LOWEST_SIMILARITY, hamming_bound
 from faceward.store.embedded import EmbeddedServer
 from faceward.store.search import SignBits
 from galleries import Gallery
@@ -44,7 +45,7 @@ def records(embeddings: Iterator[NDArray[Any]], first: int) -> Iterator[faceward
 
 def first_stage(owner: psycopg.Connection[Any], probes: NDArray[Any]) -> dict[str, float]:
     """Median milliseconds, and the rows that the index alone could not answer."""
-    source = SignBits(limit=400)
+    source = SignBits(hamming_bound(LOWEST_SIMILARITY))
     parameters = {"client_id": CLIENT, "regions": [REGION], **source.parameters}
     seconds = []
     for probe in probes:

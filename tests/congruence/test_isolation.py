@@ -285,7 +285,7 @@ class Galleries(RuleBasedStateMachine):
         for name in CLIENTS:
             for scope in (*((region,) for region in REGIONS), REGIONS):
                 client = self.client(name)
-                sources = [FullVectors(limit=1000), SignBits(limit=1000)]
+                sources = [FullVectors(limit=1000), SignBits(512)]
                 answers = [
                     answer.candidates
                     for answer in search.search(client, scope, [self.probe] * 2, sources, model_id=MODEL, top_k=100)

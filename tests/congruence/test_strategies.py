@@ -115,7 +115,7 @@ def test_all_exact_strategies_give_the_answer_of_brute_force(
     vector = PROBES[probe]
     for region in regions:
         store.retriever.warm("acme", region)
-    answers = [ask(store, source, vector, regions) for source in (FullVectors(MOST), SignBits(MOST))]
+    answers = [ask(store, source, vector, regions) for source in (FullVectors(MOST), SignBits(512))]
     for strategy in ("exact", "sketch", "auto"):
         (answer,) = store.retriever.find("acme", regions, [vector], top_k=100, strategy=strategy)
         answers.append(answer.candidates)
@@ -134,7 +134,7 @@ def test_ties_are_broken_alike_by_the_face_that_came_first(store: Store, top_k: 
         store.retriever.warm("acme", region)
     found = ask(store, FullVectors(MOST), TWIN, regions, top_k)
     assert [candidate.name for candidate in found] == [f"person {person}" for person in range(top_k)]
-    assert ask(store, SignBits(MOST), TWIN, regions, top_k) == found
+    assert ask(store, SignBits(512), TWIN, regions, top_k) == found
     for strategy in ("exact", "sketch"):
         (answer,) = store.retriever.find("acme", regions, [TWIN], top_k=top_k, strategy=strategy)
         assert answer.candidates == found
@@ -150,14 +150,14 @@ def test_of_a_persons_equal_faces_the_first_is_named(store: Store) -> None:
 
 def test_probes_of_one_call_are_answered_as_if_asked_alone(store: Store) -> None:
     probes = list(PROBES.values())
-    sources: list[CandidateSource] = [FullVectors(MOST) if i % 2 else SignBits(MOST) for i in range(len(probes))]
+    sources: list[CandidateSource] = [FullVectors(MOST) if i % 2 else SignBits(512) for i in range(len(probes))]
     together = store.search.search("acme", ["A"], probes, sources, model_id=MODEL, top_k=5)
     alone = [ask(store, source, probe, top_k=5) for source, probe in zip(sources, probes, strict=True)]
     assert [answer.candidates for answer in together] == alone
 
 
 def test_embeddings_of_another_model_are_never_compared(store: Store) -> None:
-    for source in (FullVectors(MOST), SignBits(MOST), Graph(MOST)):
+    for source in (FullVectors(MOST), SignBits(512), Graph(MOST)):
         (answer,) = store.search.search("acme", ["A"], [TWIN], [source], model_id="another", top_k=5)
         assert answer.candidates == ()
 
@@ -217,7 +217,7 @@ def uses(url: str) -> Callable[[CandidateSource], dict[str, Use]]:
 
 
 def test_exact_searches_never_touch_the_graph(uses: Callable[[CandidateSource], dict[str, Use]]) -> None:
-    for source in (FullVectors(MOST), SignBits(MOST), FullVectors(5), SignBits(5)):
+    for source in (FullVectors(MOST), SignBits(512), FullVectors(5), SignBits(5)):
         assert uses(source)["idx_embedding_hnsw"].scans == 0
 
 
@@ -237,7 +237,7 @@ def test_a_search_is_one_round_trip(store: Store) -> None:
     """Also the first one on a connection; also with several faces in the photo."""
     probes = list(PROBES.values())
     sources: list[CandidateSource] = [
-        SignBits(50),
+        SignBits(200),
         FullVectors(50),
         Graph(50),
         *([FullVectors(50)] * (len(probes) - 3)),

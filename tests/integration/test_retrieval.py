@@ -28,7 +28,7 @@ from faceward.retrieval import RetrievalSettings
 from faceward.store.database import Database, PoolSettings
 from faceward.store.embedded import EmbeddedServer
 from faceward.store.gallery import Gallery
-from faceward.store.search import FullVectors, Proposed, SignBits
+from faceward.store.search import FullVectors, Proposed, SearchAnswer, SignBits
 from faceward.types import Candidate, NewFace
 from searching import AT_REST, CLIENT, Searching, same
 from synthetic import MODEL, unit
@@ -263,13 +263,18 @@ def test_a_search_by_sketch_reads_the_tail_and_the_candidates_and_nothing_else(
         large.searching.gallery.delete_person(CLIENT, person.id)
 
 
-@pytest.mark.parametrize("source", [FullVectors(100), SignBits(300)], ids=["full vectors", "sign bits"])
+@pytest.mark.parametrize("source", [FullVectors(100), SignBits(220)], ids=["full vectors", "sign bits"])
 def test_an_exact_search_reads_the_region_once(
     large: Large, gallery: np.ndarray, source: FullVectors | SignBits
 ) -> None:
+    answers: list[SearchAnswer] = []
     use = large.index_use(
-        lambda: large.searching.search.search(CLIENT, ["A"], [gallery[5]], [source], model_id=MODEL, top_k=5)
+        lambda: answers.extend(
+            large.searching.search.search(CLIENT, ["A"], [gallery[5]], [source], model_id=MODEL, top_k=5)
+        )
     )
-    assert use["face_encodings_pkey"] == (source.limit, source.limit)
+    reranked = answers[0].reranked
+    assert 0 < reranked < FACES / 10
+    assert use["face_encodings_pkey"] == (reranked, reranked)
     scans = [read for name, (_, read) in use.items() if read and "person" not in name and name != "face_encodings_pkey"]
     assert scans == [pytest.approx(FACES, abs=50)]

@@ -21,6 +21,7 @@ from faceward.sketches import (
     SketchBuilder,
     SketchCache,
     candidates_for,
+    hamming_bound,
     hamming_candidates_for,
     propose,
     score_floor,
@@ -272,6 +273,18 @@ def test_proposals_at_the_ends() -> None:
     large = build(sign_codes(embeddings(1, 3000)), np.arange(3000, dtype=np.int64))
     assert len(propose(large, embeddings(2, 1)[0], similarity=-1.0, most=40)) == 40
     assert len(propose(large, embeddings(2, 1)[0], least=5, similarity=0.9)) == 5
+
+
+def test_faces_at_a_similarity_are_within_its_hamming_distance() -> None:
+    assert [hamming_bound(similarity) for similarity in (1.0, 0.58, 0.4, 0.35, -1.0)] == [44, 200, 233, 242, 556]
+    assert hamming_bound(0.4, 128) == 70
+    model = NoiseModel.load()
+    enrolled = model.photos(model.persons(3000, np.random.default_rng(1)), np.random.default_rng(2))
+    for similarity in (0.35, 0.58):
+        probes = model.near(enrolled, similarity, np.random.default_rng(3))
+        bits = np.bitwise_count(sign_codes(probes) ^ sign_codes(enrolled)).sum(axis=1, dtype=int)
+        assert bits.max() <= hamming_bound(similarity)
+        assert bits.mean() == pytest.approx(hamming_bound(similarity) - 44, abs=1.5)
 
 
 def test_more_faces_need_more_candidates() -> None:

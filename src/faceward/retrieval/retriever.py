@@ -1,9 +1,9 @@
 """Picks the candidate source of each search.
 
 All strategies end in the same re-rank by PostgreSQL (`faceward.store.search`); they differ in who proposes the faces to
-re-rank. `exact`: every full vector of a small scope, every sign-bit code of a larger one, in SQL. `sketch`: the same codes
-in memory, scored against the un-quantised probe. `hnsw`: pgvector's graph, which may miss. `auto`: exact for small scopes,
-sketch for all others.
+re-rank. `exact`: every full vector; of a large scope, where only high similarities matter, those whose sign bits are near
+enough, in SQL. `sketch`: the same bits in memory, scored against the un-quantised probe. `hnsw`: pgvector's graph, which may
+miss. `auto`: exact for small scopes, sketch for all others.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from faceward.sketches import (
     CachedSketch,
     Candidates,
     candidates_for,
-    hamming_candidates_for,
+    hamming_bound,
     propose,
     score_floor,
 )
@@ -72,7 +72,7 @@ class _Proposal:
     """What the sketches of the regions propose for one probe.
 
     lowest: the similarity from which on a nearest face matters. all: the sketches hold no other face. cut: there were
-    more at the lowest score's height. wide: it is the second try.
+    more at the lowest score's height. wide: it is the second try. persons: how many are asked for.
     """
 
     candidates: Candidates
@@ -82,6 +82,7 @@ class _Proposal:
     all: bool
     cut: bool
     wide: bool
+    persons: int
 
     @property
     def source(self) -> Proposed:
@@ -92,15 +93,16 @@ class _Proposal:
         return len(self.candidates) - (answer.reranked - answer.fresh)
 
     def is_thin(self, answer: SearchAnswer) -> bool:
-        """Whether a face nearer than the one found may stand below the last candidate.
+        """Whether a face nearer than the one found may stand below the last candidate, or another person's behind it.
 
         The last candidate is the lowest score worth a look beside the best one, unless there were too many, or the best
-        one may be among the dead.
+        one may be among the dead. Too many may be photos of few persons.
         """
-        if self.wide or self.all or not answer.candidates or not (self.cut or self.dead(answer)):
+        if self.all or not answer.candidates or not (self.cut or self.dead(answer)):
             return False
+        few = len(answer.candidates) < self.persons
         nearest = max(answer.candidates[0].similarity, self.lowest)
-        return bool(self.candidates.scores[-1] > score_floor(nearest, self.dimension))
+        return few or (not self.wide and bool(self.candidates.scores[-1] > score_floor(nearest, self.dimension)))
 
 
 class Retriever:
@@ -153,8 +155,7 @@ class Retriever:
             entries = self._entries(client_id, regions)
             if entries is not None:
                 return self._find_sketched(client_id, entries, asked, top_k, floor)
-        source = self._exact(client_id, regions, top_k)
-        return self._ask(client_id, regions, asked, [source] * len(probes), top_k)
+        return self._find_exact(client_id, regions, asked, top_k, floor)
 
     def warm(self, client_id: str, region: str) -> bool:
         """Load a region's sketch now; False where it is too large for the memory, or being loaded."""
@@ -197,16 +198,34 @@ class Retriever:
             dimension=self._dimension,
         )
 
-    def _exact(
-        self, client_id: str, regions: Sequence[str], top_k: int, *, count_anew: bool = False
-    ) -> CandidateSource:
-        # Not the sketches' own sizes: what asks here may be that they are far behind.
-        size = sum(self._sizes.of(client_id, region, anew=count_anew) for region in regions)
-        if size <= self._settings.full_vectors_up_to:
-            return FullVectors(limit=max(top_k * _FACES_PER_PERSON, 100))
-        # Plain Hamming distance tells less than the sketch's score: it takes more candidates to hold the nearest.
-        limit = max(top_k * _FACES_PER_PERSON, hamming_candidates_for(size))
-        return SignBits(limit=limit, dimension=self._dimension)
+    def _find_exact(
+        self, client_id: str, regions: Sequence[str], asked: Sequence[_Asked], top_k: int, floor: float
+    ) -> list[SearchAnswer]:
+        """The persons at or above the floor, the nearest `top_k` of them, and who is nearest where they are fewer.
+
+        Whatever size is remembered of the regions: it decides what the search costs, not what it finds.
+        """
+        size = sum(self._sizes.of(client_id, region) for region in regions)
+        lowest = min(floor, LOWEST_SIMILARITY)
+        limit = max(top_k * _FACES_PER_PERSON, 100)
+        cut_from = 0
+        if size <= self._settings.full_vectors_up_to or lowest < _LOWEST_BY_SIGN_BITS:
+            source: CandidateSource = FullVectors(limit)
+            cut_from = limit
+        else:
+            source = SignBits(hamming_bound(lowest, self._dimension), self._dimension)
+        answers = self._ask(client_id, regions, asked, [source] * len(asked), top_k)
+        # Fewer persons than asked for: their photos filled the limit, or the others are below the floor.
+        while few := [
+            i
+            for i, answer in enumerate(answers)
+            if len(answer.candidates) < top_k and answer.reranked + (asked[i].without is not None) >= cut_from
+        ]:
+            limit, cut_from = (limit * 10, limit * 10) if cut_from else (limit, limit)
+            again = self._ask(client_id, regions, [asked[i] for i in few], [FullVectors(limit)] * len(few), top_k)
+            for i, answer in zip(few, again, strict=True):
+                answers[i] = answer
+        return answers
 
     def _is_large(self, client_id: str, regions: Sequence[str]) -> bool:
         size = sum(self._keeper.size((client_id, region)) or self._sizes.of(client_id, region) for region in regions)
@@ -237,7 +256,14 @@ class Retriever:
         )
         watermarks = {region: entry.watermark for region, entry in entries.items()}
         return _Proposal(
-            found, watermarks, self._dimension, lowest, all=len(found) == faces, cut=len(found) == most, wide=wide
+            found,
+            watermarks,
+            self._dimension,
+            lowest,
+            all=len(found) == faces,
+            cut=len(found) == most,
+            wide=wide,
+            persons=top_k,
         )
 
     def _find_sketched(
@@ -250,33 +276,35 @@ class Retriever:
     ) -> list[SearchAnswer]:
         regions = list(entries)
         answers: dict[int, SearchAnswer] = {}
-        proposals = [self._propose(entries, one.probe, top_k, floor, wide=False) for one in asked]
-        waiting: dict[int, tuple[CandidateSource, _Proposal | None]] = {
-            i: (proposal.source, proposal) for i, proposal in enumerate(proposals)
-        }
+        by_sql: list[int] = []
+        waiting = {i: self._propose(entries, one.probe, top_k, floor, wide=False) for i, one in enumerate(asked)}
         while waiting:
-            sources = [source for source, _ in waiting.values()]
+            sources = [proposal.source for proposal in waiting.values()]
             found = self._ask(client_id, regions, [asked[i] for i in waiting], sources, top_k)
-            again: dict[int, tuple[CandidateSource, _Proposal | None]] = {}
-            for (i, (_, proposal)), answer in zip(waiting.items(), found, strict=True):
+            again: dict[int, _Proposal] = {}
+            for (i, proposal), answer in zip(waiting.items(), found, strict=True):
                 answers[i] = answer
-                if proposal is None:
-                    continue
                 dead, proposed = proposal.dead(answer), len(proposal.candidates)
                 for region in regions:
                     self._keeper.observe((client_id, region), fresh=answer.fresh, dead=dead, proposed=proposed)
                 if answer.fresh > TAIL_LIMIT or dead > proposed // 2:
-                    # Exact SQL knows every new row, and no face that is gone.
-                    again[i] = (self._exact(client_id, regions, top_k, count_anew=True), None)
+                    by_sql.append(i)  # exact SQL knows every new row, and no face that is gone
                 elif proposal.is_thin(answer):
-                    wide = self._propose(entries, asked[i].probe, top_k, floor, wide=True)
-                    again[i] = (wide.source, wide)
+                    if proposal.wide:
+                        by_sql.append(i)
+                    else:
+                        again[i] = self._propose(entries, asked[i].probe, top_k, floor, wide=True)
             waiting = again
+        if by_sql:
+            exact = self._find_exact(client_id, regions, [asked[i] for i in by_sql], top_k, floor)
+            answers.update(zip(by_sql, exact, strict=True))
         return [answers[i] for i in range(len(asked))]
 
 
 _FACES_PER_PERSON = 10
 """Faces re-ranked for each person asked for: the nearest faces may be many photos of few persons."""
+_LOWEST_BY_SIGN_BITS = 0.38
+"""Below it so many strangers are near enough by their sign bits (one of six) that all full vectors cost no more."""
 
 
 def _best(parts: Sequence[Candidates], most: int) -> Candidates:
@@ -303,11 +331,11 @@ class _ScopeSizes:
         self._lock = threading.Lock()
         self._sizes: OrderedDict[tuple[str, str], tuple[int, float]] = OrderedDict()
 
-    def of(self, client_id: str, region: str, *, anew: bool = False) -> int:
+    def of(self, client_id: str, region: str) -> int:
         key = (client_id, region)
         with self._lock:
             size, until = self._sizes.get(key, (0, 0.0))
-        if not anew and time.monotonic() < until:
+        if time.monotonic() < until:
             return size
         size = self._count(client_id, region)
         with self._lock:

@@ -7,6 +7,7 @@ from faceward.sketches.cache import CachedSketch, CacheStats, ScopeState, Sketch
 from faceward.sketches.proposals import (
     LOWEST_SIMILARITY,
     candidates_for,
+    hamming_bound,
     hamming_candidates_for,
     propose,
     score_floor,
@@ -23,6 +24,7 @@ __all__ = [
     "SketchBuilder",
     "SketchCache",
     "candidates_for",
+    "hamming_bound",
     "hamming_candidates_for",
     "propose",
     "score_floor",

@@ -77,21 +77,21 @@ class FullVectors:
 
 @dataclass(frozen=True, slots=True)
 class SignBits:
-    """The nearest by Hamming distance of sign bits, scanned in a covering index: 64 bytes a face."""
+    """All whose sign bits differ from the probe's in at most that many, scanned in a covering index: 64 bytes a face."""
 
-    limit: int
+    within: int
     dimension: int = 512
 
     @property
     def sql(self) -> str:
         return (
             f"SELECT f.id, false AS fresh FROM face_encodings f WHERE {SCOPE} "
-            f"ORDER BY f.code <~> binary_quantize(%(probe)s)::bit({self.dimension}) LIMIT %(limit)s"
+            f"AND f.code <~> binary_quantize(%(probe)s)::bit({self.dimension}) <= %(within)s"
         )
 
     @property
     def parameters(self) -> Mapping[str, Any]:
-        return {"limit": self.limit}
+        return {"within": self.within}
 
     @property
     def settings(self) -> Mapping[str, str]:

@@ -12,7 +12,7 @@ import pytest
 
 from faceward.evaluation.noise_model import NoiseModel, Rows
 from faceward.retrieval import RetrievalSettings
-from faceward.sketches import LOWEST_SIMILARITY, SketchBuilder, propose, sign_codes
+from faceward.sketches import LOWEST_SIMILARITY, SketchBuilder, hamming_candidates_for, propose, sign_codes
 from faceward.store.database import Database
 from faceward.store.search import TAIL_LIMIT
 from searching import AT_REST, CLIENT, Searching, same
@@ -98,6 +98,45 @@ def test_exact_search_beside_a_sketch_that_is_far_behind(open_on: Callable[..., 
     assert len(hard)
     for row in hard:
         assert searching.names(probes[row], top_k=1) == [f"late{nearest[row] - 200}"]
+
+
+def ranks(probes: Rows, gallery: Rows) -> tuple[np.ndarray, np.ndarray]:
+    """The nearest face to each probe, and how many others are before it by Hamming distance."""
+    nearest = (probes @ gallery.T).argmax(axis=1)
+    signs, others = (np.where(rows > 0, 1, -1).astype(np.float32) for rows in (probes, gallery))
+    distances = -(signs @ others.T)
+    return nearest, (distances < np.take_along_axis(distances, nearest[:, np.newaxis], axis=1)).sum(axis=1)
+
+
+@pytest.mark.usefixtures("no_graph")
+def test_exact_search_finds_whoever_is_at_the_threshold(open_on: Callable[..., Searching]) -> None:
+    """Below 0.40 some are further down by Hamming distance than any number of candidates sized for 0.40."""
+    searching = open_on(AT_REST, RetrievalSettings(full_vectors_up_to=100))
+    gallery = NoiseModel.load().persons(3000, np.random.default_rng(1))
+    probes = near(gallery, 0.352, 2)
+    nearest, rank = ranks(probes, gallery)
+    similarity = (probes @ gallery.T).max(axis=1)
+    hard = np.flatnonzero((rank > hamming_candidates_for(3000)) & (similarity > 0.35))
+    assert len(hard)
+    searching.fill(gallery)
+    for strategy in ("exact", "auto"):  # auto: the sketch is not in memory
+        answers = searching.retriever.find(CLIENT, ["A"], list(probes[hard]), top_k=1, floor=0.35, strategy=strategy)
+        assert [answer.candidates[0].name for answer in answers] == [f"p{n}" for n in nearest[hard]]
+
+
+@pytest.mark.usefixtures("no_graph")
+def test_exact_search_of_a_region_that_has_outgrown_its_remembered_size(open_on: Callable[..., Searching]) -> None:
+    searching = open_on(AT_REST, RetrievalSettings(full_vectors_up_to=100, size_seconds=3600))
+    gallery = NoiseModel.load().persons(3000, np.random.default_rng(1))
+    searching.fill(gallery[:150])
+    assert searching.names(gallery[0], strategy="exact", top_k=1) == ["p0"]
+    searching.fill(gallery[150:], prefix="late")
+    probes = near(gallery[150:], 0.405, 2)
+    nearest, rank = ranks(probes, gallery)
+    hard = np.flatnonzero((rank > hamming_candidates_for(150)) & (nearest >= 150))[:10]
+    assert len(hard)
+    answers = searching.retriever.find(CLIENT, ["A"], list(probes[hard]), top_k=1, strategy="exact")
+    assert [answer.candidates[0].name for answer in answers] == [f"late{n - 150}" for n in nearest[hard]]
 
 
 @pytest.mark.usefixtures("no_graph")
@@ -232,3 +271,30 @@ def test_a_person_of_many_photos_is_one_candidate(searching: Searching) -> None:
         names = searching.names(unit(1), strategy=strategy, top_k=3)
         assert names[0] == "many"
         assert len(set(names)) == 3
+
+
+@pytest.mark.usefixtures("no_graph")
+@pytest.mark.parametrize("full_vectors_up_to", [0, 2000], ids=["by sign bits", "by full vectors"])
+@pytest.mark.parametrize("strategy", ["exact", "sketch"])
+def test_a_persons_many_photos_do_not_hide_the_next_person(
+    open_on: Callable[..., Searching], strategy: str, full_vectors_up_to: int
+) -> None:
+    searching = open_on(AT_REST, RetrievalSettings(full_vectors_up_to=full_vectors_up_to))
+    probe = unit(1)
+    searching.enroll("many", *near(np.repeat(probe[np.newaxis], 400, axis=0), 0.8, 1))
+    searching.enroll("twin", near(probe[np.newaxis], 0.69, 2)[0])
+    searching.fill([unit(n) for n in range(100, 110)])
+    searching.warm()
+    assert searching.names(probe, strategy=strategy)[:2] == ["many", "twin"]
+
+
+@pytest.mark.usefixtures("no_graph")
+def test_a_search_without_the_probes_own_face_sees_that_the_tail_is_cut(searching: Searching) -> None:
+    searching.fill([unit(1)])
+    searching.warm()
+    own = searching.enroll("own", unit(6))
+    (face,) = searching.gallery.list_faces(CLIENT, own)
+    searching.fill([unit(n) for n in range(100, 100 + TAIL_LIMIT)], prefix="new")
+    searching.fill([unit(7)], prefix="last")
+    (answer,) = searching.retriever.find(CLIENT, ["A"], [unit(7)], top_k=1, strategy="sketch", without=[face.id])
+    assert answer.candidates[0].name == "last0"
