@@ -74,7 +74,7 @@ class AdvancedFaceRecognitionService:
 def _match(found: FaceMatch) -> dict[str, Any]:
     """A face as callers know it. match_score: percent, 100 x cosine similarity; of the nearest person where nobody
     matched, 0.0 in a region without faces."""
-    nearest = found.candidates[0] if found.candidates else None
+    nearest = found.match or next(iter(found.candidates), None)
     return {
         "person_id": found.match.person_id if found.match else UNKNOWN,
         "name": found.match.name if found.match else "Unknown",

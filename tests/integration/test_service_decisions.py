@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import faceward
@@ -15,8 +16,9 @@ from faceward.errors import (
     UnknownPersonError,
     UnknownRegionError,
 )
-from faceward.types import FaceMatch, RequestToken, Threshold
+from faceward.types import Embedding, FaceMatch, RequestToken, Threshold
 from rows import count_rows
+from synthetic import unit
 
 
 def one_face(
@@ -48,6 +50,38 @@ def test_the_answer_says_which_threshold_decided(service: FaceService, photos: d
     embedding = service.detect(probe)[0].embedding
     assert service.search(embedding, region="A", client_id=client) == ()
     assert len(service.search(embedding, region="A", client_id=client, threshold=0.0)) == 1
+
+
+def test_whom_a_high_threshold_shuts_out_takes_nobodys_place(
+    service: FaceService, photos: dict[str, Path], client: str
+) -> None:
+    """Eight who are nearer, in a region where they are not near enough."""
+    (probe,) = service.detect(photos["obama.jpg"])
+    people = [
+        faceward.PersonRecord(str(n), "HQ", f"stranger {n}", [beside(probe.embedding, 0.44, n)]) for n in range(8)
+    ]
+    people.append(faceward.PersonRecord("y", "Branch", "Yvonne", [beside(probe.embedding, 0.42, 8)]))
+    service.import_embeddings(people, client_id=client)
+    service.update_region("HQ", client_id=client, threshold=0.5)
+    service.update_region("Branch", client_id=client, threshold=0.35)
+    both = ["HQ", "Branch"]
+    (found,) = service.search(probe.embedding, region=both, client_id=client, top_k=1)
+    assert (found.name, found.region) == ("Yvonne", "Branch")
+    face = one_face(service, photos["obama.jpg"], client, *both)
+    assert (face.decision, face.threshold.value) == ("ambiguous", 0.35), "others are nearer"
+    assert face.match is not None
+    assert face.match.name == "Yvonne"
+    assert face.candidates[0].region == "HQ", "the nearest persons are named all the same"
+    near = service.search(probe.embedding, region=both, client_id=client, threshold=0.35, top_k=9)
+    assert [candidate.similarity for candidate in near] == pytest.approx([0.44] * 8 + [0.42], abs=1e-5)
+    with pytest.raises(UnknownRegionError):
+        service.search(probe.embedding, region=[*both, "nowhere"], client_id=client)
+
+
+def beside(embedding: Embedding, similarity: float, seed: int) -> Embedding:
+    """A unit embedding at that similarity."""
+    other = unit(seed) - (unit(seed) @ embedding) * embedding
+    return similarity * embedding + np.float32((1 - similarity**2) ** 0.5) * other / np.linalg.norm(other)
 
 
 def test_two_who_look_alike_are_ambiguous_and_one_in_two_regions_is_not(

@@ -116,9 +116,8 @@ def threshold(value: Threshold) -> answered.ThresholdOut:
 
 
 def recognized(value: FaceMatch) -> answered.RecognizedFace:
-    named = value.candidates
-    if value.rival is not None and value.rival not in named:  # it is why there is no match: to be seen with any top_k
-        named += (value.rival,)
+    about = (value.match, value.rival)  # what the decision rests on: to be seen with any top_k
+    named = value.candidates + tuple(each for each in about if each is not None and each not in value.candidates)
     return answered.RecognizedFace(
         box=box(value.face.box),
         confidence=round(value.face.confidence, 4),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from itertools import chain
 
 from faceward.checks import (
     check_client_id,
@@ -131,7 +132,7 @@ class Recognising(OfModel):
         check_strategy(strategy)
         probe = unit_embedding(embedding, self._analyzer.dimension)
         (candidates,) = self._candidates(client_id, limits, [probe], top_k, strategy)
-        found = tuple(each for each in candidates if each.similarity >= limits[each.region].value)
+        found = tuple(each for each in candidates if each.similarity >= limits[each.region].value)[:top_k]
         if self._decisions is not None:
             self._decisions.add([of_search(client_id, limits, candidates, found)])
         return found
@@ -227,18 +228,26 @@ class Recognising(OfModel):
         top_k: int,
         strategy: Strategy | None,
     ) -> list[tuple[Candidate, ...]]:
-        regions = tuple(limits)
-        answers = self._retriever.find(
-            client_id, regions, probes, top_k=top_k, floor=_lowest(limits), strategy=strategy
-        )
+        """The persons of each face, nearest first: `top_k` of the regions of each threshold, so that those whom a high one
+        shuts out leave the others their places.
+        """
+        alike: dict[float, list[str]] = {}
+        for region, limit in limits.items():
+            alike.setdefault(limit.value, []).append(region)
+        answers = []
+        for regions in alike.values():
+            answers += self._retriever.find(
+                client_id, regions, probes, top_k=top_k, floor=_lowest(limits), strategy=strategy
+            )
         if not all(answer.reranked for answer in answers):
             # Nobody is there, or all of them are of another model by now: only now is it asked.
             self._search.require_model(self._analyzer.model_id)
         seen = {candidate.region for answer in answers for candidate in answer.candidates}
-        if not seen.issuperset(regions):
+        if not seen.issuperset(limits):
             # Nobody of a region is near: the only case in which it may not exist, so only now is it asked for.
-            self._gallery.require_regions(client_id, regions)
-        return [answer.candidates for answer in answers]
+            self._gallery.require_regions(client_id, tuple(limits))
+        of_each = [[answer.candidates for answer in answers[i :: len(probes)]] for i in range(len(probes))]
+        return [tuple(sorted(chain(*parts), key=lambda each: (-each.similarity, each.face_id))) for parts in of_each]
 
     def _largest_face(self, source: ImageSource, place: int | None) -> Face:
         with named(source, place) as name:
