@@ -153,6 +153,19 @@ def test_photos_that_are_not_alike_do_not_count(open_on: Callable[..., Searching
     assert len(report.below(0.9, ["exact", "sketch"])) == 2, "what was not measured is not passed"
 
 
+@pytest.mark.parametrize(("threshold", "counts"), [(0.3, True), (0.35, True), (0.45, False)])
+def test_whoever_the_threshold_lets_in_counts(
+    open_on: Callable[..., Searching], threshold: float, counts: bool
+) -> None:
+    searching = open_on()
+    report = RecallAudit(searching.reader, searching.retriever, NoiseModel.load, floor=threshold).run(
+        CLIENT, "A", sample=DOUBLE + 40, similarity=0.36, strategies=["exact"]
+    )
+    assert report.lowest == min(threshold, 0.40)
+    assert (of(report, "exact").probes > DOUBLE + 20) is counts
+    assert of(report, "exact").recall == 1.0
+
+
 def test_who_is_deleted_meanwhile_is_no_miss(open_on: Callable[..., Searching]) -> None:
     searching = open_on()
     deleted: list[int] = []

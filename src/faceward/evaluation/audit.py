@@ -110,7 +110,7 @@ class RecallAudit:
 
     scopes: reads the gallery. retriever: does the searches. noise: gives what makes probes, once it is needed: its making
     takes half a second; None where the model pack's embeddings are of another dimension: then only people with several
-    photos give probes. floor: the service's threshold.
+    photos give probes. floor: the service's threshold; a probe counts from there on, or from LOWEST_SIMILARITY.
     """
 
     def __init__(
@@ -120,13 +120,12 @@ class RecallAudit:
         noise: Callable[[], NoiseModel | None],
         *,
         floor: float = LOWEST_SIMILARITY,
-        lowest: float = LOWEST_SIMILARITY,
     ) -> None:
         self._scopes = scopes
         self._retriever = retriever
         self._noise = noise
         self._floor = floor
-        self._lowest = lowest
+        self._lowest = min(floor, LOWEST_SIMILARITY)
 
     def run(
         self,
