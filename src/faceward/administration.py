@@ -207,11 +207,11 @@ class Administration:
         given = text or ""
         parsed = _KEY.fullmatch(given)
         found = self._keys.find(parsed[1] if parsed else _NO_PREFIX)
-        key, stored = found or (None, bytes(hashlib.sha256().digest_size))
+        stored = bytes(hashlib.sha256().digest_size) if found is None else found.secret_hash
         right = hmac.compare_digest(_hash(given), stored)
-        if key is None or not right or not key.valid_at(dt.datetime.now(dt.UTC)):
+        if found is None or not right or not found.valid:
             raise UnauthenticatedError
-        return key
+        return found.key
 
     def record_use(self, key: ApiKey) -> None:
         """Note that the key was used now; written at most once a minute, however often this is called."""

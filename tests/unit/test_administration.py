@@ -6,6 +6,7 @@ import datetime as dt
 import re
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 from typing import Any
 
 import psycopg
@@ -113,6 +114,26 @@ def test_a_key_that_is_not_valid_does_not_say_why(administration: Administration
     ]
     assert len({refused(administration, text) for text in texts}) == 1
     assert administration.authenticate(good).role == "admin"
+
+
+@pytest.mark.parametrize("ahead", [dt.timedelta(days=-2), dt.timedelta(days=2)])
+def test_keys_expire_by_the_database_s_clock(
+    database_url: str, administration: Administration, monkeypatch: pytest.MonkeyPatch, ahead: dt.timedelta
+) -> None:
+    lasting = administration.create_key("acme", "admin", expires_at=SOON)
+    expired = administration.create_key("acme", "admin", expires_at=SOON)
+    with psycopg.connect(database_url) as connection:
+        connection.execute("UPDATE api_keys SET expires_at = now() WHERE id = %s", (expired.key.id,))
+
+    class OtherClock(dt.datetime):
+        @classmethod
+        def now(cls, tz: dt.tzinfo | None = None) -> Any:
+            return dt.datetime.now(tz) + ahead
+
+    monkeypatch.setattr("faceward.administration.dt", SimpleNamespace(datetime=OtherClock, UTC=dt.UTC))
+    assert administration.authenticate(lasting.secret) == lasting.key
+    with pytest.raises(UnauthenticatedError):
+        administration.authenticate(expired.secret)
 
 
 @given(text=st.text() | st.from_regex(r"fw_[a-z0-9]{12}_[A-Za-z0-9_-]{43}", fullmatch=True))

@@ -18,8 +18,21 @@ from faceward.store.request_tokens import claim, complete
 from faceward.types import ApiKey, RequestToken, Role
 
 _COLUMNS = "client_id, id, prefix, role, regions, name, rate_limit, created_at, expires_at, revoked_at, last_used_at"
+_FIND = (
+    "SELECT revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now()) AS valid, secret_hash, "
+    f"{_COLUMNS} FROM api_keys WHERE prefix = %s LIMIT 1"
+)
 _FIRST_KEY_LOCK = 0x6B657973  # "keys"
 _CREATE = "create_key"
+
+
+@dataclass(frozen=True, slots=True)
+class FoundKey:
+    """secret_hash: the SHA-256 of the key's text. valid: neither revoked nor expired, by the database's clock."""
+
+    key: ApiKey
+    secret_hash: bytes
+    valid: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +49,8 @@ class KeyStore:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def find(self, prefix: str) -> tuple[ApiKey, bytes] | None:
-        """The key of a prefix, of whatever client, and the SHA-256 of its text; revoked and expired ones too."""
+    def find(self, prefix: str) -> FoundKey | None:
+        """The key of a prefix, of whatever client; revoked and expired ones too."""
         # Every request asks this: one round trip, in which the settings are made for the implicit transaction only.
         self._database.timeout()
         with self._database.driver_connection() as connection:
@@ -47,13 +60,13 @@ class KeyStore:
                     connection.execute(SET_TIMEOUT, (timeout,))
                 connection.execute(KEY_OF_PREFIX, (prefix,))
                 cursor = connection.cursor()
-                cursor.execute(f"SELECT secret_hash, {_COLUMNS} FROM api_keys WHERE prefix = %s LIMIT 1", (prefix,))
+                cursor.execute(_FIND, (prefix,))
             row = cursor.fetchone()
             if row is None:
                 return None
             assert cursor.description is not None
             named = {column.name: value for column, value in zip(cursor.description, row, strict=True)}
-        return ApiKey.from_row(named), bytes(named["secret_hash"])
+        return FoundKey(ApiKey.from_row(named), bytes(named["secret_hash"]), named["valid"])
 
     def create(
         self,
