@@ -26,6 +26,7 @@ from faceward.checks import (
     check_existing,
     check_id,
     check_name,
+    check_new_client_id,
     check_optional_text,
     check_region,
     check_request_token,
@@ -84,7 +85,7 @@ class Administration:
 
         Raises DuplicateClientError, InvalidValueError; with a request also RequestReusedError.
         """
-        client_id = check_text("client_id", client_id, MAX_CLIENT_ID)
+        client_id = check_new_client_id(client_id)
         return self._clients.create(
             client_id,
             client_id if name is None else check_name(name),

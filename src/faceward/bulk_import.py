@@ -13,11 +13,10 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 
 from faceward.checks import (
-    MAX_EXTERNAL_ID,
     check_description,
+    check_external_id,
     check_name,
     check_region,
-    check_text,
     unit_embedding,
 )
 from faceward.errors import InputError, InvalidValueError
@@ -186,8 +185,13 @@ class Importer:
             rows = given if type(given) is list else _rows_of(given)
             if not 1 <= len(rows) <= _MOST_FACES:
                 raise InvalidValueError("the number of embeddings", len(rows), f"from 1 to {_MOST_FACES}")
-            check_text("external_id", external_id, MAX_EXTERNAL_ID)
-            return position, rows, (external_id, check_region(region), check_name(name), check_description(description))
+            person = (
+                check_external_id(external_id),
+                check_region(region),
+                check_name(name),
+                check_description(description),
+            )
+            return position, rows, person
         except InputError as exc:
             return position, [], exc
 

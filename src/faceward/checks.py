@@ -6,7 +6,9 @@ A check returns the value as the layers below take it, or raises InvalidValueErr
 from __future__ import annotations
 
 import datetime as dt
+import unicodedata
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -23,6 +25,7 @@ MAX_REQUEST_TOKEN = 255
 MAX_KEY_REGIONS = 100
 MAX_RETENTION_DAYS = 36_500
 EARLIEST = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+_VIRAMA = 9  # the canonical combining class of them all
 LATEST = dt.datetime(9999, 1, 1, tzinfo=dt.UTC)
 
 
@@ -47,12 +50,53 @@ def check_text(field_name: str, value: object, longest: int) -> str:
     return value
 
 
+def composed(value: Any) -> Any:
+    """A text in Unicode's NFC, in which what looks the same mostly is the same; anything else as it is."""
+    return unicodedata.normalize("NFC", value) if isinstance(value, str) and not value.isascii() else value
+
+
+def check_identifier(field_name: str, value: object, longest: int) -> str:
+    """As check_text, and in NFC: the "ü" of a Mac's file names and that of a keyboard are two texts, and would be two regions.
+
+    Invisible format characters are refused for the same reason, but for the joiners that shape Arabic and Indic letters.
+    """
+    text = check_text(field_name, composed(value), longest)
+    if not text.isprintable() and any(
+        unicodedata.category(char) == "Cf" and not _shapes_letters(text, place) for place, char in enumerate(text)
+    ):
+        raise InvalidValueError(field_name, value, "a text without invisible characters")
+    return text
+
+
+def _shapes_letters(text: str, place: int) -> bool:
+    """Whether the character is a joiner or non-joiner between Arabic letters, or behind the virama of an Indic one."""
+    if text[place] not in "\u200c\u200d" or not 0 < place < len(text) - 1:
+        return False
+    before, after = text[place - 1], text[place + 1]
+    arabic = unicodedata.bidirectional(before) == unicodedata.bidirectional(after) == "AL"
+    return arabic or unicodedata.combining(before) == _VIRAMA
+
+
+def check_external_id(value: object) -> str:
+    return check_identifier("external_id", value, MAX_EXTERNAL_ID)
+
+
+def check_new_client_id(value: object) -> str:
+    """Of a client that is made: what another could be taken for is refused. A client that is there keeps its id for good, so
+    that `check_client_id` takes it as it is.
+    """
+    client_id = check_identifier("client_id", value, MAX_CLIENT_ID)
+    if client_id != value:
+        raise InvalidValueError("client_id", value, f"a text in Unicode's NFC: {client_id!a}")
+    return client_id
+
+
 def check_name(value: object) -> str:
     return check_text("name", value, MAX_NAME)
 
 
 def check_region(value: object) -> str:
-    return check_text("region", value, MAX_REGION)
+    return check_identifier("region", value, MAX_REGION)
 
 
 def check_regions(value: Sequence[str]) -> tuple[str, ...]:

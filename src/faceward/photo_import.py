@@ -11,11 +11,11 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from faceward.checks import MAX_EXTERNAL_ID, check_description, check_name, check_region, check_text
+from faceward.checks import check_description, check_external_id, check_name, check_region, composed
 from faceward.enrolment import EnrolmentGate
 from faceward.errors import (
     BusyError,
@@ -153,7 +153,7 @@ class PhotoImporter:
             under_way.append(batch)
 
         for records in _batches(photos):
-            reading = [_Photo(record, pool.submit(self._read, record)) for record in records]
+            reading = [_Photo(record, pool.submit(self._read, record)) for record in map(_composed, records)]
             analyse(read)
             read = reading
             if len(under_way) > 1:
@@ -165,7 +165,7 @@ class PhotoImporter:
     def _read(self, record: PhotoRecord) -> bytes:
         """The photo's SHA-256. Raises InputError where the record can't be used."""
         check_region(record.region)
-        check_text("external_id", record.external_id, MAX_EXTERNAL_ID)
+        check_external_id(record.external_id)
         check_name(record.name)
         check_description(record.description)
         data = record.photo if isinstance(record.photo, bytes) else read_image_file(record.photo, self._max_bytes)
@@ -273,6 +273,14 @@ def _batches(photos: Iterable[PhotoRecord]) -> Iterator[list[PhotoRecord]]:
             batch, size, most = [], 0, min(2 * most, _LARGEST_BATCH)
     if batch:
         yield batch
+
+
+def _composed(record: PhotoRecord) -> PhotoRecord:
+    """With the names as `_read` takes them, whatever it then says of them."""
+    region, external_id = composed(record.region), composed(record.external_id)
+    if (region, external_id) == (record.region, record.external_id):
+        return record
+    return replace(record, region=region, external_id=external_id)
 
 
 def _size(record: PhotoRecord) -> int:

@@ -130,6 +130,23 @@ def test_a_manager_gets_the_secret_of_no_key_that_it_could_not_make(company: Com
     assert company.http(key=brief).post(f"{lasting}/rotate").status_code == 200
 
 
+def test_a_region_is_the_same_however_its_name_is_encoded(company: Company) -> None:
+    composed, decomposed = "Zürich", "Zu\u0308rich"
+    key = company.new_key("manager", regions=[decomposed])
+    assert company.http(key=key).get("/v1/me").json()["regions"] == [composed]
+    person = company.enroll("obama.jpg", decomposed, external_id="u\u0308")["person"]
+    assert (person["region"], person["external_id"]) == (composed, "ü")
+    for name in (composed, decomposed):
+        http = company.http(key=key)
+        found = http.post("/v1/recognize", data={"region": name}, files={"image": company.photo("obama2.jpg")})
+        assert found.json()["faces"][0]["match"]["person_id"] == person["id"]
+        assert http.get(f"/v1/regions/{name}").json()["persons"] == 1
+        for query in ({"region": name}, {"external_id": "u\u0308"}):
+            assert [each["id"] for each in http.get("/v1/persons", params=query).json()["items"]] == [person["id"]]
+    refused(company.http("manager").post("/v1/regions", json={"name": "A\u200b"}), 422, "invalid_value")
+    refused(company.http("admin").post("/v1/clients", json={"client_id": decomposed}), 422, "invalid_value")
+
+
 def test_a_repeated_enrolment_does_not_follow_a_person_out_of_the_key_s_regions(company: Company) -> None:
     def enroll(client: httpx.Client) -> httpx.Response:
         return client.post(

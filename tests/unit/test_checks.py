@@ -13,8 +13,10 @@ from hypothesis.extra import numpy as hnp
 from faceward.checks import (
     check_client_id,
     check_count,
+    check_external_id,
     check_id,
     check_name,
+    check_new_client_id,
     check_optional_text,
     check_region,
     check_text,
@@ -54,6 +56,37 @@ def test_a_bad_region_is_refused_by_name(value: object, expected: str) -> None:
         check_region(value)
     assert caught.value.field == "region"
     assert repr(value)[:60].replace("\\", "\\\\") in str(caught.value).replace("\\", "\\\\")
+
+
+NFD = "Zu\u0308rich"
+
+
+def test_names_that_look_the_same_are_the_same() -> None:
+    assert check_region(NFD) == check_external_id(NFD) == "Zürich"
+    assert check_region("u\u0308" * 50) == "ü" * 50
+    assert check_name(NFD) == NFD  # what people are called is theirs
+
+
+@pytest.mark.parametrize(
+    "value", ["Zürich\u200b", "Z\u2060ürich", "\u202eA", "\ufeffA", "A\u00adB", "A\u200dB", "A\u200c"]
+)
+def test_invisible_characters_make_no_name(value: str) -> None:
+    for check in (check_region, check_external_id, check_new_client_id):
+        with pytest.raises(InvalidValueError, match="without invisible characters"):
+            check(value)
+    assert check_name(value) == value
+    assert check_client_id(value) == value  # one that is there is reached
+
+
+@pytest.mark.parametrize("value", ["می\u200cخواهم", "क्\u200dष", "ශ්\u200dරී"])
+def test_joiners_that_shape_letters_are_no_invisible_characters(value: str) -> None:
+    assert check_region(value) == value
+
+
+def test_no_client_is_made_that_looks_like_another() -> None:
+    assert check_new_client_id("Zürich") == "Zürich"
+    with pytest.raises(InvalidValueError, match=r"NFC: 'Z\\xfcrich'"):
+        check_new_client_id(NFD)
 
 
 def test_lengths_are_those_of_the_columns() -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from faceward.checks import MAX_EXTERNAL_ID, check_name, check_region, check_text
+from faceward.checks import check_external_id, check_name, check_region
 from faceward.cli.advice import advised_words
 from faceward.errors import ImageNotFoundError, InputError
 from faceward.importers import Account, ImportAccount, RowProblem
@@ -111,7 +111,7 @@ class FolderTally:
         for record in self.folder.records():
             try:
                 check_region(record.region)
-                check_text("external_id", record.external_id, MAX_EXTERNAL_ID)
+                check_external_id(record.external_id)
                 check_name(record.name)
             except InputError as exc:
                 self.add(PhotoResult(record, "refused", code=exc.code, reason=str(exc)))

@@ -18,6 +18,7 @@ from faceward.checks import (
     MAX_NAME,
     MAX_REGION,
     MAX_RETENTION_DAYS,
+    composed,
 )
 
 MAX_IMAGES = 20
@@ -86,6 +87,7 @@ Image = Annotated[
 ]
 Region = Annotated[
     str,
+    BeforeValidator(composed),
     Field(
         min_length=1,
         max_length=MAX_REGION,
@@ -122,6 +124,7 @@ Description = Annotated[
 ]
 ExternalId = Annotated[
     str,
+    BeforeValidator(composed),
     Field(
         min_length=1,
         max_length=MAX_EXTERNAL_ID,
@@ -161,5 +164,9 @@ NewState = Annotated[
     ),
 ]
 NewRegion = Annotated[
-    str | None, BeforeValidator(_not_null), Field(min_length=1, max_length=MAX_REGION), WithJsonSchema(_REGION)
+    str | None,
+    BeforeValidator(_not_null),
+    BeforeValidator(composed),
+    Field(min_length=1, max_length=MAX_REGION),
+    WithJsonSchema(_REGION),
 ]

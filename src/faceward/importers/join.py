@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from faceward.bulk_import import ImportReport, PersonRecord
-from faceward.checks import MAX_EXTERNAL_ID, check_description, check_name, check_region, check_text
+from faceward.checks import check_description, check_external_id, check_name, check_region
 from faceward.errors import ImageError, InputError, InvalidEmbeddingError
 from faceward.importers.accounts import Account, ImportAccount, RowProblem, Tally
 from faceward.importers.assignment import RegionAssignment
@@ -202,7 +202,7 @@ class Join:
         try:
             given = "" if row.name is None else row.name  # an empty field of a CSV, or NULL
             name = check_name(given.strip() if isinstance(given, str) else given)
-            external_id = check_text("external_id", self._source.prefix + row.id, MAX_EXTERNAL_ID)
+            external_id = check_external_id(self._source.prefix + row.id)
             description = check_description(row.description)
             region = self._given.regions.region_of(row.id, name) if row.region is None else check_region(row.region)
         except InputError as exc:

@@ -13,11 +13,10 @@ from dataclasses import dataclass, field
 from typing import Any, BinaryIO, NoReturn
 
 from faceward.checks import (
-    MAX_EXTERNAL_ID,
     check_description,
+    check_external_id,
     check_name,
     check_region,
-    check_text,
     unit_embedding,
 )
 from faceward.errors import ImportSourceError, InputError
@@ -130,7 +129,7 @@ class EmbeddingLines:
         return EmbeddingLine(
             position,
             item,
-            check_text("external_id", given["external_id"], MAX_EXTERNAL_ID),
+            check_external_id(given["external_id"]),
             check_region(given["region"]),
             check_name(given["name"]),
             check_description(given.get("description")),

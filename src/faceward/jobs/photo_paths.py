@@ -6,7 +6,7 @@ import re
 import unicodedata
 from dataclasses import dataclass
 
-from faceward.checks import MAX_EXTERNAL_ID, check_name, check_region, check_text
+from faceward.checks import check_external_id, check_name, check_region
 from faceward.errors import InvalidValueError
 
 SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".webp", ".bmp"))
@@ -59,7 +59,7 @@ def photo_path(path: str) -> PhotoPath:
     found = PhotoPath(*(unicodedata.normalize("NFC", part) for part in parts))
     try:
         check_region(found.region)
-        check_text("external_id", found.external_id, MAX_EXTERNAL_ID)
+        check_external_id(found.external_id)
         check_name(found.name)
     except InvalidValueError as exc:
         raise PathError(exc.code, str(exc)) from exc

@@ -10,13 +10,12 @@ from typing import Literal
 
 from faceward.bulk_import import Importer, ImportReport, PersonRecord
 from faceward.checks import (
-    MAX_EXTERNAL_ID,
     check_client_id,
     check_description,
     check_expires_at,
+    check_external_id,
     check_id,
     check_name,
-    check_optional_text,
     check_region,
     check_regions,
     check_request_token,
@@ -78,7 +77,7 @@ class Enrolling(OfModel):
         """
         client_id, region, name = check_client_id(client_id), check_region(region), check_name(name)
         description = check_description(description)
-        external_id = check_optional_text("external_id", external_id, MAX_EXTERNAL_ID)
+        external_id = None if external_id is None else check_external_id(external_id)
         expires_at = check_expires_at(expires_at)
         if before := self._before(client_id, request, ENROLL):
             return before

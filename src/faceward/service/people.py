@@ -6,12 +6,12 @@ import datetime as dt
 from collections.abc import Sequence
 
 from faceward.checks import (
-    MAX_EXTERNAL_ID,
     MAX_NAME,
     check_client_id,
     check_count,
     check_description,
     check_expires_at,
+    check_external_id,
     check_id,
     check_name,
     check_optional_text,
@@ -71,7 +71,7 @@ class People:
             region=None if region is None else check_region(region),
             regions=_checked(regions),
             name_prefix=check_optional_text("name_prefix", name_prefix, MAX_NAME),
-            external_id=check_optional_text("external_id", external_id, MAX_EXTERNAL_ID),
+            external_id=None if external_id is None else check_external_id(external_id),
             after=after,
             limit=limit,
         )
@@ -101,8 +101,8 @@ class People:
             name=name if isinstance(name, Unchanged) else check_name(name),
             description=description if isinstance(description, Unchanged) else check_description(description),
             external_id=external_id
-            if isinstance(external_id, Unchanged)
-            else check_optional_text("external_id", external_id, MAX_EXTERNAL_ID),
+            if external_id is None or isinstance(external_id, Unchanged)
+            else check_external_id(external_id),
             state=state if isinstance(state, Unchanged) else check_state(state),
             expires_at=expires_at if isinstance(expires_at, Unchanged) else check_expires_at(expires_at),
             regions=_checked(regions),

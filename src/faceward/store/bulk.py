@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import psycopg
 
+from faceward.checks import check_new_client_id
 from faceward.store.audit_log import RECORD, entry
 from faceward.store.clients import ENSURE_CLIENT
 from faceward.store.copy_rows import COPY, STAGING, copy_blocks
@@ -235,6 +236,7 @@ class BulkWriter:
                 parameters = {"client_id": client_id, "model_id": self._model_id}
                 new = [row[0] for row in cursor.execute(_REGIONS, parameters)]
                 if new and cursor.execute(ENSURE_CLIENT, parameters).rowcount:
+                    check_new_client_id(client_id)
                     cursor.execute(RECORD, entry(client_id, "client.create"))
                 for region in new:
                     cursor.execute(RECORD, entry(client_id, "region.create", region=region))

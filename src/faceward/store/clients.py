@@ -8,6 +8,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from faceward.checks import check_new_client_id
 from faceward.errors import DuplicateClientError, UnknownClientError
 from faceward.store.audit_log import record
 from faceward.store.database import EVERY_CLIENT, Database
@@ -181,6 +182,7 @@ def _without_retention(tx: sa.Connection, client_id: str) -> list[str]:
 
 
 def ensure_client(tx: sa.Connection, client_id: str) -> None:
-    """Make the client, named as its id, where it is absent."""
+    """Make the client, named as its id, where it is absent. Raises InvalidValueError where no client may be named so."""
     if tx.exec_driver_sql(ENSURE_CLIENT, {"client_id": client_id}).rowcount:
+        check_new_client_id(client_id)
         record(tx, client_id, "client.create")

@@ -8,10 +8,12 @@ import psycopg
 import pytest
 
 from faceward.store import schema
+from faceward.store.api_keys import KeyStore
 from faceward.store.clients import ClientStore
 from faceward.store.database import APP_ROLE, Database
 from faceward.store.gallery import Gallery
 from faceward.store.graph_index import GraphSettings
+from faceward.store.jobs import JobStore
 from faceward.store.regions import RegionStore
 from faceward.store.schema import Schema
 from faceward.store.shadow import make
@@ -130,3 +132,65 @@ def test_the_log_of_an_older_version_is_closed_to_times_of_ones_own(empty_databa
         assert connection.execute(told, (APP_ROLE,)).fetchall() == [(True,), (True,)]
         assert Schema(empty_database).upgrade()
         assert connection.execute(told, (APP_ROLE,)).fetchall() == [(False,), (True,)]
+
+
+NFD = "Zu\u0308rich"
+
+
+def test_names_that_no_caller_can_send_any_more_are_brought_into_the_form_that_they_send(
+    empty_database: str, login: Callable[..., str], admin: psycopg.Connection
+) -> None:
+    url = login(empty_database, "owner", "CREATEROLE")
+    admin.execute("ALTER DATABASE empty OWNER TO owner")
+    admin.execute(f"GRANT {APP_ROLE} TO owner")
+    with psycopg.connect(empty_database) as connection:
+        connection.execute("CREATE EXTENSION vector")
+    Schema(url).upgrade()
+    stand_at(url, "0011")
+    regions = [
+        ("acme", NFD), ("acme", "A"), ("acme", "A\u200b"), ("acme", "می\u200cخواهم"), ("globex", "Zürich"), ("globex", NFD)
+    ]  # fmt: skip
+    with psycopg.connect(empty_database) as connection:
+        connection.execute("INSERT INTO clients (client_id, name) VALUES ('acme', 'Acme'), ('globex', 'Globex')")
+        for client, region in regions:
+            connection.execute(
+                "INSERT INTO regions (client_id, name, threshold) VALUES (%s, %s, 0.5)", (client, region)
+            )
+            for external_id in ("e\u0301", "é", "o\u0308"):
+                row = connection.execute(
+                    "INSERT INTO persons (client_id, region, name, external_id) VALUES (%s, %s, %s, %s) RETURNING id",
+                    (client, region, ascii(region), external_id),
+                ).fetchone()
+                assert row is not None
+                connection.execute(
+                    "INSERT INTO face_encodings (client_id, person_id, region, model_id, embedding) "
+                    "VALUES (%s, %s, %s, %s, %s)",
+                    (client, row[0], region, MODEL, str([1.0] + [0.0] * 511)),
+                )
+        connection.execute(
+            "INSERT INTO api_keys (client_id, prefix, secret_hash, role, regions) VALUES ('acme', 'p', %s, 'manager', %s)",
+            (b"0" * 32, [NFD, "A", "A\u200b", "to come u\u0308"]),
+        )
+        connection.execute(
+            "INSERT INTO jobs (client_id, kind, state, region_limit) VALUES ('acme', 'archive', 'queued', %s)", ([NFD],)
+        )
+    assert Schema(url).upgrade()
+    assert Schema(url).status().unforced == frozenset()
+    with Database(url) as database:
+        store, gallery = RegionStore(database), Gallery(database, MODEL)
+        found = {
+            (c, r.name): (r.persons, r.faces, r.threshold) for c in ("acme", "globex") for r in store.list(c).regions
+        }
+        assert set(found) == {
+            ("acme", "Zürich"), ("acme", "A"), ("acme", "A (2)"), ("acme", "می\u200cخواهم"), ("globex", "Zürich"),
+            ("globex", "Zürich (2)"),
+        }  # fmt: skip
+        assert set(found.values()) == {(3, 3, 0.5)}
+        people = gallery.list_persons("globex", region="Zürich (2)").persons
+        assert [person.name for person in people] == [ascii(NFD)] * 3
+        assert [person.external_id for person in people] == ["e\u0301", "é", "ö"]
+        (key,) = KeyStore(database).list("acme").keys
+        assert key.regions == ("Zürich", "A", "A (2)", "to come ü")
+        (job,) = JobStore(database).list("acme").jobs
+        assert job.region_limit == ("Zürich",)
+    admin.execute("ALTER DATABASE empty OWNER TO postgres")

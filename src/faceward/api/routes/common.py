@@ -5,12 +5,15 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import Path, Query
+from pydantic import BeforeValidator
 
-from faceward.checks import MAX_CLIENT_ID, MAX_REGION
+from faceward.checks import MAX_CLIENT_ID, MAX_REGION, composed
 from faceward.http_types.fields import LINE
 
 _TEXT = {"pattern": LINE}
-RegionName = Annotated[str, Path(min_length=1, max_length=MAX_REGION, json_schema_extra=_TEXT)]
+RegionName = Annotated[
+    str, BeforeValidator(composed), Path(min_length=1, max_length=MAX_REGION, json_schema_extra=_TEXT)
+]
 ClientName = Annotated[str, Path(min_length=1, max_length=MAX_CLIENT_ID, json_schema_extra=_TEXT)]
 RowId = Annotated[int, Path(ge=1, le=2**63 - 1)]
 Limit = Annotated[int, Query(ge=1, le=1000, description="The most items of a page.")]

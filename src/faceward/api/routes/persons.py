@@ -12,7 +12,7 @@ from faceward.api.openapi import ALWAYS, IDEMPOTENT, WITH_BODY, refusals
 from faceward.api.parts import Enroller, EnrollerOfImages, Manager, Recognizer
 from faceward.api.routes.common import Cursor, Limit, RowId, next_cursor
 from faceward.api.uploads import body_of, images_of, request_body
-from faceward.checks import MAX_EXTERNAL_ID, MAX_NAME, MAX_REGION
+from faceward.checks import MAX_EXTERNAL_ID, MAX_NAME, MAX_REGION, composed
 from faceward.http_types import answered, fields, sent
 from faceward.types import Merge, Person
 
@@ -64,6 +64,7 @@ async def list_persons(
     limit: Limit = 100,
 ) -> answered.PersonPage:
     """Persons by ascending id; a key with regions of its own sees those of them."""
+    region = composed(region)
     if region is not None:
         work.caller.enter([region])
     after = parse_cursor(cursor)
