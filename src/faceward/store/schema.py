@@ -24,7 +24,7 @@ from faceward.store.shadow import LIVE, NEXT, PREVIOUS, build_indexes
 if TYPE_CHECKING:
     from alembic.config import Config
 
-HEAD = "0012"
+HEAD = "0013"
 """The newest migration. Kept here so that a start on a current database needs no Alembic; a test holds the two equal."""
 
 MIN_PGVECTOR = (0, 7)

@@ -146,7 +146,7 @@ def test_names_that_no_caller_can_send_any_more_are_brought_into_the_form_that_t
     with psycopg.connect(empty_database) as connection:
         connection.execute("CREATE EXTENSION vector")
     Schema(url).upgrade()
-    stand_at(url, "0011")
+    stand_at(url, "0012")
     regions = [
         ("acme", NFD), ("acme", "A"), ("acme", "A\u200b"), ("acme", "می\u200cخواهم"), ("globex", "Zürich"), ("globex", NFD)
     ]  # fmt: skip

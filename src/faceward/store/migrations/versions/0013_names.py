@@ -3,15 +3,15 @@
 Callers' names are brought into that form from now on, and what stands in another could not be reached. A region whose name in
 that form is taken gets a number behind it; its people are moved by whoever knows that the two are one.
 
-Revision ID: 0012
+Revision ID: 0013
 """
 
 import unicodedata
 
 from alembic import op
 
-revision = "0012"
-down_revision = "0011"
+revision = "0013"
+down_revision = "0012"
 branch_labels = None
 depends_on = None
 
