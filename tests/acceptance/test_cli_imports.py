@@ -215,6 +215,43 @@ def test_a_server_without_room_is_told(
     assert "Traceback" not in answer.stderr
 
 
+@pytest.mark.parametrize("command", ["import-sqlite", "import-dir"])
+def test_a_server_that_is_full_in_the_middle_is_told_with_what_is_stored_by_then(
+    faceward: CommandLine,
+    database_url: str,
+    tmp_path: Path,
+    photos: dict[str, Path],
+    monkeypatch: pytest.MonkeyPatch,
+    command: str,
+) -> None:
+    """The error is of one transaction, of which nothing was stored; the people before it are."""
+    if command == "import-sqlite":
+        monkeypatch.setattr("faceward.bulk_import._BATCH_FACES", 100)
+        source, last = write_sqlite(tmp_path / "old.db", 250), "Person 99"  # the last one by id, which is a text
+        told = "About 200 people were imported by this run."
+    else:
+        monkeypatch.setattr("faceward.photo_import._FIRST_BATCH", 1)
+        source, last = tmp_path / "people", "Joe"
+        told = "1 of 2 photos were enrolled, 0 had been already."
+        for name, photo in (("Barack", "obama.jpg"), ("Joe", "biden.jpg")):
+            (source / "A" / name).mkdir(parents=True)
+            shutil.copy(photos[photo], source / "A" / name)
+    run_sql(
+        database_url,
+        "CREATE FUNCTION full_disk() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION "
+        "'could not extend file \"base/1/2\": No space left on device' USING ERRCODE = '53100'; END $$",
+        f"CREATE TRIGGER full_disk BEFORE INSERT ON persons FOR EACH ROW WHEN (NEW.name = '{last}') "
+        "EXECUTE FUNCTION full_disk()",
+    )
+    answer = faceward(command, source, *WHOM[command])
+    assert (answer.status, answer.stdout) == (1, "")
+    (error,) = (line for line in answer.stderr.splitlines() if line.startswith("Error: "))
+    assert "No space left on device. Nothing more was stored; free space" in error
+    assert error.endswith(f"{told} What is imported is kept; the same command goes on from there.")
+    run_sql(database_url, "DROP TRIGGER full_disk ON persons")
+    faceward.succeeds(command, source, *WHOM[command])
+
+
 def test_a_disk_without_room_for_putting_a_csv_in_order_is_told(faceward: CommandLine, tmp_path: Path) -> None:
     file = write_csv(tmp_path / "people.csv", 5_000)
     before = resource.getrlimit(resource.RLIMIT_FSIZE)

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from faceward.cli import output
-from faceward.cli.import_options import DryRun, Workers, photo_workers, print_account
+from faceward.cli.import_options import DryRun, Workers, ended_early, photo_workers, print_account
 from faceward.cli.invocation import invocation
 from faceward.cli.options import AsJson, EnrollingClient, Largest
 
@@ -34,33 +34,29 @@ def import_dir(
     from faceward.photo_import import PhotoResult
 
     folder = PhotoFolder.find(directory)
-    workers, total = photo_workers(workers), folder.photos
+    workers = photo_workers(workers)
     tally = FolderTally(folder)
     if dry_run:
         tally.plan()
     else:
-        with invocation(ctx).open_enrolling(client, model={"threads": workers}) as service:
-            try:
-                with output.counting_bar() as bar:
-                    task = bar.add_task("Enrolling", total=total)
+        with (
+            invocation(ctx).open_enrolling(client, model={"threads": workers}) as service,
+            ended_early(tally.so_far),
+            output.counting_bar() as bar,
+        ):
+            task = bar.add_task("Enrolling", total=folder.photos)
 
-                    def done(result: PhotoResult) -> None:
-                        tally.add(result)
-                        bar.advance(task)
+            def done(result: PhotoResult) -> None:
+                tally.add(result)
+                bar.advance(task)
 
-                    service.import_photos(
-                        folder.records(),
-                        client_id=client,
-                        workers=workers,
-                        several_faces="largest" if largest else "error",
-                        on_result=done,
-                    )
-            except BaseException:
-                output.tell(
-                    f"{tally.enrolled} of {total} photos were enrolled, {tally.skipped} had been already. What is done is "
-                    "kept; the same command goes on from there."
-                )
-                raise
+            service.import_photos(
+                folder.records(),
+                client_id=client,
+                workers=workers,
+                several_faces="largest" if largest else "error",
+                on_result=done,
+            )
     account = tally.account(dry_run=dry_run)
     if as_json:
         # enrolled, skipped and refused: what `enroll-dir` told before, and its callers read.

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeAlias
@@ -13,8 +13,10 @@ import typer
 
 from faceward.cli import output
 from faceward.cli.invocation import invocation, manifest_in_use
+from faceward.errors import StoreError
 
 if TYPE_CHECKING:
+    from faceward.bulk_import import ImportReport
     from faceward.importers import Account, ImportAccount, Source
 
 _SHOWN = 40
@@ -103,12 +105,17 @@ def run(ctx: typer.Context, options: ImportOptions, opened: Callable[[], Abstrac
                 )
             account = plan_import(wanted, source, manifest.embedding.dimension, advance)
         else:
-            with given.open_enrolling(options.client, model={"threads": workers}) as service:
-                try:
-                    account = run_import(wanted, source, service, advance)
-                except KeyboardInterrupt:
-                    output.tell("What is imported is kept; the same command goes on from there.")
-                    raise
+            people = 0
+
+            def written(report: ImportReport) -> None:
+                nonlocal people
+                people = report.persons
+
+            with (
+                given.open_enrolling(options.client, model={"threads": workers}) as service,
+                ended_early(lambda: f"About {people:,} people were imported by this run." if people else ""),
+            ):
+                account = run_import(wanted, source, service, advance, written=written)
     for warning in account.warnings:
         output.tell(warning)
     if options.as_json:
@@ -117,6 +124,27 @@ def run(ctx: typer.Context, options: ImportOptions, opened: Callable[[], Abstrac
         print_account(account)
     if account.persons.left_out or account.faces.left_out:
         raise typer.Exit(1)
+
+
+@contextmanager
+def ended_early(done: Callable[[], str]) -> Iterator[None]:
+    """Tells of an import that does not come to its end what it stored, and that the same command goes on.
+
+    done: says what is stored; empty where nothing is. An error of the database is of one transaction, of which nothing was
+    stored: it is told of the import.
+    """
+    kept = "What is imported is kept; the same command goes on from there."
+    try:
+        yield
+    except StoreError as exc:
+        stored = done()
+        reason = str(exc).replace("Nothing was stored", "Nothing more was stored") if stored else str(exc)
+        exc.args = (" ".join(filter(None, (reason, stored, kept))),)
+        raise
+    except BaseException as exc:
+        if (stored := done()) or isinstance(exc, KeyboardInterrupt):
+            output.tell(" ".join(filter(None, (stored, kept))))
+        raise
 
 
 def print_account(account: ImportAccount) -> None:

@@ -118,6 +118,12 @@ class FolderTally:
             else:
                 self.add(PhotoResult(record, "enrolled"))
 
+    def so_far(self) -> str:
+        """What is stored, of an import that ends early; empty where nothing is."""
+        if not self.enrolled and not self.skipped:
+            return ""
+        return f"{self.enrolled} of {self.folder.photos} photos were enrolled, {self.skipped} had been already."
+
     def account(self, *, dry_run: bool) -> ImportAccount:
         """The report of any import: persons are those of the folders, faces the photos."""
         persons = Counter(self._persons.values())

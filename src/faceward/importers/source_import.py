@@ -44,9 +44,14 @@ def plan_import(given: SourceImport, source: Source, dimension: int, progress: P
 
 
 def run_import(
-    given: SourceImport, source: Source, service: FaceService, progress: Progress | None = None
+    given: SourceImport,
+    source: Source,
+    service: FaceService,
+    progress: Progress | None = None,
+    *,
+    written: Callable[[ImportReport], None] | None = None,
 ) -> ImportAccount:
-    """Import. progress: as of plan_import.
+    """Import. progress: as of plan_import. written: told what is stored, after each batch.
 
     Persons that an earlier run imported are left as they are. Raises ModelMismatchError, ImportSourceError, StoreError;
     what was stored until then stays, and the next run goes on from there.
@@ -56,7 +61,8 @@ def run_import(
     photos = Photos(source, given.images)
     join = Join(given, source, service.dimension, progress)
     if given.reembed:
-        report = service.import_embeddings(_Anew(given, join, photos, service).records(), client_id=given.client_id)
+        anew = _Anew(given, join, photos, service).records()
+        report = service.import_embeddings(anew, client_id=given.client_id, progress=written)
         source.check_unchanged()
         return join.account(report, dry_run=False)
     if not given.same_model:
@@ -68,7 +74,7 @@ def run_import(
     sample = SampleCheck(source, service, photos)
     sample.require()
     with _fewer_collections():
-        report = service.import_embeddings(join.records(), client_id=given.client_id)
+        report = service.import_embeddings(join.records(), client_id=given.client_id, progress=written)
     source.check_unchanged()
     return join.account(report, dry_run=False, sample=sample)
 
