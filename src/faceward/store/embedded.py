@@ -37,6 +37,7 @@ with warnings.catch_warnings():  # a machine without XDG_RUNTIME_DIR is no reaso
     )
 
 from faceward.errors import EmbeddedServerError
+from faceward.store import server_log
 from faceward.store.driver_errors import translate, without_values
 from faceward.store.server_log import LogKeeper
 
@@ -49,6 +50,8 @@ BUNDLED_PROGRAMS: Path = POSTGRES_VERSIONS[TARGET_POSTGRES_VERSION]
 """The folder of the programs that ship with the server."""
 _CONFIGURATION = "faceward.conf"
 _START_SECONDS = 180.0
+_ROOM = 16 * 2**20
+"""Bytes of a segment of its write-ahead log: without room for one it does not start after a crash."""
 _UNUSABLE = '"$`\\\n'
 """pg_ctl puts the path between double quotes in a line for the shell."""
 
@@ -62,7 +65,7 @@ class EmbeddedServer(PostgresServer):
     """A server in one directory, shared by every process that opens it.
 
     directory: made where it is absent. extra: settings of postgresql.conf that override faceward's own, for a new cluster.
-    Raises EmbeddedServerError, with the end of the server's log, where it can't start.
+    Raises EmbeddedServerError, with what the server's log says, where it can't start.
 
     Who uses the server is known by locks on a file beside the directory. The kernel drops them with the process, however
     that ends, so that a killed one doesn't keep the server running, and each opening within a process counts.
@@ -73,6 +76,7 @@ class EmbeddedServer(PostgresServer):
         self._extra = dict(extra or {})
         self._use: int | None = None
         self._log_keeper: LogKeeper | None = None
+        since = server_log.size(self._directory / "log")
         try:
             if held := sorted(set(str(self._directory)) & set(_UNUSABLE)):
                 raise _NotReadyError(f"pg_ctl can't use a path with {' or '.join(repr(char) for char in held)}")
@@ -82,7 +86,7 @@ class EmbeddedServer(PostgresServer):
             self.start()
         except (OSError, subprocess.SubprocessError, AssertionError, psutil.Error, _NotReadyError) as exc:
             raise EmbeddedServerError(
-                f"The embedded PostgreSQL in {self._directory} did not start: {_explain(exc)}. {self._end_of_log()}"
+                f"The embedded PostgreSQL in {self._directory} did not start: {_explain(exc)}. {self._what_it_says(since)}"
                 "Another directory: set FACEWARD_HOME. Another server: set database.url in config.json."
             ) from exc
 
@@ -248,12 +252,15 @@ class EmbeddedServer(PostgresServer):
     def _open_lock(self, suffix: str) -> int:
         return os.open(self._directory.with_name(f"{self._directory.name}.{suffix}"), os.O_RDWR | os.O_CREAT, 0o600)
 
-    def _end_of_log(self) -> str:
-        try:
-            lines = (self._directory / "log").read_text(errors="replace").splitlines()
-        except OSError:
-            return ""
-        return f"Its log ends with: {' / '.join(lines[-3:])}. " if lines else ""
+    def _what_it_says(self, since: int) -> str:
+        """What its log tells of the start that failed, and whether its disk is full: then the log may hold nothing."""
+        told = server_log.why_it_ended(self._directory / "log", since)
+        said = f"Its log ends with: {told}. " if told else ""
+        with contextlib.suppress(OSError):
+            free = shutil.disk_usage(self._directory).free
+            if free < _ROOM:
+                said += f"Its disk is full: {free // 2**20} MB are free. "
+        return said
 
 
 class _NotReadyError(Exception):

@@ -10,12 +10,44 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import re
 import shutil
 import threading
 from pathlib import Path
 
 MAX_BYTES = 16 * 1024 * 1024
 _SECONDS = 30.0
+_MOST_READ = 256 * 1024
+_LINES = 3
+_ENDED_BY = re.compile(r" (?:FATAL|PANIC):  (?!the database system is )")
+"""What PostgreSQL says before it gives up. Who connects while it starts or stops gets a FATAL too, which tells nothing."""
+
+
+def size(path: Path) -> int:
+    """Bytes of the log; 0 where it is not there."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
+def why_it_ended(path: Path, since: int) -> str:
+    """The last lines of the log, and the one above them that says why the server gave up; empty where there is none.
+
+    since: the log's size when the server was started. What is older is of another start.
+    """
+    try:
+        with path.open("rb") as log:
+            end = log.seek(0, os.SEEK_END)
+            log.seek(max(since if since <= end else 0, end - _MOST_READ))
+            lines = log.read().decode(errors="replace").splitlines()
+    except OSError:
+        return ""
+    shown = lines[-_LINES:]
+    reason = next(filter(_ENDED_BY.search, lines), None)
+    if reason is not None and reason not in shown:
+        shown = [reason, "…", *shown]
+    return " / ".join(shown)
 
 
 class LogKeeper:

@@ -251,6 +251,19 @@ def test_a_server_that_cannot_start_says_why_and_how_to_go_on(directory: Path) -
         assert answer(server) == 1
 
 
+def test_the_reason_is_told_where_it_is_not_the_last_of_the_log(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for segment in (directory / "pg_wal").glob("0*"):
+        segment.unlink()
+    with pytest.raises(EmbeddedServerError, match="PANIC:  could not locate a valid checkpoint record") as caught:
+        EmbeddedServer(directory)
+    assert "disk is full" not in str(caught.value)
+    monkeypatch.setattr("faceward.store.embedded._ROOM", 2**70)
+    with pytest.raises(EmbeddedServerError, match=r"Its disk is full: \d+ MB are free"):
+        EmbeddedServer(directory)
+
+
 def test_a_directory_that_may_not_be_written_is_named(tmp_path: Path) -> None:
     """Root may write everywhere, so the attempt is made as nobody, who may not even enter the tests' directory."""
     code = (

@@ -11,7 +11,7 @@ import pytest
 
 from faceward.store import server_log
 from faceward.store.embedded import EmbeddedServer
-from faceward.store.server_log import LogKeeper
+from faceward.store.server_log import LogKeeper, size, why_it_ended
 from searching import at_last
 
 
@@ -45,6 +45,38 @@ def test_of_a_log_beyond_it_the_end_is_kept_beside_it(log: Path) -> None:
 
 def test_a_log_that_is_not_there_yet_is_no_error(tmp_path: Path) -> None:
     LogKeeper(tmp_path / "log", max_bytes=0).look()
+
+
+OLDER = "10:00 UTC [1] FATAL:  of another start\n"
+ENDING = """11:00 UTC [2] LOG:  redo starts at 0/2A000028
+11:00 UTC [2] FATAL:  could not write to file "pg_wal/xlogtemp.2": No space left on device
+11:00 UTC [3] FATAL:  the database system is starting up
+11:00 UTC [1] LOG:  startup process (PID 2) exited with exit code 1
+11:00 UTC [1] LOG:  shutting down due to startup process failure
+11:00 UTC [1] LOG:  database system is shut down
+"""
+
+
+@pytest.mark.parametrize("verdict", ["FATAL", "PANIC"])
+def test_why_a_server_ended_is_found_above_its_last_lines(tmp_path: Path, verdict: str) -> None:
+    log = tmp_path / "log"
+    log.write_text(OLDER + ENDING.replace("FATAL:  could", f"{verdict}:  could"))
+    told = why_it_ended(log, len(OLDER))
+    assert told.startswith(
+        f'11:00 UTC [2] {verdict}:  could not write to file "pg_wal/xlogtemp.2": No space left on device / …'
+    )
+    assert told.endswith(
+        "shutting down due to startup process failure / 11:00 UTC [1] LOG:  database system is shut down"
+    )
+    assert told.count(" / ") == 4
+
+
+def test_of_a_server_that_ended_only_what_it_said_itself_is_told(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    assert (size(log), why_it_ended(log, 0)) == (0, "")
+    log.write_text(OLDER)
+    assert why_it_ended(log, size(log)) == ""
+    assert why_it_ended(log, 10_000) == OLDER.strip(), "the log was begun anew meanwhile"
 
 
 def test_a_running_server_goes_on_in_the_emptied_log(
