@@ -99,6 +99,7 @@ def test_the_annotated_picture_is_the_photo_with_its_faces_marked(
     faceward: CommandLine, photos: dict[str, Path], enrolled: int, tmp_path: Path, suffix: str
 ) -> None:
     target = tmp_path / "new" / f"out{suffix}"
+    target.parent.mkdir()
     photo = photos["obama2.jpg"]
     answer = faceward.succeeds("recognize", photo, "--region", "A", "--annotate", target, "--json")
     box = answer.json[0]["faces"][0]["box"]
@@ -154,8 +155,25 @@ def test_the_picture_needs_one_photo_and_a_known_format(
     in_the_way = tmp_path / "file"
     in_the_way.write_text("")
     call = ("recognize", one, "--region", "A", "--annotate", in_the_way / "out.jpg")
-    assert "file" in faceward.fails(*call)
+    assert "file: There is no such directory." in faceward.fails(*call)
     assert not list(tmp_path.rglob("out.jpg"))
+
+
+def test_the_picture_overwrites_nothing_unasked(
+    faceward: CommandLine, photos: dict[str, Path], enrolled: int, tmp_path: Path
+) -> None:
+    photo, target = tmp_path / "photo.jpg", tmp_path / "out.jpg"
+    photo.write_bytes(photos["obama.jpg"].read_bytes())
+    target.write_text("mine")
+    call = ("recognize", photo, "--region", "A", "--annotate")
+    assert f"{target}: It exists already." in faceward.fails(*call, target)
+    assert target.read_text() == "mine"
+    faceward.succeeds(*call, target, "--replace")
+    assert target.stat().st_size > 10_000
+    (tmp_path / "link.jpg").symlink_to(photo)
+    for itself in (photo, tmp_path / "link.jpg"):
+        assert "is the photo itself" in faceward.misused(*call, itself, "--replace")
+    assert photo.read_bytes() == photos["obama.jpg"].read_bytes()
 
 
 def test_verify_compares_two_photos(faceward: CommandLine, photos: dict[str, Path]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,8 +10,9 @@ import typer
 
 from faceward.cli import output
 from faceward.cli.invocation import invocation
-from faceward.cli.options import AsJson, Client, Images, Regions, Threshold
+from faceward.cli.options import AsJson, Client, Images, Regions, Replace, Threshold
 from faceward.errors import ImageError
+from faceward.target_files import check_target
 
 if TYPE_CHECKING:
     from faceward.settings import Settings
@@ -30,11 +32,12 @@ def recognize(
             "--annotate", metavar="OUT.jpg", help="Draw boxes and names on the photo into this file (one IMAGE only)."
         ),
     ] = None,
+    replace: Replace = False,
     as_json: AsJson = False,
 ) -> None:
     """Who of a region is in a photo: one line for each face, the largest first."""
     if annotate is not None:
-        _check_annotate(annotate, len(images))
+        _check_annotate(annotate, images, replace)
     given = invocation(ctx)
     answers: list[tuple[Path, Recognition | ImageError]] = []
     with given.open_service() as service:
@@ -92,13 +95,19 @@ def verify(
     )
 
 
-def _check_annotate(path: Path, images: int) -> None:
+def _check_annotate(path: Path, images: list[Path], replace: bool) -> None:
+    """Before anybody is looked for: a picture that can't be written is no answer."""
     from faceward.cli.annotate import FORMATS
 
-    if images != 1:
-        raise typer.BadParameter(f"--annotate takes one IMAGE, not {images}.")
+    if len(images) != 1:
+        raise typer.BadParameter(f"--annotate takes one IMAGE, not {len(images)}.")
     if path.suffix.lower() not in FORMATS:
         raise typer.BadParameter(f"--annotate {path}: the file's name must end in {', '.join(FORMATS)}.")
+    if path.exists() and images[0].exists() and path.samefile(images[0]):
+        raise typer.BadParameter(f"--annotate {path} is the photo itself: name another file.")
+    check_target(path, replace=replace)
+    if not path.parent.is_dir():
+        raise FileNotFoundError(errno.ENOENT, "There is no such directory", str(path.parent))
 
 
 def _draw(settings: Settings, image: Path, answer: Recognition, target: Path) -> None:
