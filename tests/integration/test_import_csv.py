@@ -238,6 +238,10 @@ def test_without_embeddings_they_are_made_of_the_photos(
         (b"id,name,photo\n", {"name": "nome"}, None, "--map name=nome can't be used"),
         (b'id,name,photo,"notes\n1,Ada,a.jpg,\n', {}, None, 'it has id,name,photo,"notes.'),
         (b"id,name,photo\n", {}, "klingon", "--encoding klingon: there is no such encoding"),
+        (b"id,name,photo\n", {}, "utf-16", "is no text in utf-16: UTF-16 stream does not start with BOM"),
+        (b"id,name,photo\n", {}, "idna", "is no text in idna"),
+        (b"id,name,photo\n", {}, "undefined", "is no text in undefined"),
+        (b"id,name,photo\n1,\\ud800,a.jpg\n", {}, "unicode_escape", "is no text in unicode_escape"),
         (b"SQLite format 3\x00" + bytes(range(256)), {}, None, "no column is known for"),
     ],
 )

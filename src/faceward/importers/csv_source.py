@@ -163,6 +163,9 @@ class CsvSource:
             raise ImportSourceError(
                 f"--encoding {encoding}: there is no such encoding. Usual are utf-8, cp1252."
             ) from exc
+        except UnicodeError as exc:
+            reason = f"{self.path} is no text in {encoding or 'the encoding that its first bytes say'}: {exc}"
+            raise ImportSourceError(f"{reason}. Say another, as --encoding cp1252.") from exc
 
     def _header(self, lines: _Lines, wanted: Mapping[str, str]) -> tuple[list[str], str]:
         """The names of the columns and what stands between them: of what may, that which makes most sense of the header."""

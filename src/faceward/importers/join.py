@@ -24,6 +24,7 @@ from faceward.vision.image_headers import read_header
 MOST_FACES = 1_000
 MAX_IMAGE_PATH = 500
 _MOST_LISTED = 1_000
+_LONGEST_PATH = 4_096  # of any file
 _MOST_SHOWN = 100  # characters of a key
 _BLOCK_FACES = 50  # decoded at once: their texts and numbers fit a processor's cache
 
@@ -322,6 +323,8 @@ def stored_path(face: FaceRow) -> str | None:
     """The path of the face's image as the gallery keeps it."""
     path = face.image_path
     if not isinstance(path, str) or not path.strip() or "\x00" in path:
+        return None
+    if len(path) > _LONGEST_PATH or path.startswith("data:"):  # the image itself, as a text
         return None
     text = path.encode("utf-8", "replace").decode("utf-8")
     return text if len(text) <= MAX_IMAGE_PATH else Path(text).name[:MAX_IMAGE_PATH]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import stat
@@ -24,6 +25,7 @@ from faceward.errors import (
 from faceward.types import BGRImage, ImageSource, NamedImage
 from faceward.vision.image_headers import read_header
 
+_MOST_SHOWN = 300  # characters of a path: what is longer may be an image as a text
 _REDUCED: Final = {1: cv2.IMREAD_COLOR, 2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4}
 
 
@@ -120,22 +122,30 @@ def read_image_file(path: str | os.PathLike[str], max_bytes: int) -> bytes:
 
     Raises ImageNotFoundError and ImageTooLargeError.
     """
+    shown = _shown(path)
     try:
         with open(path, "rb", buffering=0, opener=_open_at_once) as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise ImageNotFoundError(f"{os.fspath(path)} is not a file: give the path of an image file.")
+                raise ImageNotFoundError(f"{shown} is not a file: give the path of an image file.")
             data = _read_bounded(file, max_bytes)
     except FileNotFoundError as exc:
-        raise ImageNotFoundError(f"There is no image file at {os.fspath(path)}.") from exc
+        raise ImageNotFoundError(f"There is no image file at {shown}.") from exc
     except OSError as exc:
-        raise ImageNotFoundError(f"The image file {os.fspath(path)} can't be read: {exc.strerror}.") from exc
+        if exc.errno == errno.ENAMETOOLONG:
+            raise ImageNotFoundError(
+                f"{shown} is too long for the path of an image. An image that is written as a text (base64) is not read."
+            ) from exc
+        raise ImageNotFoundError(f"The image file {shown} can't be read: {exc.strerror}.") from exc
     except ValueError as exc:  # a null character
-        raise ImageNotFoundError(f"{os.fspath(path)!r} is no path of a file: {exc}.") from exc
+        raise ImageNotFoundError(f"{shown!r} is no path of a file: {exc}.") from exc
     if len(data) > max_bytes:
-        raise ImageTooLargeError(
-            f"{os.fspath(path)} holds more than {max_bytes:,} bytes, the limit. Send a smaller image."
-        )
+        raise ImageTooLargeError(f"{shown} holds more than {max_bytes:,} bytes, the limit. Send a smaller image.")
     return data
+
+
+def _shown(path: str | os.PathLike[str]) -> str:
+    text = str(os.fspath(path))
+    return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}…"
 
 
 def _open_at_once(path: str, flags: int) -> int:

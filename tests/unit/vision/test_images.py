@@ -207,6 +207,15 @@ def test_no_more_is_read_than_the_limit(tmp_path: Path) -> None:
     assert len(read_image_file(path, 1000)) == 1000
 
 
+@pytest.mark.parametrize(
+    ("length", "said"), [(2_000, "There is no image file at AAAA"), (20_000, "too long for the path of an image")]
+)
+def test_a_path_as_long_as_an_image_is_not_written_out(length: int, said: str) -> None:
+    with pytest.raises(ImageNotFoundError, match=said) as told:
+        read_image_file("/".join(["A" * 99] * (length // 100)), 1000)
+    assert len(str(told.value)) < 500
+
+
 def test_a_decompression_bomb_is_refused_before_it_is_decoded() -> None:
     def chunk(kind: bytes, body: bytes) -> bytes:
         return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
