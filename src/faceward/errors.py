@@ -7,7 +7,7 @@ FacewardError
 │   ├── ImageError
 │   │   ├── ImageNotFoundError     no file there, or it can't be opened
 │   │   ├── NotAnImageError        bytes of no known image format
-│   │   ├── DamagedImageError      an image that ends early or does not decode
+│   │   ├── DamagedImageError      an image that ends early, contradicts itself or does not decode
 │   │   └── ImageTooLargeError     more bytes or pixels than the limit
 │   ├── ImportSourceError      a file to import can't be read, or its layout is unknown
 │   ├── InvalidReceiptError    a receipt of an erasure that is none, or was changed
@@ -143,7 +143,7 @@ class NotAnImageError(ImageError):
 
 
 class DamagedImageError(ImageError):
-    """The image ends early or does not decode."""
+    """The image ends early, contradicts itself, is an animation, or does not decode."""
 
     code = "damaged_image"
 

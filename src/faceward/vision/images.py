@@ -23,7 +23,7 @@ from faceward.errors import (
     NotAnImageError,
 )
 from faceward.types import BGRImage, ImageSource, NamedImage
-from faceward.vision.image_headers import read_header
+from faceward.vision.image_headers import ImageHeader, read_header
 
 _MOST_SHOWN = 300  # characters of a path: what is longer may be an image as a text
 _REDUCED: Final = {1: cv2.IMREAD_COLOR, 2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4}
@@ -74,7 +74,7 @@ class DecodedImage:
         """The same image decoded without reduction; itself where it was not reduced."""
         if self.scale == 1.0 or self.encoded is None:
             return self
-        return _decode(self.encoded, read_header(self.encoded).orientation, 1)
+        return _decode(self.encoded, read_header(self.encoded), 1)
 
 
 def decode_image(source: ImageSource, limits: ImageLimits | None = None) -> DecodedImage:
@@ -114,7 +114,7 @@ def _from_encoded(encoded: bytes, limits: ImageLimits) -> DecodedImage:
     if header.format == "JPEG":
         longer = max(header.width, header.height)
         reduction = next((factor for factor in (4, 2) if longer >= factor * limits.enough_pixels), 1)
-    return _decode(encoded, header.orientation, reduction)
+    return _decode(encoded, header, reduction)
 
 
 def read_image_file(path: str | os.PathLike[str], max_bytes: int) -> bytes:
@@ -183,7 +183,7 @@ def _read_bounded(file: BinaryIO | Any, max_bytes: int) -> bytes:
     return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
-def _decode(encoded: bytes, orientation: int, reduction: int) -> DecodedImage:
+def _decode(encoded: bytes, header: ImageHeader, reduction: int) -> DecodedImage:
     flags = _REDUCED[reduction] | cv2.IMREAD_IGNORE_ORIENTATION
     try:
         stored = cv2.imdecode(np.frombuffer(encoded, np.uint8), flags)
@@ -191,14 +191,13 @@ def _decode(encoded: bytes, orientation: int, reduction: int) -> DecodedImage:
         raise DamagedImageError(f"The image ({len(encoded)} bytes) can't be decoded: {exc.err}.") from exc
     if stored is None:
         raise DamagedImageError(f"The image ({len(encoded)} bytes) can't be decoded: its data is damaged.")
-    pixels = _turn_upright(stored, orientation)
-    height, width = pixels.shape[:2]
-    if reduction == 1:
-        return DecodedImage(pixels, (width, height), 1.0, encoded)
-    header = read_header(encoded)
-    turned = orientation >= 5
-    size = (header.height, header.width) if turned else (header.width, header.height)
-    return DecodedImage(pixels, size, 1.0 / reduction, encoded)
+    # The limit was held against the header: what the decoder takes for the picture must be the same one.
+    if stored.shape[:2] != (-(-header.height // reduction), -(-header.width // reduction)):
+        raise DamagedImageError(
+            f"The {header.format} header gives a size of {header.width} x {header.height} pixels, but the picture has another."
+        )
+    size = (header.height, header.width) if header.orientation >= 5 else (header.width, header.height)
+    return DecodedImage(_turn_upright(stored, header.orientation), size, 1.0 / reduction, encoded)
 
 
 def _turn_upright(pixels: NDArray[Any], orientation: int) -> BGRImage:

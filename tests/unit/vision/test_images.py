@@ -23,6 +23,7 @@ from faceward.errors import (
     InvalidValueError,
     NotAnImageError,
 )
+from faceward.vision.image_headers import ImageHeader
 from faceward.vision.images import ImageLimits, decode_image, read_image_file
 
 
@@ -228,6 +229,15 @@ def test_a_decompression_bomb_is_refused_before_it_is_decoded() -> None:
         decode_image(bomb)
     with pytest.raises(ImageTooLargeError, match="limit is 100"):
         decode_image(np.zeros((11, 10, 3), np.uint8), ImageLimits(max_pixels=100))
+
+
+@pytest.mark.parametrize(("read", "width"), [((63, 48), 64), ((64, 49), 64), ((48, 64), 64), ((3201, 48), 3204)])
+def test_a_picture_of_another_size_than_its_header_says_is_refused(
+    monkeypatch: pytest.MonkeyPatch, read: tuple[int, int], width: int
+) -> None:
+    monkeypatch.setattr("faceward.vision.images.read_header", lambda _: ImageHeader("JPEG", *read))
+    with pytest.raises(DamagedImageError, match=f"{read[0]} x {read[1]} pixels, but the picture has another"):
+        decode_image(encode("JPEG", picture(width, 48)))
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "BMP"])
