@@ -10,7 +10,7 @@ from typing import IO, Any
 
 from faceward.errors import ImageError
 from faceward.store.personal_data import PersonalData
-from faceward.vision.image_headers import read_header
+from faceward.vision.image_headers import image_format
 
 _SUFFIXES = {"JPEG": "jpg", "PNG": "png", "WebP": "webp", "BMP": "bmp"}
 
@@ -49,6 +49,6 @@ def _write_list(archive: zipfile.ZipFile, name: str, rows: Iterable[Any]) -> Non
 
 def _suffix(data: bytes) -> str:
     try:
-        return _SUFFIXES[read_header(data).format]
+        return _SUFFIXES[image_format(data)]
     except ImageError:  # what somebody else stored
         return "bin"

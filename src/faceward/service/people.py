@@ -25,7 +25,7 @@ from faceward.store.gallery import Gallery
 from faceward.store.person_rows import FacePage, PersonPage
 from faceward.store.photos import StoredPhotos
 from faceward.types import UNCHANGED, Merge, Person, PersonState, RequestToken, StoredFace, Unchanged
-from faceward.vision.image_headers import ImageFormat, read_header
+from faceward.vision.image_headers import ImageFormat, image_format
 
 _MEDIA_TYPES: dict[ImageFormat, str] = {
     "JPEG": "image/jpeg",
@@ -215,7 +215,7 @@ class People:
                 f"There is no photo of face {face_id} of person {person_id}. Photos are kept where images.store says so, "
                 "from then on."
             )
-        return image, _MEDIA_TYPES[read_header(image).format]
+        return image, _MEDIA_TYPES[image_format(image)]
 
 
 def _checked(regions: Sequence[str] | None) -> tuple[str, ...] | None:
