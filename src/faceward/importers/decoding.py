@@ -23,6 +23,8 @@ MAX_ENCODED = 1_000_000
 """Bytes or characters of one embedding; a longer value is none."""
 
 _NPY_MAGIC = b"\x93NUMPY"
+_OLDEST_PICKLE = b"cnumpy"  # how one of protocol 0 or 1 begins
+_HEXADECIMAL = frozenset("0123456789abcdefABCDEF")
 _LARGEST, _SMALLEST = 1e4, 1e-4
 _AROUND = "base64 of "
 _MOST_FORMS = 32
@@ -169,6 +171,8 @@ class EmbeddingDecoder:
             raise InvalidEmbeddingError("The embedding is empty.")
         if len(value) > MAX_ENCODED:
             raise InvalidEmbeddingError(f"The embedding takes {len(value)} bytes; none is longer than {MAX_ENCODED}.")
+        if value.startswith(b"[") and value.isascii():
+            return "json", self._json(value.decode("ascii"))
         if len(value) in self._raw_lengths and (raw := _raw(value)) is not None:
             return raw
         if value.startswith(_NPY_MAGIC):
@@ -179,12 +183,16 @@ class EmbeddingDecoder:
             numbers = read_array_pickle(value)
             self._learn("pickle", value, numbers)
             return "pickle", numbers
-        if value.startswith(b"[") and value.isascii():
-            return "json", self._json(value.decode("ascii"))
+        if value.startswith(_OLDEST_PICKLE) and value.endswith(b"."):
+            raise InvalidEmbeddingError("The pickle is of protocol 0 or 1; those of 2 to 5 are read.")
         if value.isascii() and (text := value.decode("ascii").strip()) and text.isprintable():
             return self._text(text)
         if (raw := _raw(value)) is not None:
             return raw
+        if value.count(0) == len(value):
+            raise InvalidEmbeddingError("The embedding is all zeros.")
+        if len(value) in self._raw_lengths and _is_partly_finite(np.frombuffer(value, self._forms[len(value)].kind)):
+            raise InvalidEmbeddingError("The embedding holds NaN or infinity.")
         raise InvalidEmbeddingError(
             f"The {len(value)} bytes are neither float32 or float64 numbers of an embedding, nor .npy, JSON, base64 or "
             "the pickle of an array."
@@ -202,10 +210,19 @@ class EmbeddingDecoder:
         try:
             inner = binascii.a2b_base64(value.replace("\n", ""), strict_mode=True)
         except (binascii.Error, ValueError) as exc:
+            if _HEXADECIMAL.issuperset(value):
+                raise InvalidEmbeddingError("The text is hexadecimal, which is not read; base64 is.") from exc
             raise InvalidEmbeddingError("The text is neither a JSON list of numbers nor base64.") from exc
-        if inner.isascii():  # no text within a text
-            raise InvalidEmbeddingError("The text is base64 of something that is no embedding.")
-        encoding, numbers = self._bytes(inner)
+        if inner.isascii():
+            inner = inner.strip()
+            if inner.strip(b"\0") and not inner.startswith((b"[", _OLDEST_PICKLE)):  # no other text within a text
+                raise InvalidEmbeddingError("The text is base64 of something that is no embedding.")
+        try:
+            encoding, numbers = self._bytes(inner)
+        except InvalidEmbeddingError as exc:
+            if _HEXADECIMAL.issuperset(value):
+                raise InvalidEmbeddingError("The text is hexadecimal, which is not read; base64 is.") from exc
+            raise
         return f"{_AROUND}{encoding}", numbers
 
     def _json(self, text: str) -> NDArray[np.float64]:
@@ -283,6 +300,12 @@ def _json_slowly(text: str) -> NDArray[np.float64]:
         return np.frombuffer(array("d", values if plain else "none"), np.float64)
     except (TypeError, OverflowError) as exc:
         raise InvalidEmbeddingError("The JSON is no plain list of numbers.") from exc
+
+
+def _is_partly_finite(numbers: NDArray[Any]) -> bool:
+    """Whether they are those of an embedding but for NaN and infinity, which chance bytes hold too."""
+    finite = numbers[np.isfinite(numbers)]
+    return finite.size < numbers.size and (not finite.size or _SMALLEST <= float(np.abs(finite).max()) <= _LARGEST)
 
 
 def _raw(value: bytes) -> tuple[str, NDArray[Any]] | None:

@@ -42,6 +42,7 @@ ENCODERS: dict[str, Callable[[np.ndarray], object]] = {
     "base64 of float64": lambda v: text(v.astype("<f8").tobytes()),
     "base64 of npy": lambda v: text(npy(v)),
     "base64 of pickle": lambda v: text(pickle.dumps(v)),
+    "base64 of json": lambda v: text(json.dumps(v.tolist(), indent=1).encode()),
     "base64 in a blob": lambda v: text(v.astype("<f4").tobytes()).encode(),
 }
 
@@ -83,8 +84,16 @@ def test_float32_of_the_right_length_is_read_as_such(seed: int, size: float) -> 
         ("[1e999, 1]", "infinity"),
         ("[NaN]", "NaN"),
         ("[0, 0]", "zeros"),
-        (bytes(2048), "neither"),
-        (np.full(512, np.nan, "f4").tobytes(), "neither"),
+        (bytes(2048), "zeros"),
+        (text(bytes(4096)), "zeros"),
+        (np.full(512, np.nan, "f4").tobytes(), "NaN"),
+        (np.array([np.inf, *[0.1] * 511], "f8").tobytes(), "NaN"),
+        (np.random.default_rng(1).bytes(2048), "neither"),
+        (pickle.dumps(np.ones(512, "f4"), 0), "protocol"),
+        (pickle.dumps(np.ones(512, "f4"), 1), "protocol"),
+        (text(pickle.dumps(np.ones(512, "f4"), 0)), "protocol"),
+        (np.full(512, 0.3, "f4").tobytes().hex(), "hexadecimal"),
+        (np.full(511, 0.3, "f4").tobytes().hex()[:-2], "hexadecimal"),
         (b"\xff" * 2047, "neither"),
         (npy(np.arange(4)), "floats"),
         (npy(np.ones(4))[:-1], "more or fewer"),
@@ -176,6 +185,16 @@ def test_numbers_that_begin_as_json_does_are_numbers() -> None:
     vector = np.random.default_rng(1).standard_normal(128).astype("<f4")
     data = b"[" + vector.tobytes()[1:]
     assert many(EmbeddingDecoder(512), [data]) == [("float32", data)]
+
+
+@pytest.mark.parametrize("form", [str, str.encode, lambda json: text(json.encode())], ids=["text", "blob", "base64"])
+def test_json_as_long_as_numbers_is_json(form: Callable[[str], object]) -> None:
+    """Its nines, as float32, are as large as an embedding's numbers may be."""
+    value = f"[{'9.99999,' * 127}9.9999]"
+    assert len(value) == 1024
+    encoding, numbers = EmbeddingDecoder(256).decode(form(value))
+    assert encoding.endswith("json")
+    assert len(numbers) == 128
 
 
 def test_numbers_that_look_like_what_stands_around_them_teach_no_form() -> None:
