@@ -145,6 +145,61 @@ def test_each_finding_has_its_similarity_its_reason_and_what_to_do(
             assert f"faceward people merge {each.person_id} {each.other_person_id} --client" in each.proposal
 
 
+class TestSeveralPhotosUnderTheWrongPerson:
+    """What is near to another person is wrong where the rest of the photos is somebody's, and else the person is that one."""
+
+    def of(self, database: Database, people: dict[str, Photos]) -> GalleryReport:
+        crowd = People(7)
+        fill(database, people | {f"good {n}": crowd.photos(row) for n, row in enumerate(crowd.directions(100))})
+        return check(database)
+
+    def test_all_of_them_are_named_and_no_merge_is_proposed(self, database: Database) -> None:
+        people = People(8)
+        blair, putin = people.directions(2)
+        mixed = [*people.photos(blair, 4), *people.photos(putin, 2)]
+        report = self.of(database, {"Blair": mixed, "Putin": people.photos(putin, 4)})
+        assert told(report) == {
+            "wrong_person": [("Blair", "Putin")] * 2,
+            "enrolled_twice": [],
+            "alike": [],
+            "poor_photo": [],
+        }
+        rows = np.array([row for row, _ in mixed])
+        own = (rows[4:] @ rows[:4].T).max(axis=1)
+        assert sorted(each.own_similarity or 0 for each in report.findings) == pytest.approx(sorted(own), abs=1e-5)
+
+    def test_also_where_they_are_the_most_but_the_others_are_of_one(self, database: Database) -> None:
+        people = People(9)
+        blair, putin = people.directions(2)
+        mixed = [*people.photos(blair, 2), *people.photos(putin, 3)]
+        report = self.of(database, {"Blair": mixed, "Putin": people.photos(putin, 2)})
+        assert told(report)["wrong_person"] == [("Blair", "Putin")] * 3
+        assert report.found == 3
+
+    def test_a_person_but_for_a_photo_that_is_unlike_all_is_enrolled_twice(self, database: Database) -> None:
+        people = People(10)
+        (one,) = people.directions(1)
+        photos = [*people.photos(one, 2), people.photo(one, 0.05)]
+        report = self.of(database, {"early": people.photos(one), "late": photos})
+        assert told(report) == {
+            "wrong_person": [],
+            "enrolled_twice": [("late", "early")],
+            "alike": [],
+            "poor_photo": [("late", None)],
+        }
+
+    def test_photos_that_lead_from_one_to_the_other_are_of_one_person(self, database: Database) -> None:
+        """The last of them is near to the other person and not to the first ones, but to one that is near to both."""
+        people = People(11)
+        one, other = people.directions(2)
+        between = one + other
+        halfway = (between / np.linalg.norm(between)).astype(np.float32), 0.9
+        photos = [*people.photos(one), halfway, *people.photos(other)]
+        report = self.of(database, {"one": photos, "other": people.photos(other)})
+        assert told(report)["wrong_person"] == []
+        assert told(report)["enrolled_twice"] == [("other", "one")]
+
+
 def test_what_is_done_as_proposed_is_not_found_again(database: Database, planted: dict[str, Photos]) -> None:
     fill(database, planted)
     gallery = Gallery(database, MODEL)
@@ -190,9 +245,12 @@ class Expected:
         near_to = [whose[nearest[i]] if best[i] >= limit else None for i in range(len(rows))]
         wrong = set()
         for i in range(len(rows)):
-            of_person = np.flatnonzero(whose == whose[i])
-            also = [k for k in of_person if k != i and near_to[k] == near_to[i]]
-            if near_to[i] is not None and not also and -2 < own[i] < limit:
+            of_person = set(np.flatnonzero(whose == whose[i]).tolist())
+            rest = {k for k in of_person if near_to[k] != near_to[i]}
+            for _ in of_person:
+                rest |= {k for k in of_person if any(scores[k, j] >= limit for j in rest)}
+            of_one = any(scores[k, j] >= limit for k in rest for j in rest)
+            if near_to[i] is not None and rest and i not in rest and (2 * len(rest) >= len(of_person) or of_one):
                 wrong.add(i)
         pairs: dict[frozenset[str], float] = {}
         others[:, sorted(wrong)] = -2

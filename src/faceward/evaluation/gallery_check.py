@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 
@@ -135,7 +136,7 @@ class _Run:
         told = self.meter.of(f"comparing within {name}")
         met = compare_region(self.snapshot, name, faces, threshold.value, self.block, strangers, told)
         self.pairs += strangers.pairs
-        wrong = wrong_persons(faces, met, threshold.value)
+        wrong = wrong_persons(faces, met, threshold.value, partial(self.snapshot.rows_of, name))
         deceived = ~wrong & np.isin(met.other_face, faces.ids[wrong])
         compare_again(self.snapshot, name, faces, met, deceived, wrong, threshold.value, self.block)
         return CheckedRegion(name, threshold, faces, met, Nearest.of(faces), wrong, strangers.reach())

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from faceward.commands import command, merge_command
 from faceward.evaluation.nearest import NOBODY, Ints, Mask, Nearest
+from faceward.evaluation.noise_model import Rows
 from faceward.service.decisions import shown
 from faceward.store.gallery_scan import FiledFaces
 from faceward.types import Threshold
@@ -23,9 +24,10 @@ KINDS: tuple[FindingKind, ...] = get_args(FindingKind)
 class Finding:
     """A suspicion about a face of a person, or about the person by this face.
 
-    similarity: to the other person's face. own_similarity: to the nearest other photo of its own person. Both are None
-    where there is none. other_*: whom it is held against; None of a poor photo. quality: of the face, as stored. reason:
-    what the suspicion rests on; proposal: what to do if it is right; both in words.
+    similarity: to the other person's face. own_similarity: to the nearest other photo of its own person; of a wrong_person,
+    to the nearest of those that stay there. Both are None where there is none. other_*: whom it is held against; None of a
+    poor photo. quality: of the face, as stored. reason: what the suspicion rests on; proposal: what to do if it is right; both
+    in words.
     """
 
     kind: FindingKind
@@ -153,17 +155,36 @@ def _found(kind: FindingKind, faces: FiledFaces, met: Nearest, at: int, badness:
     return _Found(badness, kind, person, face, similarity, own, quality, other, other_face)
 
 
-def wrong_persons(faces: FiledFaces, met: Nearest, limit: float) -> Mask:
-    """Faces that another person would be recognised by, and their own would not.
+def wrong_persons(faces: FiledFaces, met: Nearest, limit: float, rows_of: Callable[[Ints], Rows]) -> Mask:
+    """Faces that another person would be recognised by, and the rest of their own person's would not, even by way of others
+    of them. rows_of: the embeddings of faces by their ids, rising. `met.own` of those found is then to that rest.
 
-    Where more of a person's faces are near to the same other one, it is the persons who are alike, not a face that is wrong.
+    Where that rest is none, or fewer faces that are unlike each other, it is the persons who are alike.
     """
     near = np.flatnonzero(met.other_face > 0)
     pairs = np.stack([faces.persons[near], met.other_person[near]], axis=1)
-    _, which, counts = np.unique(pairs, axis=0, return_inverse=True, return_counts=True)
+    pairs, which, counts = np.unique(pairs, axis=0, return_inverse=True, return_counts=True)
     alone = np.zeros(len(faces), dtype=bool)
     alone[near[counts[which.ravel()] == 1]] = True
-    return alone & (met.own > NOBODY) & (met.own < limit)
+    wrong = alone & (met.own > NOBODY) & (met.own < limit)
+    own = met.own.copy()
+    order = np.argsort(faces.persons, kind="stable")
+    filed = faces.persons[order]
+    for person, other in pairs[counts > 1]:
+        at = order[np.searchsorted(filed, person, "left") : np.searchsorted(filed, person, "right")]
+        rest = met.other_person[at] != other
+        if not rest.any():
+            continue
+        rows = rows_of(faces.ids[at])
+        reached = rest
+        while reached.any():
+            reached = ~rest & (rows @ rows[reached].T >= limit).any(axis=1)
+            rest = rest | reached
+        astray, stay = at[~rest], at[rest]
+        if len(astray) and (len(astray) <= len(stay) or (own[stay] >= limit).any()):
+            wrong[astray] = True
+            met.own[astray] = (rows[~rest] @ rows[rest].T).max(axis=1)
+    return wrong
 
 
 def nearest_pairs(faces: FiledFaces, met: Nearest, counted: Mask) -> Ints:
@@ -237,7 +258,7 @@ class _Words:
     def _wrong_person(self, found: _Found) -> tuple[str, str]:
         return (
             f"It is at {found.similarity:.3f} to {self._person(found.other_person_id)}, and at {found.own_similarity:.3f} to "
-            f"its own person's nearest other photo, below the threshold {self._threshold(found)}.",
+            f"the nearest of its own person's remaining photos, below the threshold {self._threshold(found)}.",
             f"If it shows person {found.other_person_id}, enroll it there, then {self._delete(found)}",
         )
 
