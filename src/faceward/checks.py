@@ -77,6 +77,13 @@ def _shapes_letters(text: str, place: int) -> bool:
     return arabic or unicodedata.combining(before) == _VIRAMA
 
 
+def _no_step(name: str, field_name: str) -> str:
+    """The name, which stands in the paths of the API: there "." and ".." are steps, which every client and proxy takes."""
+    if name in (".", ".."):
+        raise InvalidValueError(field_name, name, "another text than . and .., the steps of a path")
+    return name
+
+
 def check_external_id(value: object) -> str:
     return check_identifier("external_id", value, MAX_EXTERNAL_ID)
 
@@ -85,7 +92,7 @@ def check_new_client_id(value: object) -> str:
     """Of a client that is made: what another could be taken for is refused. A client that is there keeps its id for good, so
     that `check_client_id` takes it as it is.
     """
-    client_id = check_identifier("client_id", value, MAX_CLIENT_ID)
+    client_id = _no_step(check_identifier("client_id", value, MAX_CLIENT_ID), "client_id")
     if client_id != value:
         raise InvalidValueError("client_id", value, f"a text in Unicode's NFC: {client_id!a}")
     return client_id
@@ -96,7 +103,7 @@ def check_name(value: object) -> str:
 
 
 def check_region(value: object) -> str:
-    return check_identifier("region", value, MAX_REGION)
+    return _no_step(check_identifier("region", value, MAX_REGION), "region")
 
 
 def check_regions(value: Sequence[str]) -> tuple[str, ...]:

@@ -25,6 +25,8 @@ from faceward.errors import (
     FacewardError,
     ImageNotFoundError,
     ImportSourceError,
+    InputError,
+    InvalidValueError,
     LowQualityError,
     OverloadedError,
     ServiceUnreachableError,
@@ -70,9 +72,9 @@ class Line:
         with near, contextlib.suppress(OSError):
             if fault == "refuse":
                 return
-            if fault == "full":
+            if fault.startswith("full"):
                 near.recv(1 << 16)
-                near.sendall(FULL)
+                near.sendall(FULL.replace(b"Retry-After: 7", b"Retry-After: " + (fault[9:] or "7").encode()))
                 near.shutdown(socket.SHUT_WR)
                 while near.recv(1 << 16):  # closed with something unread, the line would be reset instead
                     pass
@@ -315,6 +317,35 @@ def test_a_service_that_stays_full_is_told_with_its_wait(
         open_client(url=line(*["full"] * 3).url, retries=2).me()
     assert full.value.retry_after == 7.0
     assert len(waits) == 2
+
+
+def test_a_service_that_asks_for_a_long_wait_is_told_at_once_and_not_asked_before(
+    open_client: Callable[..., Client], line: Callable[..., Line], waits: list[float]
+) -> None:
+    open_client(url=line("full for 60").url).me()
+    assert len(waits) == 1
+    assert 60.0 <= waits[0] <= 60.0 * 1.3
+    away = line("full for 61")
+    with pytest.raises(OverloadedError) as full:
+        open_client(url=away.url).me()
+    assert (full.value.retry_after, len(waits), away.connections) == (61.0, 1, 1)
+
+
+@pytest.mark.parametrize("name", ["", ".", ".."])
+def test_a_name_that_would_be_another_path_is_not_sent(open_client: Callable[..., Client], name: str) -> None:
+    client = open_client("admin")
+    for call in (
+        client.get_region,
+        client.delete_region,
+        client.update_region,
+        client.get_client,
+        client.update_client,
+    ):
+        with pytest.raises(InvalidValueError):
+            call(name)
+    for make in (client.create_region, client.create_client):
+        with pytest.raises((InvalidValueError, InputError)):
+            make(name)
 
 
 def test_a_service_that_is_not_there(open_client: Callable[..., Client]) -> None:

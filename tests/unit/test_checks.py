@@ -83,6 +83,15 @@ def test_joiners_that_shape_letters_are_no_invisible_characters(value: str) -> N
     assert check_region(value) == value
 
 
+@pytest.mark.parametrize("value", [".", ".."])
+def test_what_is_a_step_of_a_path_is_no_name(value: str) -> None:
+    for check in (check_region, check_new_client_id):
+        with pytest.raises(InvalidValueError, match="path"):
+            check(value)
+    assert check_external_id(value) == value
+    assert check_region("...") == "..."
+
+
 def test_no_client_is_made_that_looks_like_another() -> None:
     assert check_new_client_id("Zürich") == "Zürich"
     with pytest.raises(InvalidValueError, match=r"NFC: 'Z\\xfcrich'"):

@@ -9,7 +9,7 @@ from typing import Any, BinaryIO, TypeAlias
 from urllib.parse import quote
 
 from faceward.client.transport import Answer, Transport
-from faceward.errors import ImageNotFoundError
+from faceward.errors import ImageNotFoundError, InvalidValueError
 from faceward.types import Unchanged
 
 Image: TypeAlias = "str | os.PathLike[str] | bytes | BinaryIO"
@@ -73,5 +73,7 @@ def given(**values: Any) -> dict[str, Any]:
 
 
 def path_of(collection: str, name: str) -> str:
-    """The path of the item that has this name."""
+    """The path of the item that has this name. Raises InvalidValueError where the path would be another's."""
+    if name in ("", ".", ".."):
+        raise InvalidValueError("name", name, "a text that no path takes for a step")
     return f"{collection}/{quote(name, safe='')}"

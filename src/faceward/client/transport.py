@@ -20,7 +20,7 @@ from faceward.errors import CapacityError, FacewardError, NotFoundError, Service
 Answer = TypeVar("Answer", bound=BaseModel)
 
 _AGAIN = (429, 503)
-_LONGEST_WAIT = 30.0
+_LONGEST_WAIT = 60.0
 _FIELDS = {
     "field": "field",
     "expected": "expected",
@@ -87,11 +87,13 @@ class Transport:
                 if last or not (repeatable or never_sent):
                     raise self._unreachable(exc, perhaps_done=not never_sent and method != "GET") from exc
                 lost = lost or not never_sent
-                self._wait(number, None)
+                self._wait(number, 0.0)
                 continue
             if answer.status_code in _AGAIN and not last:
-                self._wait(number, answer.headers.get("retry-after"))
-                continue
+                asked = seconds_of(answer.headers.get("retry-after"))
+                if asked <= _LONGEST_WAIT:  # for longer the caller has to say whether it waits; sooner is of no use
+                    self._wait(number, asked)
+                    continue
             if answer.is_success or (method == "DELETE" and lost and answer.status_code == 404):
                 return answer  # such a 404: the try whose answer was lost had deleted it
             raise error_of(answer)
@@ -103,10 +105,10 @@ class Transport:
             f"The service at {self._http.base_url} can't be reached: {type(exc).__name__}: {exc}.{more}"
         )
 
-    def _wait(self, number: int, retry_after: str | None) -> None:
-        """At least what the service asks for, growing with the tries, never in step with other clients."""
-        seconds = max(seconds_of(retry_after), 0.2 * 2**number)
-        self.sleep(min(_LONGEST_WAIT, seconds) * self._jitter.uniform(1.0, 1.3))
+    def _wait(self, number: int, asked: float) -> None:
+        """At least the seconds that the service asks for, growing with the tries, never in step with other clients."""
+        seconds = max(asked, min(_LONGEST_WAIT, 0.2 * 2**number))
+        self.sleep(seconds * self._jitter.uniform(1.0, 1.3))
 
 
 class Replayed:

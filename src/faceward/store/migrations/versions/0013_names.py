@@ -1,4 +1,5 @@
 """Regions that look alike are one by name, or differ to the eye: names are in Unicode's NFC, without invisible characters.
+None is "." or "..", which no path of the API can name.
 
 Callers' names are brought into that form from now on, and what stands in another could not be reached. A region whose name in
 that form is taken gets a number behind it; its people are moved by whoever knows that the two are one.
@@ -93,14 +94,15 @@ def _compose_external_ids() -> None:
 
 
 def _plain(name: str) -> str:
-    """In NFC, without format characters but those that shape Arabic and Indic letters."""
+    """In NFC, without format characters but those that shape Arabic and Indic letters, and no step of a path."""
     composed = unicodedata.normalize("NFC", name)
     shown = "".join(
         char
         for place, char in enumerate(composed)
         if unicodedata.category(char) != "Cf" or _shapes_letters(composed, place)
     )
-    return unicodedata.normalize("NFC", shown).strip()
+    plain = unicodedata.normalize("NFC", shown).strip()
+    return f"region {plain}" if plain in (".", "..") else plain
 
 
 def _shapes_letters(text: str, place: int) -> bool:
