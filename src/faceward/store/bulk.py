@@ -26,6 +26,12 @@ _REGIONS = """
 INSERT INTO regions (client_id, name) SELECT DISTINCT %(client_id)s, region FROM import_staging ORDER BY region
 ON CONFLICT DO NOTHING RETURNING name
 """
+# Those that were there may have been renamed or deleted before they are held: then they are to be made again.
+_HOLD_REGIONS = """
+SELECT (SELECT count(*) FROM (
+    SELECT FROM regions WHERE client_id = %(client_id)s AND name IN (SELECT region FROM import_staging)
+    ORDER BY name FOR KEY SHARE) held) = (SELECT count(DISTINCT region) FROM import_staging)
+"""
 # When the new people of each region expire: as EXPIRY_OF_NEW, for all regions of a batch at once.
 _TERMS = """
 of_client AS MATERIALIZED (SELECT retention_days FROM clients WHERE client_id = %(client_id)s::varchar FOR KEY SHARE),
@@ -177,8 +183,7 @@ class BulkWriter:
         Everybody sees them from then on, but only `settle` makes sure that they outlast a crash of the server.
         """
         rows = ((person, face) for person in persons for face in person.embeddings)
-        with self._staged(client_id, rows) as (cursor, parameters):
-            cursor.execute(_OF_MANY)
+        with self._staged(client_id, rows, settings=_OF_MANY) as (cursor, parameters):
             stored = cursor.execute(_ROWS, parameters).fetchone()
             assert stored is not None
             persons_stored, faces_stored = stored
@@ -222,19 +227,23 @@ class BulkWriter:
 
     @contextmanager
     def _staged(
-        self, client_id: str, rows: Iterable[tuple[NewPerson | NewPhoto, Embedding | NewFace]]
+        self, client_id: str, rows: Iterable[tuple[NewPerson | NewPhoto, Embedding | NewFace]], *, settings: str = ""
     ) -> Iterator[tuple[psycopg.Cursor[Any], dict[str, Any]]]:
-        """A transaction in which the rows lie in the temporary table, and their regions exist; with its parameters."""
+        """A transaction in which the rows lie in the temporary table, and their regions exist until it ends; with its
+        parameters. settings: a statement that makes its own.
+        """
         self._gallery.claim_model(client_id)
         with self._database.driver_connection() as connection, connection.transaction():
             connection.execute(SET_TENANT, (client_id,))
+            if settings:
+                connection.execute(settings)
             connection.execute(STAGING)
             with connection.cursor() as cursor:
                 with cursor.copy(COPY) as copy:
                     for block in copy_blocks(rows, lambda face: self._vault.seal_photo(client_id, face)):
                         copy.write(block)
                 parameters = {"client_id": client_id, "model_id": self._model_id}
-                new = [row[0] for row in cursor.execute(_REGIONS, parameters)]
+                new = self._regions(cursor, parameters)
                 if new and cursor.execute(ENSURE_CLIENT, parameters).rowcount:
                     check_new_client_id(client_id)
                     cursor.execute(RECORD, entry(client_id, "client.create"))
@@ -244,6 +253,14 @@ class BulkWriter:
                     (regions,) = cursor.execute(COUNT_REGIONS, parameters).fetchone() or (0,)
                     check_region_count(regions, self._max_regions)
                 yield cursor, parameters
+
+    def _regions(self, cursor: psycopg.Cursor[Any], parameters: dict[str, Any]) -> list[str]:
+        """Make the regions of the staged rows, and hold them; returns those that were absent."""
+        new: list[str] = []
+        while True:
+            new += [row[0] for row in cursor.execute(_REGIONS, parameters)]
+            if cursor.execute(_HOLD_REGIONS, parameters).fetchone() == (True,):
+                return new
 
 
 def _record(cursor: psycopg.Cursor[Any], client_id: str, persons: int, faces: int) -> None:

@@ -22,7 +22,7 @@ from faceward.errors import (
 from faceward.store import database as database_module
 from faceward.store import regions as regions_module
 from faceward.store.api_keys import KeyStore
-from faceward.store.bulk import BulkWriter, NewPerson
+from faceward.store.bulk import BulkWriter, NewPerson, NewPhoto
 from faceward.store.clients import ClientStore
 from faceward.store.database import Database, deadline
 from faceward.store.gallery import Gallery
@@ -240,6 +240,32 @@ def test_of_many_that_rename_and_enroll_at_once_nobody_is_lost(database: Databas
     assert len(gallery.list_persons("acme", limit=1000).persons) == total
     assert sum(persons for _, persons, _ in names(regions)) == total
     assert sum(faces for _, _, faces in names(regions)) == total
+
+
+@pytest.mark.parametrize("way", ["people", "photos"])
+def test_an_import_into_a_region_that_is_renamed_meanwhile_makes_it_again(
+    database: Database, database_url: str, gallery: Gallery, regions: RegionStore, way: str
+) -> None:
+    """As one does that comes after it."""
+    regions.create("acme", "A")
+    writer = BulkWriter(database, gallery, MODEL)
+    face = new_face(1, "photo")
+
+    def write() -> int:
+        if way == "people":
+            return writer.write("acme", [NewPerson("1", "A", "Alice", (face,))])[1]
+        return len(writer.add_photos("acme", [NewPhoto("1", "A", "Alice", face)]))
+
+    with psycopg.connect(database_url) as renaming, ThreadPoolExecutor(1) as pool:
+        renaming.execute("SELECT FROM regions WHERE client_id = 'acme' AND name = 'A' FOR UPDATE")
+        writing = pool.submit(write)
+        while not waiting(database_url):
+            pass
+        renaming.execute("INSERT INTO regions (client_id, name) VALUES ('acme', 'B')")
+        renaming.execute("DELETE FROM regions WHERE client_id = 'acme' AND name = 'A'")
+        renaming.commit()
+        assert writing.result(timeout=30) == 1
+    assert names(regions) == [("A", 1, 1), ("B", 0, 0)]
 
 
 def test_regions_are_listed_in_pages(gallery: Gallery, regions: RegionStore) -> None:
