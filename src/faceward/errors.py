@@ -59,6 +59,7 @@ FacewardError
 │   └── ModelMismatchError     the gallery was made by another model
 ├── StoreError
 │   ├── DatabaseUnavailableError  refused, restarting, or gone in the middle
+│   │   └── OutcomeUnknownError  gone while it confirmed a change, which may be stored
 │   ├── PoolExhaustedError     no connection came free in time
 │   ├── StatementTimeoutError  the database took longer than the deadline
 │   ├── DatabaseFullError      no space, memory or connection left on the server
@@ -543,6 +544,12 @@ class DatabaseUnavailableError(StoreError):
     """The database refused the connection or went away."""
 
     code = "database_unavailable"
+
+
+class OutcomeUnknownError(DatabaseUnavailableError):
+    """The database went away while it confirmed a change: it may be stored, or not."""
+
+    code = "outcome_unknown"
 
 
 class PoolExhaustedError(StoreError):

@@ -28,6 +28,7 @@ from faceward.errors import (
     InputError,
     InvalidValueError,
     LowQualityError,
+    OutcomeUnknownError,
     OverloadedError,
     ServiceUnreachableError,
     UnauthenticatedError,
@@ -41,6 +42,7 @@ FULL = (
     b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/problem+json\r\nRetry-After: 7\r\n"
     b'Content-Length: 46\r\nConnection: close\r\n\r\n{"code": "overloaded", "detail": "All of it."}'
 )
+MAY_BE_DONE = FULL.replace(b"46", b"51").replace(b"overloaded", b"outcome_unknown")
 
 
 class Line:
@@ -72,9 +74,10 @@ class Line:
         with near, contextlib.suppress(OSError):
             if fault == "refuse":
                 return
-            if fault.startswith("full"):
+            if fault == "may be done" or fault.startswith("full"):
                 near.recv(1 << 16)
-                near.sendall(FULL.replace(b"Retry-After: 7", b"Retry-After: " + (fault[9:] or "7").encode()))
+                full = FULL.replace(b"Retry-After: 7", b"Retry-After: " + (fault[9:] or "7").encode())
+                near.sendall(MAY_BE_DONE if fault == "may be done" else full)
                 near.shutdown(socket.SHUT_WR)
                 while near.recv(1 << 16):  # closed with something unread, the line would be reset instead
                     pass
@@ -220,6 +223,17 @@ def test_a_deletion_whose_answer_is_lost_has_happened(
         open_client().delete_person(person.id)
 
 
+def test_what_can_be_repeated_is_where_it_may_have_been_done(
+    open_client: Callable[..., Client], line: Callable[..., Line]
+) -> None:
+    manager = open_client("manager")
+    assert open_client("manager", url=line("may be done").url).create_region("A").name == "A"
+    manager.delete_region("A")
+    open_client("manager", url=line("may be done").url).delete_region("A")  # as if the first try had deleted it
+    with pytest.raises(UnknownRegionError):
+        manager.delete_region("A")
+
+
 def test_regions_clients_and_keys_whose_answer_is_lost_are_made_once(
     open_client: Callable[..., Client], line: Callable[..., Line], company: Company
 ) -> None:
@@ -246,6 +260,10 @@ def test_what_can_not_be_repeated_says_that_it_may_be_done(
     with pytest.raises(ServiceUnreachableError, match="may have been done"):
         open_client("manager", url=renaming.url).update_region("A", name="B")
     assert rotating.connections == renaming.connections == 1
+    confirming = line("may be done")
+    with pytest.raises(OutcomeUnknownError):
+        open_client("manager", url=confirming.url).update_region("B", name="C")
+    assert confirming.connections == 1
     assert manager.get_key(key.key.id).prefix != key.key.prefix
 
 

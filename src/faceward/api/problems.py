@@ -48,6 +48,10 @@ _GENERAL = {
     500: "The server met an error of its own. It is in the server's log under this request id.",
     503: "The service can't answer now: its database is away, full or too slow. Try again in a moment.",
 }
+_MAY_BE_DONE = (
+    "The database went away while it confirmed this. It may have been done: look before you send it again, or send it with the "
+    "idempotency key that it had."
+)
 _FIELDS = {
     "field": "field",
     "expected": "expected",
@@ -70,7 +74,7 @@ def problem(error: FacewardError, request_id: str) -> Response:
     status = status_of(error)
     detail = str(error)
     if isinstance(error, errors.StoreError | errors.ModelError) or type(error) is FacewardError:
-        detail = _GENERAL[status]
+        detail = _MAY_BE_DONE if isinstance(error, errors.OutcomeUnknownError) else _GENERAL[status]
     more = {shown: value for name, shown in _FIELDS.items() if (value := getattr(error, name, None)) is not None}
     headers = {}
     if isinstance(error, errors.CapacityError) or status == 503:

@@ -15,7 +15,13 @@ import httpx
 from pydantic import BaseModel
 
 from faceward import errors
-from faceward.errors import CapacityError, FacewardError, NotFoundError, ServiceUnreachableError
+from faceward.errors import (
+    CapacityError,
+    FacewardError,
+    NotFoundError,
+    OutcomeUnknownError,
+    ServiceUnreachableError,
+)
 
 Answer = TypeVar("Answer", bound=BaseModel)
 
@@ -73,8 +79,8 @@ class Transport:
         """The answer after as many tries as it takes and as are allowed.
 
         repeatable: whether a request whose answer was lost may be sent again; one that was refused with 429 or 503 was not
-        done, and is sent again in any case. Every POST carries an idempotency key of its own. Raises the error that the
-        service names, or ServiceUnreachableError.
+        done, unless the service says that it may have been, and is sent again in any case. Every POST carries an idempotency
+        key of its own. Raises the error that the service names, or ServiceUnreachableError.
         """
         named = {**(headers or {}), **({"idempotency-key": uuid.uuid4().hex} if method == "POST" else {})}
         lost = False
@@ -89,7 +95,9 @@ class Transport:
                 lost = lost or not never_sent
                 self._wait(number, 0.0)
                 continue
-            if answer.status_code in _AGAIN and not last:
+            unknown = answer.status_code == 503 and isinstance(error_of(answer), OutcomeUnknownError)
+            lost = lost or unknown
+            if answer.status_code in _AGAIN and not last and (repeatable or not unknown):
                 asked = seconds_of(answer.headers.get("retry-after"))
                 if asked <= _LONGEST_WAIT:  # for longer the caller has to say whether it waits; sooner is of no use
                     self._wait(number, asked)

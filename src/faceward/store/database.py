@@ -20,7 +20,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from faceward.errors import DeadlineExceededError, SettingsError
-from faceward.store.driver_errors import is_disconnect, translate, without_values
+from faceward.store.driver_errors import is_disconnect, outcome_unknown, translate, without_values
 
 APP_ROLE = "faceward_app"
 SET_TENANT = "SELECT set_config('faceward.client_id', %s, true)"
@@ -64,6 +64,13 @@ class PoolSettings:
     max_overflow: int = 40
     pool_timeout: float = 30.0
     pool_recycle: int = 3600
+
+
+@dataclass(slots=True)
+class _State:
+    """committing: the block of the transaction has come to its end."""
+
+    committing: bool = False
 
 
 @contextlib.contextmanager
@@ -172,9 +179,12 @@ class Database:
 
     @contextlib.contextmanager
     def transaction(self, client_id: str) -> Iterator[sa.Connection]:
-        """One transaction of one tenant; committed at the end of the block, rolled back by an exception."""
+        """One transaction of one tenant; committed at the end of the block, rolled back by an exception.
+
+        Raises OutcomeUnknownError where the connection is lost in the commit.
+        """
         self.timeout()
-        with self._translated(), self._engine.begin() as connection:
+        with self._translated() as state, self._engine.begin() as connection:
             timeout = self.timeout()  # what waiting for a connection has left of it
             if _UNTIL.get() is None:
                 connection.exec_driver_sql(SET_TENANT, (client_id,))
@@ -182,6 +192,7 @@ class Database:
                 timeout = timeout or str(self._statement_timeout)
                 connection.exec_driver_sql(_SET_TENANT_IN_TIME, (client_id, timeout, _LOCK_TIMEOUT))
             yield connection
+            state.committing = True
 
     @contextlib.contextmanager
     def unscoped(self) -> Iterator[sa.Connection]:
@@ -227,13 +238,16 @@ class Database:
                     pooled.invalidate()
 
     @contextlib.contextmanager
-    def _translated(self) -> Iterator[None]:
+    def _translated(self) -> Iterator[_State]:
+        state = _State()
         try:
-            yield
+            yield state
         except (SQLAlchemyError, psycopg.Error) as exc:
             if is_disconnect(exc):
                 # The other idle connections died with this one; the next call must not have to find out one by one.
                 self.reconnect()
+                if state.committing:
+                    raise outcome_unknown(exc, self.shown_url) from without_values(exc)
             raise translate(exc, self.shown_url) from without_values(exc)
 
     def _prepare(self, driver: psycopg.Connection[Any], record: Any) -> None:

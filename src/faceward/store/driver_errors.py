@@ -16,7 +16,11 @@ _UNAVAILABLE = (
 )
 _LOST = (
     "PostgreSQL at {url} ended the connection: {reason}. It was stopped or crashed, as it does when its disk is full. What "
-    "was not confirmed is not stored; its log and `faceward doctor` tell more."
+    "was under way is not stored, unless it was just being committed; its log and `faceward doctor` tell more."
+)
+_UNKNOWN = (
+    "PostgreSQL at {url} ended the connection while it committed: {reason}. What was asked for may be stored, or not: look, "
+    "before it is done again."
 )
 _NO_DATABASE = "{reason} ({url}). `./setup_postgres.sh` creates it."
 _AUTHENTICATION = "PostgreSQL at {url} refused the login: {reason}. Check user and password in database.url."
@@ -129,6 +133,13 @@ def translate(exc: BaseException, url: str) -> errors.FacewardError:
             if state.startswith(prefix):
                 return kind(template.format(reason=reason, url=url))
     return errors.UnexpectedDatabaseError(_OTHER.format(reason=reason, state=state))
+
+
+def outcome_unknown(exc: BaseException, url: str) -> errors.OutcomeUnknownError:
+    """Of a connection that was lost between COMMIT and its answer. url: as of `translate`."""
+    driver = _driver_error(exc)
+    reason = type(exc).__name__ if driver is None else _reason(driver)
+    return errors.OutcomeUnknownError(_UNKNOWN.format(reason=reason, url=url))
 
 
 def without_values(exc: BaseException) -> BaseException:

@@ -68,9 +68,24 @@ def test_a_connection_killed_in_the_middle_of_a_change(database_url: str, databa
             kill(database_url)
             tx.exec_driver_sql("DELETE FROM persons WHERE client_id = 'c'")
 
-    with pytest.raises(errors.DatabaseUnavailableError):
+    with pytest.raises(errors.DatabaseUnavailableError) as lost:
         change()
+    assert not isinstance(lost.value, errors.OutcomeUnknownError)
     assert gallery.list_persons("c").persons[0].face_count == 1
+
+
+def test_a_connection_killed_when_a_change_is_committed_leaves_open_what_became_of_it(
+    database_url: str, database: Database
+) -> None:
+    def change() -> None:
+        with database.transaction("c") as tx:
+            tx.exec_driver_sql("INSERT INTO clients (client_id, name) VALUES ('c', 'c')")
+            kill(database_url)
+
+    with pytest.raises(errors.OutcomeUnknownError, match="may be stored"):
+        change()
+    with database.transaction("c") as tx:  # and the next call works
+        assert tx.exec_driver_sql("SELECT 1").scalar() == 1
 
 
 def test_a_server_that_is_restarted(own_server: EmbeddedServer) -> None:
