@@ -103,6 +103,16 @@ def test_a_key_is_shown_once_and_works(faceward: CommandLine, config: Path, acme
     assert "no key yet" in faceward.succeeds("keys", "list").stderr
 
 
+def test_a_key_of_a_region_that_is_not_there_yet_is_made_and_told(faceward: CommandLine, acme: str) -> None:
+    faceward.succeeds("regions", "create", "Lobby", "--client", acme)
+    call = ("keys", "create", "--client", acme, "--role", "recognizer", "--region")
+    told = "has no region 'Loby', 'Roof' yet: until it is made the key opens nothing there. `faceward regions --client acme`"
+    made = faceward.succeeds(*call, "Loby", "--region", "Lobby", "--region", "Roof", "--json")
+    assert f"Client {acme!r} {told}" in made.stderr
+    assert made.json["regions"] == ["Loby", "Lobby", "Roof"]
+    assert "has no region" not in faceward.succeeds(*call, "Lobby").stderr
+
+
 def test_a_key_is_rotated_and_revoked(faceward: CommandLine, config: Path, acme: str) -> None:
     made = faceward.succeeds(
         "keys",

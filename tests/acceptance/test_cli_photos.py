@@ -151,10 +151,27 @@ def test_photos_are_cut_and_dropped(faceward: CommandLine, stored: int, images: 
     assert "1 photos were cut" in faceward.succeeds("photos", "crop", "--client", "acme", "--yes").stdout
     assert kinds(faceward) == [(None, 1, 1), ("2026", 1, 1)]
     assert faceward("photos", "drop", typed="n\n").status == 1
+    faceward.succeeds("regions", "create", "B", "--client", "acme")
     assert faceward.succeeds("photos", "drop", "--region", "B", "--yes", "--json").json == {"changed": 0}
-    assert faceward.succeeds("photos", "drop", "--yes", "--json").json == {"changed": 2}
+    asked = faceward("photos", "drop", "--region", "A", typed="y\n")
+    assert "Drop the stored photos of region A of all clients, for good?" in asked.stderr
+    assert asked.stdout.endswith("2 photos were dropped.\n")
     assert faceward.succeeds("photos", "status", "--json").json["clients"] == []
     assert faceward.succeeds("people", "show", stored, "--client", "acme", "--json").json["face_count"] == 1
+
+
+@pytest.mark.parametrize("command", ["crop", "drop"])
+def test_a_region_that_is_not_there_is_told_before_photos_are_touched(
+    faceward: CommandLine, enrolled: int, command: str
+) -> None:
+    faceward.succeeds("clients", "create", "acme")
+    faceward.succeeds("regions", "create", "Lobby", "--client", "acme")
+    call = ("photos", command, "--region")
+    assert "Region 'ZZ' does not exist for this client. Regions that do: A." in faceward.fails(
+        *call, "ZZ", "--client", "default"
+    )
+    assert "No client has a region 'ZZ'." in faceward.fails(*call, "ZZ", "--yes")
+    assert faceward.succeeds(*call, "Lobby", "--yes", "--json").json == {"changed": 0}
 
 
 def test_who_has_expired_is_purged(faceward: CommandLine, photos: dict[str, Path], database_url: str) -> None:

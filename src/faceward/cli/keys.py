@@ -14,6 +14,7 @@ from faceward.cli.invocation import invocation
 from faceward.cli.options import AsJson, Client, Expires, moment
 
 if TYPE_CHECKING:
+    from faceward.factory import Records
     from faceward.types import ApiKey, NewKey
 
 KeyId = Annotated[int, typer.Argument(metavar="KEY", help="The key's number, as `keys list` shows it.")]
@@ -77,7 +78,16 @@ def create(
             expires_at=expires_at,
             rate_limit=rate_limit,
         )
+        absent = _absent_regions(records, made.key)
     _show_new(made, as_json)
+    if absent:
+        from faceward.commands import command
+
+        listing = command("regions", client_id=made.key.client_id)
+        output.tell(
+            f"Client {made.key.client_id!r} has no region {', '.join(map(repr, absent))} yet: until it is made the key opens "
+            f"nothing there. `{listing}` lists those that are."
+        )
 
 
 def list_keys(
@@ -133,6 +143,15 @@ def revoke(ctx: typer.Context, key_id: KeyId, client: Client = None, as_json: As
         output.print_json(key)
     else:
         output.say(f"Key {key.id} (fw_{key.prefix}) is revoked.")
+
+
+def _absent_regions(records: Records, key: ApiKey) -> list[str]:
+    """Of the regions that a key may work in, those that its client has not: they may be made later, or are misspelt."""
+    if key.regions is None:
+        return []
+    page = records.regions.list_regions(regions=key.regions, client_id=key.client_id, limit=1000)
+    there = {region.name for region in page.regions}
+    return [name for name in key.regions if name not in there]
 
 
 def _show_new(made: NewKey, as_json: bool) -> None:

@@ -91,7 +91,8 @@ def rotate(
                 else "images.key is set: unset it first",
                 param_hint="--decrypt",
             )
-        tally = _work(records, client, "Encrypting" if current else "Decrypting", records.photos.rotate)
+        doing = "Encrypting" if current else "Decrypting"
+        tally = _work(clients_of(records, client), doing, records.photos.rotate)
         uploads = _sum(records.photos.photos.uploads(each) for each in clients_of(records, client))
     del uploads[current or ""]
     if as_json:
@@ -117,9 +118,12 @@ def crop(
 ) -> None:
     """Keep of every whole photo the face with its surroundings, and nothing else. Can be stopped and run again."""
     with invocation(ctx).open_records(there=True) as records:
+        places = _places(records, client, region)
         if not yes:
-            typer.confirm("Cut every stored photo to its face, for good?", abort=True, err=True)
-        tally = _work(records, client, "Cutting", lambda each, progress: records.photos.crop(each, region, progress))
+            question = f"Cut every stored photo of {_named(client, region)} to its face, for good?"
+            typer.confirm(question, abort=True, err=True)
+        crop_one = records.photos.crop
+        tally = _work(places, "Cutting", lambda each, progress: crop_one(each, places[each], progress))
     _tell(tally, "cut to the face", as_json)
 
 
@@ -128,20 +132,42 @@ def drop(
 ) -> None:
     """Forget stored photos; people, faces and embeddings stay. Without photos the model can't be changed."""
     with invocation(ctx).open_records(there=True) as records:
+        places = _places(records, client, region)
         if not yes:
-            where = f"client {client}" if client else "all clients"
-            typer.confirm(f"Drop the stored photos of {where}, for good?", abort=True, err=True)
-        tally = _work(records, client, "Dropping", lambda each, progress: records.photos.drop(each, region, progress))
+            typer.confirm(f"Drop the stored photos of {_named(client, region)}, for good?", abort=True, err=True)
+        drop_one = records.photos.drop
+        tally = _work(places, "Dropping", lambda each, progress: drop_one(each, places[each], progress))
     _tell(tally, "dropped", as_json)
 
 
-def _work(
-    records: Records, client: str | None, doing: str, work: Callable[[str, Callable[[int], None]], PhotoTally]
-) -> PhotoTally:
+def _places(records: Records, client: str | None, region: str | None) -> dict[str, str | None]:
+    """The clients to work on, each with its name of the region. Raises NotFoundError where there is no such region."""
+    from faceward.errors import NotFoundError, UnknownRegionError
+
+    clients = clients_of(records, client)
+    if region is None:
+        return dict.fromkeys(clients)
+    places: dict[str, str | None] = {}
+    for each in clients:
+        try:
+            places[each] = records.regions.get_region(region, client_id=each).name
+        except UnknownRegionError:
+            if client is not None:
+                raise
+    if not places:
+        raise NotFoundError(f"No client has a region {region!r}.")
+    return places
+
+
+def _named(client: str | None, region: str | None) -> str:
+    clients = f"client {client}" if client else "all clients"
+    return clients if region is None else f"region {region} of {clients}"
+
+
+def _work(clients: Iterable[str], doing: str, work: Callable[[str, Callable[[int], None]], PhotoTally]) -> PhotoTally:
     from faceward.photo_upkeep import PhotoTally
 
     whole = PhotoTally()
-    clients = clients_of(records, client)
     with output.counting_bar() as bar:
         task = bar.add_task(doing, total=None)
         for each in clients:
