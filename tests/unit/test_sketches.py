@@ -339,6 +339,14 @@ def test_the_least_recently_used_goes_first() -> None:
     assert cache.stats().evictions == 1
 
 
+def test_scopes_without_faces_have_their_share_of_the_budget() -> None:
+    cache: SketchCache[str, str] = SketchCache(3 * sketch_bytes(0))
+    for n in range(10):
+        assert cache.load(f"empty {n}", 0, faces(0)) is not None
+    assert [key for key, _ in cache.entries()] == ["empty 7", "empty 8", "empty 9"]
+    assert cache.stats().bytes == 3 * sketch_bytes(0)
+
+
 def test_a_scope_larger_than_the_budget_is_refused_for_a_while() -> None:
     clock = Clock()
     cache: SketchCache[str, str] = SketchCache(sketch_bytes(1000), refusal_seconds=10, clock=clock)
@@ -462,5 +470,6 @@ def test_the_budget_holds_whatever_happens(steps: list[tuple[str, str, int, int]
         elif step == "drop":
             cache.drop(key)
         stats = cache.stats()
-        assert stats.bytes == sum(held.sketch.nbytes for _, held in cache.entries()) <= budget
+        held = (max(entry.sketch.nbytes, sketch_bytes(0)) for _, entry in cache.entries())
+        assert stats.bytes == sum(held) <= budget
         assert stats.reserved == 0

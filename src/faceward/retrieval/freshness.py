@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
@@ -56,7 +56,7 @@ class SketchKeeper:
         self._settings = settings or KeeperSettings()
         self._jitter = jitter or random.Random()
         self._condition = threading.Condition()
-        self._waiting: deque[Scope] = deque()
+        self._waiting: OrderedDict[str, deque[Scope]] = OrderedDict()  # of each client; the next one's turn first
         self._work: dict[Scope, Work] = {}
         self._busy: tuple[Scope, Work] | None = None
         self._not_before: dict[Scope, float] = {}
@@ -158,7 +158,7 @@ class SketchKeeper:
             if working and self._busy in ((scope, "load"), (scope, work)):  # the cache knows of a load only later
                 return
             if scope not in self._work:
-                self._waiting.append(scope)
+                self._waiting.setdefault(scope[0], deque()).append(scope)
                 self._work[scope] = work
             elif work == "load":
                 self._work[scope] = work
@@ -166,6 +166,14 @@ class SketchKeeper:
                 self._thread = threading.Thread(target=self._run, name="faceward-sketches", daemon=True)
                 self._thread.start()
             self._condition.notify()
+
+    def _next(self) -> Scope:
+        """Clients take turns: one with many regions does not keep the others waiting."""
+        client_id, scopes = self._waiting.popitem(last=False)
+        scope = scopes.popleft()
+        if scopes:
+            self._waiting[client_id] = scopes
+        return scope
 
     def _look_for_erasures(self) -> None:
         """Another process may have erased somebody whose codes are in a sketch that nobody searches."""
@@ -195,7 +203,7 @@ class SketchKeeper:
             with self._condition:
                 if not self._waiting:
                     continue
-                scope = self._waiting.popleft()
+                scope = self._next()
                 work = self._work.pop(scope)
                 self._busy = scope, work
             pause = self._settings.retry_seconds

@@ -21,6 +21,7 @@ from faceward.sketches import (
     LOWEST_SIMILARITY,
     CachedSketch,
     Candidates,
+    SketchBuilder,
     candidates_for,
     hamming_bound,
     propose,
@@ -124,6 +125,8 @@ class Retriever:
         self._dimension = dimension
         self._settings = settings or RetrievalSettings()
         self._graph_until = 0.0
+        # Of a region without faces, which anybody can name: nothing is loaded, and each face of it counts as new.
+        self._empty = CachedSketch(SketchBuilder(dimension, 0).build(), Watermark(0, lineage=""), 0.0)
         self._sizes = _ScopeSizes(gallery.count_faces, self._settings.size_seconds)
 
     def find(
@@ -235,11 +238,14 @@ class Retriever:
         """The regions' sketches, or None where one of them is not there (yet)."""
         entries = {}
         for region in regions:
-            entry = self._keeper.get((client_id, region))
+            entry = self._keeper.get((client_id, region)) if self._has_faces(client_id, region) else self._empty
             if entry is None:
                 return None
             entries[region] = entry
         return entries
+
+    def _has_faces(self, client_id: str, region: str) -> bool:
+        return bool(self._keeper.size((client_id, region)) or self._sizes.of(client_id, region))
 
     def _propose(
         self, entries: dict[str, CachedSketch[Watermark]], probe: Embedding, top_k: int, floor: float, *, wide: bool
@@ -285,7 +291,7 @@ class Retriever:
             for (i, proposal), answer in zip(waiting.items(), found, strict=True):
                 answers[i] = answer
                 dead, proposed = proposal.dead(answer), len(proposal.candidates)
-                for region in regions:
+                for region in (each for each in regions if entries[each] is not self._empty):
                     self._keeper.observe((client_id, region), fresh=answer.fresh, dead=dead, proposed=proposed)
                 if answer.fresh > TAIL_LIMIT or dead > proposed // 2:
                     by_sql.append(i)  # exact SQL knows every new row, and no face that is gone

@@ -179,7 +179,11 @@ class SketchCache(Generic[K, W]):
             )
 
     def _held(self) -> int:
-        return sum(entry.sketch.nbytes for entry in self._entries.values())
+        return sum(self._cost(entry) for entry in self._entries.values())
+
+    def _cost(self, entry: CachedSketch[W]) -> int:
+        """An entry without faces takes memory too."""
+        return max(entry.sketch.nbytes, sketch_bytes(0, self._dimension))
 
     def _make_room(self, needed: int, keep: K) -> bool:
         """Drop sketches, least recently used first and `keep` last, until `needed` bytes are free."""
@@ -192,13 +196,13 @@ class SketchCache(Generic[K, W]):
         for key in droppable:
             if free >= 0:
                 break
-            free += self._entries.pop(key).sketch.nbytes
+            free += self._cost(self._entries.pop(key))
             self._evictions += 1
         return True
 
     def _put(self, key: K, entry: CachedSketch[W]) -> None:
         self._entries.pop(key, None)
-        if self._make_room(entry.sketch.nbytes, key):
+        if self._make_room(self._cost(entry), key):
             self._entries[key] = entry
         else:  # it outgrew what was expected while other loads hold the rest
             self._evictions += 1

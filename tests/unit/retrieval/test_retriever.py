@@ -15,7 +15,7 @@ from faceward.retrieval import RetrievalSettings
 from faceward.sketches import LOWEST_SIMILARITY, SketchBuilder, hamming_candidates_for, propose, sign_codes
 from faceward.store.database import Database
 from faceward.store.search import TAIL_LIMIT
-from searching import AT_REST, CLIENT, Searching, same
+from searching import AT_REST, CLIENT, Searching, at_last, same
 from synthetic import unit
 
 
@@ -240,6 +240,27 @@ class TestSeveralRegions:
         assert three.names(unit(3), "A", "empty")[:1] == ["a3"]
         assert three.names(unit(3), "empty") == []
         assert three.names(unit(3), "never heard of") == []
+
+    def test_regions_without_faces_ask_for_no_sketch(self, searching: Searching) -> None:
+        searching.fill([unit(n) for n in range(5)])
+        for n in range(20):
+            assert searching.names(unit(3), f"nowhere {n}") == []
+        at_last(
+            lambda: searching.names(unit(3), "A", "nowhere")[:1] == ["p3"] and searching.keeper.size((CLIENT, "A")) > 0
+        )
+        assert [scope for scope, _ in searching.keeper.cache.entries()] == [(CLIENT, "A")]
+
+    @pytest.mark.usefixtures("no_graph")
+    def test_a_region_that_was_without_faces_a_moment_ago(self, open_on: Callable[..., Searching]) -> None:
+        searching = open_on(AT_REST, RetrievalSettings(size_seconds=3600))
+        searching.fill([unit(n) for n in range(5)])
+        searching.warm()
+        assert searching.names(unit(100), "A", "new")[:1] != ["n0"]
+        searching.fill([unit(100)], "new", "n")
+        assert searching.names(unit(100), "A", "new")[:1] == ["n0"]
+        assert searching.names(unit(100), "new") == ["n0"]
+        searching.fill([unit(n) for n in range(200, 201 + TAIL_LIMIT)], "new", "many")
+        assert searching.names(unit(200 + TAIL_LIMIT), "A", "new")[:1] == [f"many{TAIL_LIMIT}"]
 
     def test_a_person_who_moves_between_them(self, three: Searching) -> None:
         person = three.gallery.list_persons(CLIENT, region="A", limit=1).persons[0]

@@ -69,6 +69,23 @@ def test_many_threads_that_ask_at_once_get_one_load(open_on: Callable[..., Searc
     assert searching.keeper.cache.stats().loads == 1
 
 
+def test_a_client_of_many_regions_does_not_keep_another_waiting(
+    open_on: Callable[..., Searching], database_url: str
+) -> None:
+    keeper = open_on().keeper
+    with psycopg.connect(database_url) as owner:
+        owner.execute("LOCK TABLE face_encodings IN ACCESS EXCLUSIVE MODE")
+        for n in range(20):
+            keeper.get((CLIENT, f"site {n}"))
+        keeper.get(("other", "door"))
+        keeper.get(("other", "gate"))
+    at_last(lambda: len(keeper.cache.entries()) == 22)
+    loaded = [scope for scope, _ in keeper.cache.entries()]
+    assert loaded.index(("other", "door")) <= 3
+    assert loaded.index(("other", "gate")) <= 5
+    assert [region for client_id, region in loaded if client_id == CLIENT] == [f"site {n}" for n in range(20)]
+
+
 def test_a_sketch_is_extended_when_its_tail_grows(open_on: Callable[..., Searching]) -> None:
     searching = open_on(KeeperSettings(tail=10))
     searching.fill([unit(n) for n in range(50)])
