@@ -30,7 +30,8 @@ LATEST = dt.datetime(9999, 1, 1, tzinfo=dt.UTC)
 
 
 def check_text(field_name: str, value: object, longest: int) -> str:
-    """Return the text, or raise InvalidValueError: it must be 1..longest characters, none of them a control character.
+    """Return the text, or raise InvalidValueError: it must be 1..longest characters, all of which UTF-8 has, and none
+    of them a control character.
 
     White space at either end is refused rather than cut: "A" and "A " would be two regions that nobody can tell apart,
     and a caller that sends one has an error to find.
@@ -45,7 +46,9 @@ def check_text(field_name: str, value: object, longest: int) -> str:
         raise InvalidValueError(field_name, value, f"at most {longest} characters long")
     if value != value.strip():
         raise InvalidValueError(field_name, value, "a text without white space at its ends")
-    if any(ord(char) < 32 or 127 <= ord(char) < 160 or 0xD800 <= ord(char) <= 0xDFFF for char in value):
+    if any(0xD800 <= ord(char) <= 0xDFFF for char in value):
+        raise InvalidValueError(field_name, value, "a text in UTF-8")
+    if any(ord(char) < 32 or 127 <= ord(char) < 160 for char in value):
         raise InvalidValueError(field_name, value, "a text without control characters")
     return value
 
