@@ -160,6 +160,16 @@ def test_a_forbidden_source_is_told(faceward: CommandLine, other: str, tmp_path:
         assert ":onlooker" not in line
 
 
+def test_a_photo_of_several_faces_is_told_with_the_option_that_helps(
+    faceward: CommandLine, two_faces: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "people.csv"
+    file.write_text(f"id,name,region,photo\n1,Joe Biden,A,{two_faces.name}\n")
+    problems = faceward("import-csv", file, "--json").json["problems"]
+    (told,) = [each["reason"] for each in problems if each["code"] == "several_faces"]
+    assert told.endswith("Here: --largest.")
+
+
 def test_a_folder_that_may_not_be_read_is_told() -> None:
     """Root may read every folder, so it is tried as nobody, and in a directory that others may enter."""
     code = "import os\nfrom faceward.cli import main\nif os.geteuid() == 0:\n    os.setuid(65534)\nmain()"

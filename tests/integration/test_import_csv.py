@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import resource
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -113,6 +114,16 @@ def test_lines_without_a_region_join_the_person_of_the_region_that_they_get(
         assert (persons(again), faces(again)) == ((5, 0, 4), (7, 0, 5))
     for seed, region, external_id in ((1, "A", "1"), (2, "A", "1"), (3, "B", "2"), (4, "A", "2"), (5, "A", "3")):
         assert importing.found(unit(seed), region) == external_id
+
+
+def test_lines_with_the_id_in_two_unicode_forms_are_one_persons(tmp_path: Path, importing: Importing) -> None:
+    """As the gallery takes ids and regions."""
+    file = tmp_path / "people.csv"
+    forms = [unicodedata.normalize(form, f"É1,Ada,Zürich,{encoded(n)}\n") for n, form in enumerate(("NFC", "NFD"))]
+    file.write_text("id,name,region,embedding\n" + "".join(forms))
+    with CsvSource(file) as source:
+        for account in (importing.plan(source), importing.run(source)):
+            assert (persons(account), faces(account)) == ((1, 1, 0), (2, 2, 0))
 
 
 def test_what_the_gallery_alone_refuses_is_told(

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
 from faceward.cli import output
+from faceward.cli.advice import advised_words
 from faceward.cli.invocation import invocation, manifest_in_use
 from faceward.errors import StoreError
 
@@ -116,6 +117,8 @@ def run(ctx: typer.Context, options: ImportOptions, opened: Callable[[], Abstrac
                 ended_early(lambda: f"About {people:,} people were imported by this run." if people else ""),
             ):
                 account = run_import(wanted, source, service, advance, written=written)
+    problems = (replace(each, reason=advised_words(each.code, each.reason)) for each in account.problems)
+    account = replace(account, problems=tuple(problems))
     for warning in account.warnings:
         output.tell(warning)
     if options.as_json:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import csv
-import unicodedata
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from faceward.checks import check_region
+from faceward.checks import check_region, composed
 from faceward.errors import ImportSourceError, InvalidValueError
 
 _ID_COLUMNS = ("id", "person_id")
@@ -17,7 +16,7 @@ _NAME_COLUMNS = ("name", "person_name")
 
 @dataclass(frozen=True, slots=True)
 class RegionAssignment:
-    """by_id, by_name: the region of a person; the id counts before the name, and names are in composed form (NFC).
+    """by_id, by_name: the region of a person, by what is in composed form (NFC); the id counts before the name.
     default: of everybody else, None: nobody.
     """
 
@@ -26,11 +25,9 @@ class RegionAssignment:
     by_name: Mapping[str, str] = field(default_factory=dict)
 
     def region_of(self, person_id: str, name: str) -> str | None:
-        if (region := self.by_id.get(person_id)) is not None:
-            return region
-        if self.by_name and (region := self.by_name.get(_composed(name))) is not None:
-            return region
-        return self.default
+        if not (self.by_id or self.by_name):
+            return self.default
+        return self.by_id.get(composed(person_id)) or self.by_name.get(composed(name)) or self.default
 
     @classmethod
     def build(
@@ -63,8 +60,8 @@ def _read_csv(path: Path, default: str | None) -> RegionAssignment:
             rows = csv.DictReader(stream, strict=True, skipinitialspace=True)
             columns = {(name or "").strip().lower(): name for name in rows.fieldnames or ()}
             keys = [
-                (columns[name], form, target)
-                for names, form, target in ((_ID_COLUMNS, str, by_id), (_NAME_COLUMNS, _composed, by_name))
+                (columns[name], target)
+                for names, target in ((_ID_COLUMNS, by_id), (_NAME_COLUMNS, by_name))
                 for name in names
                 if name in columns
             ]
@@ -84,23 +81,13 @@ def _read_csv(path: Path, default: str | None) -> RegionAssignment:
     return RegionAssignment(default, by_id, by_name)
 
 
-def _composed(name: str) -> str:
-    """macOS, and what copies from it, writes the letters with accents in two parts each."""
-    return unicodedata.normalize("NFC", name)
-
-
-def _add(
-    row: Mapping[str, str | None],
-    region_column: str,
-    keys: Sequence[tuple[str, Callable[[str], str], dict[str, str]]],
-    where: str,
-) -> None:
+def _add(row: Mapping[str, str | None], region_column: str, keys: list[tuple[str, dict[str, str]]], where: str) -> None:
     try:
         region = check_region((row[region_column] or "").strip())
     except InvalidValueError as exc:
         raise ImportSourceError(f"{where}: {exc}") from exc
-    for column, form, target in keys:
-        key = form((row[column] or "").strip())
+    for column, target in keys:
+        key = composed((row[column] or "").strip())
         if key:
             if target.setdefault(key, region) != region:
                 raise ImportSourceError(f"{where}: {key!r} has the region {target[key]!r} above and {region!r} here.")

@@ -17,6 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self
 
+from faceward.checks import composed
 from faceward.errors import ImportSourceError
 from faceward.importers.assignment import RegionAssignment
 from faceward.importers.decoding import MAX_ENCODED
@@ -250,7 +251,7 @@ class CsvSource:
         if any(_NOT_READ in value for value in row):
             return _refused(line, "not_text", "The line holds bytes that are no text in its encoding (see --encoding).")
         given = {role: row[place].strip() or None for role, place in self._places.items()}
-        external_id, region = given["external_id"], given.get("region")
+        external_id, region = composed(given["external_id"]), composed(given.get("region"))  # as the gallery has them
         if external_id is None:
             return _refused(line, "no_id", "The line has no external id.")
         if len(given.get("embedding") or "") > MAX_ENCODED:
