@@ -254,6 +254,8 @@ def test_the_recall_of_a_region_in_use_is_watched(environment: dict[str, str], p
             return 'faceward_recall{strategy="auto"} 1.0' in http.get("/metrics").text
 
         at_last(recall)
+        text = http.get("/metrics").text
+        assert 'faceward_recall_upper{strategy="auto"} 1.0' in text, "what the alert goes by is 1 where all were found"
         assert served.end() == 0
 
 

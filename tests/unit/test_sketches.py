@@ -347,6 +347,29 @@ def test_scopes_without_faces_have_their_share_of_the_budget() -> None:
     assert cache.stats().bytes == 3 * sketch_bytes(0)
 
 
+def test_the_age_is_that_of_sketches_in_use() -> None:
+    clock = Clock()
+    cache: SketchCache[str, str] = SketchCache(3 * sketch_bytes(10), clock=clock)
+    assert cache.age(used_within=60) == 0.0
+    for key in ("idle", "busy"):
+        cache.load(key, 10, faces(10))
+    assert cache.age(used_within=60) == 0.0, "nobody has asked for them"
+    for clock.now in range(0, 1000, 50):
+        busy = cache.get("busy")
+    assert cache.age(used_within=60) == 950.0, "nothing refreshes it"
+    assert busy is not None
+    cache.replace("busy", busy, busy.sketch, "w2")
+    assert cache.age(used_within=60) == 0.0
+    clock.now = 1000.0
+    assert cache.age(used_within=60) == 50.0
+    clock.now = 1100.0
+    assert cache.age(used_within=60) == 0.0
+    cache.get("idle")
+    assert cache.age(used_within=60) == 1100.0
+    cache.drop("idle")
+    assert cache.age(used_within=60) == 0.0
+
+
 def test_a_scope_larger_than_the_budget_is_refused_for_a_while() -> None:
     clock = Clock()
     cache: SketchCache[str, str] = SketchCache(sketch_bytes(1000), refusal_seconds=10, clock=clock)
@@ -472,4 +495,5 @@ def test_the_budget_holds_whatever_happens(steps: list[tuple[str, str, int, int]
         stats = cache.stats()
         held = (max(entry.sketch.nbytes, sketch_bytes(0)) for _, entry in cache.entries())
         assert stats.bytes == sum(held) <= budget
+        assert cache.age(used_within=3600) >= 0.0
         assert stats.reserved == 0

@@ -73,11 +73,12 @@ _GAUGES: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "sketch_faces": ("Faces in the sketches.", ()),
     "sketch_scopes": ("Regions whose sketch is in memory.", ()),
     "sketch_oldest_seconds": (
-        "Seconds since the least fresh sketch was read; its searches also read all newer rows.",
+        "Seconds since the least fresh sketch in use was read; its searches also read all newer rows.",
         (),
     ),
     "recall": ("Recall@1 of the last audit.", ("strategy",)),
     "recall_lower": ("Lower end of the recall's 95 % interval.", ("strategy",)),
+    "recall_upper": ("Upper end of the recall's 95 % interval.", ("strategy",)),
     "decisions_waiting": ("Decisions that wait to be written to their log.", ()),
     "decisions_written": ("Decisions written since the start.", ()),
     "decisions_lost": ("Decisions that could not be written since the start, as in a long outage of the database.", ()),
@@ -88,5 +89,6 @@ _OF_WORKERS: Mapping[str, _Mode] = {
     "sketch_oldest_seconds": "livemax",
     "recall": "livemostrecent",
     "recall_lower": "livemostrecent",
+    "recall_upper": "livemostrecent",
 }
 """How the gauges of several workers become one; left out: their sum."""

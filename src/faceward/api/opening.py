@@ -129,8 +129,7 @@ def refresh(metrics: Metrics, core: Parts, *pools: WorkPool) -> None:
     metrics.set("sketch_bytes", {"": sum(entry.sketch.nbytes for entry in sketches)})
     metrics.set("sketch_faces", {"": sum(len(entry.sketch) for entry in sketches)})
     metrics.set("sketch_scopes", {"": len(sketches)})
-    now = time.monotonic()
-    metrics.set("sketch_oldest_seconds", {"": max((now - entry.loaded_at for entry in sketches), default=0.0)})
+    metrics.set("sketch_oldest_seconds", {"": core.sketches.oldest_seconds()})
 
 
 def log_to(stream: TextIO) -> LogLine:

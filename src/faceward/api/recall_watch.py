@@ -33,6 +33,7 @@ class RecallWatch:
             client_id, region, sample=_PROBES, strategies=("auto",), seed=self._dice.getrandbits(32)
         )
         for found in report.strategies:
-            if found.recall is not None and found.low is not None:
+            if found.recall is not None and found.low is not None and found.high is not None:
                 self._metrics.set("recall", {found.strategy: found.recall})
                 self._metrics.set("recall_lower", {found.strategy: found.low})
+                self._metrics.set("recall_upper", {found.strategy: found.high})

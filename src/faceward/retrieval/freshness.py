@@ -83,6 +83,10 @@ class SketchKeeper:
         entry = self._cache.peek(scope)
         return len(entry.sketch) if entry else 0
 
+    def oldest_seconds(self) -> float:
+        """Seconds since the least fresh of the sketches in use was read. One that nobody searches waits for its next search."""
+        return self._cache.age(used_within=2 * self._settings.idle_seconds)
+
     def load(self, scope: Scope) -> CachedSketch[Watermark] | None:
         """Load a scope now, on this thread; None where another thread is at it, or it is too large."""
         client_id, region = scope

@@ -70,6 +70,7 @@ class SketchCache(Generic[K, W]):
         self._clock = clock
         self._lock = threading.Lock()
         self._entries: OrderedDict[K, CachedSketch[W]] = OrderedDict()
+        self._used_at: dict[K, float] = {}
         self._reserved: dict[K, int] = {}
         self._refused_until: dict[K, float] = {}
         self._hits = self._misses = self._loads = self._failures = self._refusals = self._evictions = 0
@@ -83,6 +84,7 @@ class SketchCache(Generic[K, W]):
                 return None
             self._hits += 1
             self._entries.move_to_end(key)
+            self._used_at[key] = self._clock()
             return entry
 
     def peek(self, key: K) -> CachedSketch[W] | None:
@@ -156,12 +158,23 @@ class SketchCache(Generic[K, W]):
         """Forget a scope and its refusal. A load under way goes on."""
         with self._lock:
             self._entries.pop(key, None)
+            self._used_at.pop(key, None)
             self._refused_until.pop(key, None)
 
     def entries(self) -> list[tuple[K, CachedSketch[W]]]:
         """All scopes held, the least recently used first. Does not count as use."""
         with self._lock:
             return list(self._entries.items())
+
+    def age(self, *, used_within: float) -> float:
+        """Seconds since the least fresh of the sketches was loaded or replaced that were used in the last so many seconds.
+
+        0 where there is none.
+        """
+        with self._lock:
+            now = self._clock()
+            used = [key for key, at in self._used_at.items() if now - at <= used_within]
+            return max((now - self._entries[key].loaded_at for key in used), default=0.0)
 
     def stats(self) -> CacheStats:
         with self._lock:
@@ -197,6 +210,7 @@ class SketchCache(Generic[K, W]):
             if free >= 0:
                 break
             free += self._cost(self._entries.pop(key))
+            self._used_at.pop(key, None)
             self._evictions += 1
         return True
 
@@ -205,6 +219,7 @@ class SketchCache(Generic[K, W]):
         if self._make_room(self._cost(entry), key):
             self._entries[key] = entry
         else:  # it outgrew what was expected while other loads hold the rest
+            self._used_at.pop(key, None)
             self._evictions += 1
 
     def _is_refused(self, key: K) -> bool:
