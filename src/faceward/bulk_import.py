@@ -20,7 +20,7 @@ from faceward.checks import (
     unit_embedding,
 )
 from faceward.errors import InputError, InvalidValueError
-from faceward.store.bulk import BulkWriter, NewPerson
+from faceward.store.bulk import BulkWriter, NewPerson, Written
 from faceward.types import Embedding, NewFace
 
 _BATCH_FACES = 2_000
@@ -36,7 +36,8 @@ class PersonRecord(NamedTuple):
     """A person to import. embeddings: one or more, each as many finite numbers as the model's dimension, or a NewFace
     with such an embedding, which keeps what else is known of the face.
 
-    external_id: names the person within the region for good, so that a repeated import stores nobody twice.
+    external_id: names the person within the region for good, so that a repeated import stores nobody twice. row: what names
+    the record where it is from; a refusal says it.
     """
 
     external_id: str
@@ -44,6 +45,7 @@ class PersonRecord(NamedTuple):
     name: str
     embeddings: Any
     description: str | None = None
+    row: object = None
 
     def __repr__(self) -> str:
         return f"PersonRecord({self.external_id!r}, {self.region!r})"
@@ -51,16 +53,20 @@ class PersonRecord(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """A record that was not imported. position: its place in the stream, from 0."""
+    """A record that was not imported. position: its place in the stream, from 0. row: as in the record."""
 
     position: int
     reason: str
+    row: object = None
 
 
 @dataclass(frozen=True, slots=True)
 class ImportReport:
     """read = persons + present + refused. present: were there before. refused_faces: of refused persons whose other values
     could be used. refusals: the first thousand of `refused`.
+
+    others: those of `present` whose external id is that of a person who never had their name in the gallery: somebody else, it
+    seems. other_faces: the embeddings of these. other_persons: the first thousand, with the reason as a refusal has it.
     """
 
     read: int = 0
@@ -70,6 +76,9 @@ class ImportReport:
     refused: int = 0
     refusals: tuple[Refusal, ...] = ()
     refused_faces: int = 0
+    others: int = 0
+    other_faces: int = 0
+    other_persons: tuple[Refusal, ...] = ()
 
 
 class Importer:
@@ -120,7 +129,7 @@ class Importer:
             def finish(left: int) -> None:
                 while len(writing) > left:
                     first = writing[0]
-                    tally.stored(first.persons, *first.stored.result())
+                    tally.stored(first.persons, first.stored.result())
                     writing.popleft()
                     if progress is not None:
                         progress(tally.report(first.seen))
@@ -144,7 +153,7 @@ class Importer:
                             ask = None
                     # Its own copy for each: the thread that writes is still the caller's doing, as the audit log has it.
                     stored = pool.submit(copy_context().run, self._writer.write, client_id, batch)
-                    writing.append(_Writing(stored, len(batch), faces, tally.seen()))
+                    writing.append(_Writing(stored, batch, faces, tally.seen()))
                 finish(0)
             except BaseException:
                 wait(each.stored for each in writing)
@@ -160,7 +169,7 @@ class Importer:
             tally.read += 1
             checked = self._checked(position, record)
             block.append(checked)
-            rows = checked[1]
+            rows = checked[2]
             in_block += len(rows)
             for row in rows:
                 if isinstance(row, NewFace) and row.image_data is not None:
@@ -180,7 +189,7 @@ class Importer:
 
     def _checked(self, position: int, record: PersonRecord) -> _Checked:
         """The record, but for the numbers of its embeddings, which are checked many at once."""
-        external_id, region, name, given, description = record
+        external_id, region, name, given, description, row = record
         try:
             rows = given if type(given) is list else _rows_of(given)
             if not 1 <= len(rows) <= _MOST_FACES:
@@ -191,36 +200,36 @@ class Importer:
                 check_name(name),
                 check_description(description),
             )
-            return position, rows, person
+            return position, row, rows, person
         except InputError as exc:
-            return position, [], exc
+            return position, row, [], exc
 
     def _admit(self, block: list[_Checked], batch: dict[tuple[str, str], NewPerson], tally: _Tally) -> int:
         """Put the persons of the block that can be imported into the batch; returns how many faces these are."""
-        units = _units([row for _, rows, _ in block for row in rows], self._dimension)
+        units = _units([row for _, _, rows, _ in block for row in rows], self._dimension)
         faces = end = 0
-        for position, rows, person in block:
+        for position, row, rows, person in block:
             start, end = end, end + len(rows)
             own = units[start:end]
             if isinstance(person, InputError):
-                tally.refuse(position, str(person))
+                tally.refuse(Refusal(position, str(person), row))
                 continue
             if (wrong := _first_error(own)) is not None:
-                tally.refuse(position, str(wrong), len(rows))
+                tally.refuse(Refusal(position, str(wrong), row), len(rows))
                 continue
             external_id, region, name, description = person
             if (region, external_id) in batch:
                 twice = InvalidValueError("external_id", external_id, "given once for each person of a region")
-                tally.refuse(position, str(twice), len(rows))
+                tally.refuse(Refusal(position, str(twice), row), len(rows))
                 continue
-            batch[region, external_id] = NewPerson(external_id, region, name, tuple(own), description)
+            batch[region, external_id] = NewPerson(external_id, region, name, tuple(own), description, position, row)
             faces += len(rows)
         return faces
 
 
-_Checked: TypeAlias = tuple[int, list[Any], tuple[str, str, str, str | None] | InputError]
-"""A record on its way: its position; its embeddings as they were given; external id, region, name and description, or why
-it is refused.
+_Checked: TypeAlias = tuple[int, object, list[Any], tuple[str, str, str, str | None] | InputError]
+"""A record on its way: its position and row; its embeddings as they were given; external id, region, name and description, or
+why it is refused.
 """
 
 
@@ -228,8 +237,8 @@ it is refused.
 class _Writing:
     """A batch that is being written. seen: of the stream, when it was handed on."""
 
-    stored: Future[tuple[int, int]]
-    persons: int
+    stored: Future[Written]
+    persons: list[NewPerson]
     faces: int
     seen: _Seen
 
@@ -283,6 +292,14 @@ def _first_error(values: list[Any]) -> InputError | None:
     return None
 
 
+def other_person(external_id: str, region: str, name: str, called: str) -> str:
+    """Why a person is by all that is known not the one of this external id, who is called so in the gallery."""
+    return (
+        f"In region {region} the external id {external_id} is that of {called!r}, who was never called {name!r} in the "
+        "gallery: another person, it seems."
+    )
+
+
 class _Seen(NamedTuple):
     read: int
     refused: int
@@ -298,17 +315,30 @@ class _Tally:
     refused: int = 0
     refused_faces: int = 0
     refusals: list[Refusal] = field(default_factory=list)
+    others: int = 0
+    other_faces: int = 0
+    other_persons: list[Refusal] = field(default_factory=list)
 
-    def refuse(self, position: int, reason: str, faces: int = 0) -> None:
+    def refuse(self, refusal: Refusal, faces: int = 0) -> None:
         self.refused += 1
         self.refused_faces += faces
         if len(self.refusals) < _MOST_REFUSALS:
-            self.refusals.append(Refusal(position, reason))
+            self.refusals.append(refusal)
 
-    def stored(self, offered: int, persons: int, faces: int) -> None:
-        self.persons += persons
-        self.faces += faces
-        self.present += offered - persons
+    def stored(self, offered: Sequence[NewPerson], written: Written) -> None:
+        self.persons += written.persons
+        self.faces += written.faces
+        self.present += len(offered) - written.persons
+        if not written.others:
+            return
+        for person in offered:
+            called = written.others.get((person.region, person.external_id))
+            if called is not None:
+                self.others += 1
+                self.other_faces += len(person.embeddings)
+                if len(self.other_persons) < _MOST_REFUSALS:
+                    said = other_person(person.external_id, person.region, person.name, called)
+                    self.other_persons.append(Refusal(person.position, said, person.row))
 
     def seen(self) -> _Seen:
         return _Seen(self.read, self.refused, self.refused_faces)
@@ -317,4 +347,5 @@ class _Tally:
         """seen: how far the stream had come, where it was read on meanwhile."""
         read, refused, refused_faces = seen or self.seen()
         refusals = tuple(self.refusals[:refused])
-        return ImportReport(read, self.persons, self.faces, self.present, refused, refusals, refused_faces)
+        others = self.others, self.other_faces, tuple(self.other_persons)
+        return ImportReport(read, self.persons, self.faces, self.present, refused, refusals, refused_faces, *others)

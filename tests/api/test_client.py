@@ -284,6 +284,7 @@ def test_the_methods_are_those_of_the_service() -> None:
         "person_of_photo_digest",
         "rename_region",
         "warm",
+        "was_called",
     }
     assert methods(FaceService) - inside <= methods(Client)
     for name in methods(FaceService) & methods(Client) - {"import_embeddings"}:

@@ -139,7 +139,7 @@ def test_what_the_gallery_alone_refuses_is_told(
     assert (persons(account), faces(account)) == ((6, 3, 0), (6, 3, 0))
     assert (account.persons.refused, account.faces.refused) == ({"refused": 3}, {"person_refused": 3})
     (told,) = account.problems
-    assert (told.table, told.code, told.row) == ("persons", "refused", None)
+    assert (told.table, told.code, told.row) == ("persons", "refused", 2)
     assert told.reason.startswith("external_id = '0' can't be used")
 
 

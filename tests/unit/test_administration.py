@@ -328,5 +328,6 @@ def test_a_client_comes_with_its_first_import(
 ) -> None:
     writer = BulkWriter(database, gallery, MODEL)
     for external_id in ("1", "2"):
-        assert writer.write("hooli", [NewPerson(external_id, f"region {external_id}", "Alice", (unit(1),))]) == (1, 1)
+        written = writer.write("hooli", [NewPerson(external_id, f"region {external_id}", "Alice", (unit(1),))])
+        assert (written.persons, written.faces) == (1, 1)
     assert administration.get_client("hooli").name == "hooli"

@@ -40,6 +40,10 @@ ImagesFolder: TypeAlias = Annotated[
 Workers: TypeAlias = Annotated[
     int | None, typer.Option("--workers", min=1, max=256, help="Images worked on at once; left out: up to 4.")
 ]
+SourceName: TypeAlias = Annotated[
+    str | None,
+    typer.Option("--source", metavar="NAME", help="Begins its external ids: for a second source with the same ids."),
+]
 DryRun: TypeAlias = Annotated[bool, typer.Option("--dry-run", help="Say what would happen, and import nothing.")]
 OfModel: TypeAlias = Annotated[
     str | None,
@@ -62,6 +66,7 @@ class ImportOptions:
     workers: int | None
     dry_run: bool
     as_json: bool
+    source: str | None = None
 
     def __post_init__(self) -> None:
         if self.same_model and self.reembed:
@@ -91,6 +96,7 @@ def run(ctx: typer.Context, options: ImportOptions, opened: Callable[[], Abstrac
             several_faces="largest" if options.largest else "error",
             store_images=settings.images.store == "original",
             workers=workers,
+            source_name=options.source,
         )
         task = bar.add_task("Reading" if options.dry_run else "Importing", total=source.count())
 

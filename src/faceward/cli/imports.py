@@ -17,6 +17,7 @@ from faceward.cli.import_options import (
     RegionOfAll,
     RegionsFile,
     SameModel,
+    SourceName,
     Workers,
     run,
 )
@@ -54,6 +55,7 @@ def import_sqlite(
     images: ImagesFolder = None,
     largest: Largest = False,
     workers: Workers = None,
+    source: SourceName = None,
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
@@ -62,7 +64,7 @@ def import_sqlite(
     Can be stopped and run again: who was imported is left as it is. The exit status is 1 where a row was refused.
     """
     options = ImportOptions(
-        region, regions, default_region, client, same_model, reembed, images, largest, workers, dry_run, as_json
+        region, regions, default_region, client, same_model, reembed, images, largest, workers, dry_run, as_json, source
     )
 
     def opened() -> SqliteSource:
@@ -95,6 +97,7 @@ def import_csv(
     images: ImagesFolder = None,
     largest: Largest = False,
     workers: Workers = None,
+    source: SourceName = None,
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
@@ -103,7 +106,7 @@ def import_csv(
     Can be stopped and run again: who was imported is left as it is. The exit status is 1 where a line was refused.
     """
     options = ImportOptions(
-        region, regions, default_region, client, same_model, reembed, images, largest, workers, dry_run, as_json
+        region, regions, default_region, client, same_model, reembed, images, largest, workers, dry_run, as_json, source
     )
 
     def opened() -> CsvSource:
@@ -129,6 +132,7 @@ def import_compreface(
     reembed: ReEmbed = False,
     largest: Largest = False,
     workers: Workers = None,
+    source: SourceName = None,
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
@@ -137,7 +141,7 @@ def import_compreface(
     Can be stopped and run again: who was imported is left as it is. The exit status is 1 where a row was refused.
     """
     options = ImportOptions(
-        region, regions, default_region, client, same_model, reembed, None, largest, workers, dry_run, as_json
+        region, regions, default_region, client, same_model, reembed, None, largest, workers, dry_run, as_json, source
     )
 
     def opened() -> PostgresSource:
@@ -171,6 +175,7 @@ def import_deepface(
     ] = None,
     largest: Largest = False,
     workers: Workers = None,
+    source: SourceName = None,
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
@@ -179,7 +184,7 @@ def import_deepface(
     Can be stopped and run again: who was imported is left as it is. The exit status is 1 where a row was refused.
     """
     options = ImportOptions(
-        region, regions, default_region, client, same_model, reembed, images, largest, workers, dry_run, as_json
+        region, regions, default_region, client, same_model, reembed, images, largest, workers, dry_run, as_json, source
     )
 
     def opened() -> PostgresSource:

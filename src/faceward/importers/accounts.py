@@ -98,9 +98,9 @@ class Tally:
         self.faces_refused[problem.code] += 1
         self._keep(problem)
 
-    def refuse_offered(self, persons: int, faces: int, problems: list[RowProblem]) -> None:
+    def refuse_offered(self, code: str, persons: int, faces: int, problems: list[RowProblem]) -> None:
         """Those that nothing here refused, but the gallery. problems: of the first of them."""
-        self.persons_refused["refused"] += persons
+        self.persons_refused[code] += persons
         self.faces_refused["person_refused"] += faces
         for problem in problems:
             self._keep(problem)

@@ -10,9 +10,9 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from faceward.bulk_import import ImportReport, PersonRecord
-from faceward.checks import check_description, check_external_id, check_name, check_region
-from faceward.errors import ImageError, InputError, InvalidEmbeddingError
+from faceward.bulk_import import ImportReport, PersonRecord, other_person
+from faceward.checks import check_description, check_external_id, check_name, check_region, check_text
+from faceward.errors import ImageError, InputError, InvalidEmbeddingError, InvalidValueError
 from faceward.importers.accounts import Account, ImportAccount, RowProblem, Tally
 from faceward.importers.assignment import RegionAssignment
 from faceward.importers.decoding import Decoded, EmbeddingDecoder
@@ -26,6 +26,12 @@ MAX_IMAGE_PATH = 500
 _MOST_LISTED = 1_000
 _LONGEST_PATH = 4_096  # of any file
 _MOST_SHOWN = 100  # characters of a key
+_MOST_SOURCE = 50
+_OTHER = "other_person"
+_ADVICE = (
+    " If so, import this source again with --source NAME, with which its external ids then begin; if it is the same person, "
+    "change the name in the gallery first."
+)
 _BLOCK_FACES = 50  # decoded at once: their texts and numbers fit a processor's cache
 
 GivenFace: TypeAlias = "NewFace | NDArray[Any]"
@@ -39,7 +45,8 @@ class SourceImport:
     regions: who goes where, but for those of whom the source says it. images: the folder that relative paths of images begin
     at. same_model: the caller's word that the embeddings are of the model in use. reembed: make them anew from the images.
     several_faces: what an image with several gets. store_images: keep the images that lie in the source. person_images: bytes
-    of one person's that are kept, for a person is written at once. workers: images worked on at once.
+    of one person's that are kept, for a person is written at once. workers: images worked on at once. source_name: tells
+    the source from others that give the same ids to other people; it goes into the external ids.
     """
 
     regions: RegionAssignment
@@ -51,6 +58,7 @@ class SourceImport:
     store_images: bool = False
     person_images: int = 128 * 1024 * 1024
     workers: int = 1
+    source_name: str | None = None
 
 
 class Candidate(NamedTuple):
@@ -64,7 +72,7 @@ class Candidate(NamedTuple):
     faces: list[FaceRow]
 
     def record(self, embeddings: object) -> PersonRecord:
-        return PersonRecord(self.external_id, self.region, self.name, embeddings, self.description)
+        return PersonRecord(self.external_id, self.region, self.name, embeddings, self.description, self.row.row)
 
 
 class Join:
@@ -82,6 +90,9 @@ class Join:
         self._dimension = dimension
         self._progress = progress
         self._decoder = EmbeddingDecoder(dimension)
+        self._prefix = (
+            source.prefix if given.source_name is None else f"{source.prefix}{_checked_source(given.source_name)}:"
+        )
         self._tally = Tally()
         self._same_names: Mapping[str, int] = {}
         self._offered_faces = 0  # of the persons handed on
@@ -108,27 +119,38 @@ class Join:
         self._offered_faces += len(faces)
         return candidate.record(faces)
 
-    def present(self, candidate: Candidate) -> None:
-        """Nothing is done with the person, who was imported before."""
+    def present(self, candidate: Candidate, faces: int) -> None:
+        """Nothing is done with the person, who was imported before, with so many of the faces."""
         self._present += 1
-        self._present_faces += len(candidate.faces)
+        self._present_faces += faces
         self._tally.regions[candidate.region] += 1
+
+    def refuse_other(self, candidate: Candidate, called: str) -> None:
+        """Who is in the gallery by this external id is somebody else, called so."""
+        reason = other_person(candidate.external_id, candidate.region, candidate.name, called) + _ADVICE
+        self.refuse_person(candidate.row, _OTHER, reason, candidate.faces)
 
     def account(self, report: ImportReport, *, dry_run: bool, sample: SampleCheck | None = None) -> ImportAccount:
         tally = self._tally
         warning = None if sample is None else sample.warning(tally.images)
-        if report.refused:  # everything was checked before: only what an importer of its own rules refuses
-            tally.refuse_offered(
-                report.refused,
-                report.refused_faces,
-                [RowProblem(self._source.persons_table, None, "refused", each.reason) for each in report.refusals],
-            )
-        present_faces = 0 if dry_run else self._offered_faces - report.faces - report.refused_faces
+        # Everything was checked before: these are what an importer of its own rules refuses, and whose id is somebody else's.
+        left_out = (
+            ("refused", report.refused, report.refused_faces, report.refusals, ""),
+            (_OTHER, report.others, report.other_faces, report.other_persons, _ADVICE),
+        )
+        for code, persons_out, faces_out, rows, advice in left_out:
+            if persons_out:
+                problems = [
+                    RowProblem(self._source.persons_table, each.row, code, each.reason + advice) for each in rows
+                ]
+                tally.refuse_offered(code, persons_out, faces_out, problems)
+        present = report.present - report.others + self._present
+        present_faces = 0 if dry_run else self._offered_faces - sum((report.faces, *(each[2] for each in left_out)))
         persons, faces = dict(tally.persons_refused), dict(tally.faces_refused)
         return ImportAccount(
             layout=dict(self._source.layout),
             dry_run=dry_run,
-            persons=Account(tally.persons_read, report.persons, report.present + self._present, persons),
+            persons=Account(tally.persons_read, report.persons, present, persons),
             faces=Account(tally.faces_read, report.faces, present_faces + self._present_faces, faces),
             dimensions=tally.dimensions(),
             encodings=tally.encodings(),
@@ -203,7 +225,7 @@ class Join:
         try:
             given = "" if row.name is None else row.name  # an empty field of a CSV, or NULL
             name = check_name(given.strip() if isinstance(given, str) else given)
-            external_id = check_external_id(self._source.prefix + row.id)
+            external_id = check_external_id(self._prefix + row.id)
             description = check_description(row.description)
             region = self._given.regions.region_of(row.id, name) if row.region is None else check_region(row.region)
         except InputError as exc:
@@ -317,6 +339,12 @@ class Join:
         self._tally.refuse_person(RowProblem(self._source.persons_table, row.row, code, reason))
         for face in faces:
             self.refuse_face(face, "person_refused", f"The person is refused: {reason}")
+
+
+def _checked_source(name: str) -> str:
+    if ":" in check_text("--source", name, _MOST_SOURCE):
+        raise InvalidValueError("--source", name, "a name without a colon: one ends it in the external ids")
+    return name
 
 
 def stored_path(face: FaceRow) -> str | None:

@@ -19,7 +19,7 @@ from faceward.importers.join import Candidate, Join, SourceImport, stored_path
 from faceward.importers.model_check import Photos, SampleCheck, require_folder
 from faceward.importers.rows import FaceRow, Source
 from faceward.service import FaceService
-from faceward.types import NewFace
+from faceward.types import NewFace, Person
 
 Progress = Callable[[int], None]
 _UNDER_WAY = 10_000  # photos: more than the importer has in its batches
@@ -123,14 +123,15 @@ class _Anew:
                 raise
 
     def _begun(self, pool: ThreadPoolExecutor) -> Iterator[_Pending]:
-        """The persons who are not there yet, their images being worked on."""
+        """The persons who are not there yet, or without a face, their images being worked on."""
         most = 4 * self._given.workers
         for candidate in self._join.candidates():
-            page = self._service.list_persons(
-                region=candidate.region, external_id=candidate.external_id, client_id=self._given.client_id, limit=1
-            )
-            if page.persons:
-                self._join.present(candidate)
+            there = self._there(candidate)
+            if there is not None and not self._is(there, candidate):
+                self._join.refuse_other(candidate, there.name)
+                continue
+            if there is not None and there.face_count:
+                self._join.present(candidate, len(candidate.faces))
                 continue
             begun: list[tuple[FaceRow, Future[NewFace]]] = []
             for face in candidate.faces:
@@ -146,6 +147,18 @@ class _Anew:
                     wait([begun[-most][1]])  # a person with many photos has only some of them in memory
                 begun.append((face, pool.submit(partial(self._embed, image, stored_path(face)))))
             yield _Pending(candidate, begun)
+
+    def _there(self, candidate: Candidate) -> Person | None:
+        """Whoever has the external id in the region."""
+        page = self._service.list_persons(
+            region=candidate.region, external_id=candidate.external_id, client_id=self._given.client_id, limit=1
+        )
+        return page.persons[0] if page.persons else None
+
+    def _is(self, person: Person, candidate: Candidate) -> bool:
+        return person.name == candidate.name or self._service.was_called(
+            person.id, candidate.name, client_id=self._given.client_id
+        )
 
     def _embed(self, image: bytes | Path, path: str | None) -> NewFace:
         (face,) = self._service.faces_to_store(image, several_faces=self._given.several_faces)

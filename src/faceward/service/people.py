@@ -46,6 +46,10 @@ class People:
         """Raises UnknownPersonError."""
         return self._gallery.get_person(check_client_id(client_id), check_id("person_id", person_id))
 
+    def was_called(self, person_id: int, name: str, *, client_id: str | None = None) -> bool:
+        """Whether the person has the name, or had it, or a record had it that was merged into the person's."""
+        return self._gallery.was_called(check_client_id(client_id), check_id("person_id", person_id), check_name(name))
+
     def list_persons(
         self,
         *,

@@ -5,7 +5,7 @@ Row-level security forbids COPY into the tables themselves; the INSERT that foll
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeAlias
@@ -64,6 +64,32 @@ WITH {_TERMS}, new AS (
 )
 SELECT (SELECT count(*) FROM new), (SELECT count(*) FROM faces)
 """
+# Of a batch in which somebody was skipped. The two statements begin after it: who came with it has a face by then, and the
+# name that was given.
+_CALLED_SO = """
+(p.name = s.name OR EXISTS (SELECT 1 FROM former_names n WHERE n.client_id = %(client_id)s::varchar AND n.person_id = p.id
+                            AND n.name = s.name))
+"""
+_SKIPPED = """
+import_staging s
+JOIN persons p ON p.client_id = %(client_id)s::varchar AND p.region = s.region AND p.external_id = s.external_id
+"""
+_FACELESS = """
+NOT EXISTS (SELECT 1 FROM face_encodings f WHERE f.client_id = %(client_id)s::varchar AND f.person_id = p.id)
+"""
+_OTHERS = f"SELECT DISTINCT s.region, s.external_id, p.name FROM {_SKIPPED} WHERE NOT {_CALLED_SO}"
+# Two imports at once give nobody faces twice: the second waits for the first here, and its next statement sees them.
+_HOLD_FACELESS = f"""
+SELECT 1 FROM persons p WHERE p.client_id = %(client_id)s::varchar
+AND p.id IN (SELECT p.id FROM {_SKIPPED} WHERE {_FACELESS} AND {_CALLED_SO}) ORDER BY p.id FOR NO KEY UPDATE
+"""
+_FACES_OF_FACELESS = f"""
+INSERT INTO face_encodings (client_id, person_id, region, model_id, embedding, image_path, image_data, image_key_id,
+                            image_box, image_sha256, face_bbox, confidence, quality_score, matchable_until)
+SELECT %(client_id)s::varchar, p.id, p.region, %(model_id)s::varchar, s.embedding, s.image_path, s.image_data,
+       s.image_key_id, s.image_box, s.image_sha256, s.face_bbox, s.confidence, s.quality_score, p.matchable_until
+FROM {_SKIPPED} WHERE {_FACELESS} AND {_CALLED_SO} ORDER BY s.position
+"""
 
 # The photos are new to their regions when they come here, but for what other processes enrolled a moment ago.
 _STRANGE = """
@@ -116,6 +142,7 @@ class NewPerson(NamedTuple):
     """A person about to be imported, with all faces.
 
     embeddings: float32, unit length, of the gallery's model; or faces with such embeddings and what else is known of them.
+    position, row: of its record in the stream of an import.
     """
 
     external_id: str
@@ -123,9 +150,21 @@ class NewPerson(NamedTuple):
     name: str
     embeddings: tuple[Embedding | NewFace, ...]
     description: str | None = None
+    position: int = 0
+    row: object = None
 
     def __repr__(self) -> str:
         return f"NewPerson({self.external_id!r}, {self.region!r})"
+
+
+class Written(NamedTuple):
+    """What became of a batch. others: by region and external id, the names of the persons who are there under one that the
+    person given was never called by: by all that is known somebody else, who has the same id.
+    """
+
+    persons: int
+    faces: int
+    others: Mapping[tuple[str, str], str] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,18 +216,23 @@ class BulkWriter:
         """Of the model whose embeddings it stores."""
         return self._model_id
 
-    def write(self, client_id: str, persons: Sequence[NewPerson]) -> tuple[int, int]:
-        """Store the persons whose external id is not in their region yet; returns (persons, faces) stored.
+    def write(self, client_id: str, persons: Sequence[NewPerson]) -> Written:
+        """Store the persons whose external id is not in their region yet; those who are there without a face get theirs.
 
         Everybody sees them from then on, but only `settle` makes sure that they outlast a crash of the server.
         """
+        others: dict[tuple[str, str], str] = {}
         rows = ((person, face) for person in persons for face in person.embeddings)
         with self._staged(client_id, rows, settings=_OF_MANY) as (cursor, parameters):
             stored = cursor.execute(_ROWS, parameters).fetchone()
             assert stored is not None
             persons_stored, faces_stored = stored
+            if persons_stored < len(persons):
+                others = {(row[0], row[1]): row[2] for row in cursor.execute(_OTHERS, parameters)}
+                if cursor.execute(_HOLD_FACELESS, parameters).fetchone():
+                    faces_stored += cursor.execute(_FACES_OF_FACELESS, parameters).rowcount
             _record(cursor, client_id, persons_stored, faces_stored)
-        return persons_stored, faces_stored
+        return Written(persons_stored, faces_stored, others)
 
     def settle(self) -> None:
         """Wait until what `write` stored outlasts a crash of the server."""

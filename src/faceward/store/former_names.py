@@ -64,6 +64,7 @@ _CALLED = """
 SELECT name, external_id FROM persons WHERE client_id = %(client_id)s AND id = %(person_id)s
 UNION SELECT name, external_id FROM former_names WHERE client_id = %(client_id)s AND person_id = %(person_id)s ORDER BY 1, 2
 """
+_CALLED_SO = f"SELECT 1 FROM ({_CALLED}) AS called WHERE name = %(name)s"
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +91,12 @@ def merged_into(tx: sa.Connection, client_id: str, person_id: int) -> int | None
     """Whom somebody who is not enrolled any more became by merges; None: nobody who is enrolled."""
     became: int | None = tx.exec_driver_sql(_BECAME, {"client_id": client_id, "person_id": person_id}).scalar()
     return became
+
+
+def was_called(tx: sa.Connection, client_id: str, person_id: int, name: str) -> bool:
+    """Whether it is a name of the person, or was one, or of a record that was merged into the person's."""
+    of = {"client_id": client_id, "person_id": person_id, "name": name}
+    return tx.exec_driver_sql(_CALLED_SO, of).first() is not None
 
 
 def keep_renamed(tx: sa.Connection, client_id: str, person_id: int, changes: Mapping[str, Any]) -> None:

@@ -19,7 +19,7 @@ from faceward.store.audit_log import Action, record
 from faceward.store.boxes import box_text, crop_text
 from faceward.store.database import Database
 from faceward.store.embedding_models import ensure_model
-from faceward.store.former_names import keep_renamed
+from faceward.store.former_names import keep_renamed, was_called
 from faceward.store.merging import merge
 from faceward.store.person_requests import answer, answered, merged
 from faceward.store.person_rows import FacePage, PersonPage, get_person, hold_person, page_of_persons
@@ -162,6 +162,11 @@ class Gallery:
         """regions: only one who is in any of these. Raises UnknownPersonError."""
         with self._database.transaction(client_id) as tx:
             return get_person(tx, client_id, person_id, regions=regions)
+
+    def was_called(self, client_id: str, person_id: int, name: str) -> bool:
+        """Whether the person has the name, or had it, or a record had it that was merged into the person's."""
+        with self._database.transaction(client_id) as tx:
+            return was_called(tx, client_id, person_id, name)
 
     def list_persons(
         self,
