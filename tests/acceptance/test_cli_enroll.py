@@ -231,6 +231,19 @@ def test_killed_and_run_again_a_folder_is_enrolled_once(
     assert {(each["external_id"], each["face_count"]) for each in listed} == {(f"Person_{n}", 15) for n in range(4)}
 
 
+def test_photos_of_formats_that_are_not_read_are_told(faceward: CommandLine, people: Path) -> None:
+    heic = ["A/Barack_Obama/IMG_1.HEIC", "A/Nobody/IMG_2.heic", "B/scan.tiff", "animated.gif"]
+    for each in heic:
+        (people / each).write_bytes(b"a photo")
+    (people / "A" / "Barack_Obama" / "._IMG_1.HEIC").write_bytes(b"what macOS leaves beside it")
+    account = faceward("import-dir", people, "--dry-run", "--json")
+    assert account.status == 1
+    told = {each["row"]: each["code"] for each in account.json["problems"]}
+    assert told == dict.fromkeys(heic, "not_an_image")
+    assert (account.json["faces"]["read"], account.json["faces"]["imported"]) == (9, 5)
+    assert account.json["persons"] == {"read": 4, "imported": 3, "present": 0, "refused": {"no_face": 1}}
+
+
 def test_a_folder_is_planned_and_imported_with_the_report_of_any_import(
     faceward: CommandLine, people: Path, photos: dict[str, Path]
 ) -> None:

@@ -15,6 +15,12 @@ from faceward.importers import Account, ImportAccount, RowProblem
 from faceward.photo_import import PhotoRecord, PhotoResult
 
 SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".webp", ".bmp"))
+NOT_READ = frozenset(
+    (
+        ".heic", ".heif", ".hif", ".avif", ".jxl", ".jp2", ".jpe", ".jfif", ".tif", ".tiff", ".gif",
+        ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf",
+    )
+)  # fmt: skip
 _MOST_PROBLEMS = 1_000
 
 
@@ -33,11 +39,14 @@ class PersonPhotos:
 
 @dataclass(frozen=True, slots=True)
 class PhotoFolder:
-    """people: of DIR/REGION/PERSON/photo, by region and name. misplaced: photos that lie higher or deeper."""
+    """people: of DIR/REGION/PERSON/photo, by region and name. misplaced: photos that lie higher or deeper. not_read: those of
+    other formats, wherever they lie.
+    """
 
     directory: Path
     people: tuple[PersonPhotos, ...]
     misplaced: tuple[Path, ...]
+    not_read: tuple[Path, ...]
 
     @property
     def photos(self) -> int:
@@ -48,18 +57,24 @@ class PhotoFolder:
         """Raises ImageNotFoundError, OSError."""
         people: list[PersonPhotos] = []
         misplaced = photos_in(directory)
+        not_read = photos_in(directory, NOT_READ)
         for region in folders_in(directory):
             misplaced += photos_in(region)
+            not_read += photos_in(region, NOT_READ)
             for person in folders_in(region):
-                if photos := photos_in(person):
+                photos, others = photos_in(person), photos_in(person, NOT_READ)
+                if photos or others:
                     people.append(PersonPhotos(_text(region), _text(person), tuple(photos)))
-                misplaced += [photo for deeper in folders_in(person) for photo in photos_in(deeper)]
+                not_read += others
+                for deeper in folders_in(person):
+                    misplaced += photos_in(deeper)
+                    not_read += photos_in(deeper, NOT_READ)
         if not people:
             raise ImageNotFoundError(
                 f"{directory} holds no photo to enroll: they are looked for as {directory}/REGION/PERSON/photo.jpg (or jpeg, "
                 "png, webp, bmp)."
             )
-        return cls(directory, tuple(people), tuple(misplaced))
+        return cls(directory, tuple(people), tuple(misplaced), tuple(not_read))
 
     def records(self) -> Iterator[PhotoRecord]:
         """The photos, as an import takes them."""
@@ -91,6 +106,9 @@ class FolderTally:
         for photo in self.folder.misplaced:
             reason = "It does not lie in DIR/REGION/PERSON/, two folders deep."
             self.refused.append(RefusedPhoto(photo, "misplaced", reason))
+        for photo in self.folder.not_read:
+            reason = "Photos of its format are not read: make a JPEG, PNG, WebP or BMP of it."
+            self.refused.append(RefusedPhoto(photo, "not_an_image", reason))
 
     def add(self, result: PhotoResult) -> None:
         record = result.record
@@ -128,7 +146,7 @@ class FolderTally:
         """The report of any import: persons are those of the folders, faces the photos."""
         persons = Counter(self._persons.values())
         nobody = len(self.folder.people) - persons.total()
-        photos = self.folder.photos + len(self.folder.misplaced)
+        photos = self.folder.photos + len(self.folder.misplaced) + len(self.folder.not_read)
         problems = sorted(self.refused, key=lambda each: each.photo)[:_MOST_PROBLEMS]
         return ImportAccount(
             layout={"faces.image_path": "REGION/PERSON/photo"},
@@ -156,12 +174,12 @@ def folders_in(directory: Path) -> list[Path]:
     return sorted(each for each in directory.iterdir() if each.is_dir() and not each.name.startswith("."))
 
 
-def photos_in(directory: Path) -> list[Path]:
-    return sorted(file for file in directory.iterdir() if _is_photo(file))
+def photos_in(directory: Path, suffixes: frozenset[str] = SUFFIXES) -> list[Path]:
+    return sorted(file for file in directory.iterdir() if _is_photo(file, suffixes))
 
 
-def _is_photo(file: Path) -> bool:
-    return file.suffix.lower() in SUFFIXES and not file.name.startswith(".") and not file.is_dir()
+def _is_photo(file: Path, suffixes: frozenset[str]) -> bool:
+    return file.suffix.lower() in suffixes and not file.name.startswith(".") and not file.is_dir()
 
 
 def _text(directory: Path) -> str:
