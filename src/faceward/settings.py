@@ -197,7 +197,8 @@ class ApiSettings(_Section):
         600.0,
         gt=0,
         le=86_400,
-        description="Seconds for a request that changes very many rows: a region's new name, or a retention for those in it.",
+        description="Seconds for a request that reads or changes very many rows: a region's new name, a retention for those in "
+        "it, the erasure of a person.",
     )
     data_threads: int = Field(
         8, ge=1, le=256, description="Requests at once that ask the database and need no inference."

@@ -84,6 +84,7 @@ _RECEIPT = {
         "imports_under_way": 1,
         "jobs_under_way": [31],
         "left": {},
+        "checked": True,
         "complete": True,
     },
     "public_key": "11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=",

@@ -73,7 +73,7 @@ class Work:
         return await self._run(self.parts.data, work)
 
     async def take_long(self, work: Callable[[], T]) -> T:
-        """On a thread for what changes very many rows."""
+        """On a thread for what reads or changes very many rows."""
         return await self._run(self.parts.long, work)
 
     async def step(self, work: Callable[[], T]) -> T:

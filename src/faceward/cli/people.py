@@ -296,7 +296,7 @@ def erase(
 ) -> None:
     """Erase a person, also one deleted before, with every trace, for good; a signed receipt says what was removed.
 
-    Exit status 1 where something was left, or the receipt could not be written: then it is printed.
+    Exit status 1 where something was left, that could not be checked, or the receipt could not be written: then it is printed.
     """
     signed: Receipt | None = None
     unwritten: OSError | None = None
@@ -326,7 +326,11 @@ def erase(
             f"Imports that wait or run were not looked into, and may bring the person again: jobs {jobs}. Cancel those that "
             "would (POST /v1/jobs/ID/cancel)."
         )
-    if not complete:
+    if not signed.content["checked"]:
+        output.fail(
+            f"Person {person_id} is erased; whether anything was left was not found out: the check did not finish."
+        )
+    elif not complete:
         left = ", ".join(f"{count} in {where}" for where, count in signed.content["left"].items())
         output.fail(f"Rows that name the person are left: {left}. Erase the person again.")
     if unwritten is not None:

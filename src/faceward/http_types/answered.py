@@ -296,8 +296,8 @@ class RefusalPage(Answered):
 class ReceiptOut(Answered):
     """The proof of an erasure, signed with Ed25519 over `receipt` as JSON with sorted keys and no white space, in ASCII.
 
-    receipt: id, client_id, erased_at, actor, how many rows were removed, the imports that were not looked into, what
-    was left, and whether it is complete.
+    receipt: id, client_id, erased_at, actor, how many rows were removed, the imports that were not looked into, whether
+    the check afterwards finished, what it found left, and whether the erasure is known to be complete.
     """
 
     receipt: dict[str, Any]

@@ -18,9 +18,8 @@ from faceward.errors import PersonMergedError, UnknownPersonError
 from faceward.store.audit_log import record
 from faceward.store.database import Database
 from faceward.store.decision_log import hold_decisions
-from faceward.store.former_names import identity_of, merged_into
-from faceward.store.naming import Naming
-from faceward.store.reports import blank, count_named
+from faceward.store.former_names import Identity, identity_of, merged_into
+from faceward.store.reports import Survey, blank, count_named, survey
 from faceward.store.request_tokens import (
     OF_PERSONS,
     claim,
@@ -28,6 +27,8 @@ from faceward.store.request_tokens import (
     count_near,
     erase_person,
     forget_gone_faces,
+    recorded,
+    stored_deleted,
 )
 from faceward.store.shadow import LIVE, ONLY_BESIDE, beside_live
 from faceward.types import FINISHED, RequestToken
@@ -84,8 +85,7 @@ class Erased:
     imports_under_way: int
     jobs_under_way: tuple[int, ...] = ()
     faces: tuple[int, ...] = ()
-    _numbers: tuple[int, ...] = field(default=(), repr=False)
-    _naming: Naming | None = field(default=None, repr=False)
+    _identity: Identity | None = field(default=None, repr=False)
 
     @classmethod
     def _recorded(cls, client_id: str, detail: Mapping[str, Any]) -> Erased:
@@ -121,27 +121,40 @@ class Eraser:
             ).scalar_one()
             return count
 
+    def survey(self, client_id: str, person_ids: Sequence[int]) -> Survey:
+        """Where reports of imports name these persons: the long part of their erasures, and nobody waits for it."""
+        with self._database.transaction(client_id) as tx:
+            identities = [identity_of(tx, client_id, person_id) for person_id in person_ids]
+        return survey(self._database, client_id, list(dict.fromkeys(identities)))
+
     def erase(
         self,
         client_id: str,
         person_id: int,
         request: RequestToken | None = None,
         *,
-        only_expired: bool = False,
         regions: Sequence[str] | None = None,
     ) -> Erased:
         """Erase a person, or what is left of one who was deleted. request: where it came before, its answer again.
-        only_expired: not one whose time was extended meanwhile. regions: only one who is enrolled in any of these.
+        regions: only one who is enrolled in any of these.
 
         Raises UnknownPersonError where there is no trace of such a person, PersonMergedError where the person became another,
         RequestReusedError.
         """
         with self._database.transaction(client_id) as tx:
+            if request is not None and (before := recorded(tx, client_id, request, ERASE)):
+                return Erased._recorded(client_id, before.detail)
+            region = tx.exec_driver_sql(
+                "SELECT region FROM persons WHERE client_id = %s AND id = %s", (client_id, person_id)
+            ).scalar()
+            _check(tx, client_id, person_id, region, regions)
+            if region is None and not _is_traced(tx, client_id, person_id):
+                raise UnknownPersonError(person_id)
+        surveyed = self.survey(client_id, [person_id])
+        with self._database.transaction(client_id) as tx:
             if request is not None and (before := claim(tx, client_id, request, ERASE)):
                 return Erased._recorded(client_id, before.detail)
-            if only_expired and not _is_expired(tx, client_id, person_id):
-                raise UnknownPersonError(person_id)
-            erased = self._erase(tx, client_id, person_id, regions)
+            erased = self._erase(tx, client_id, person_id, surveyed, regions)
             if request is not None:
                 detail = {
                     "receipt": erased.receipt_id,
@@ -153,18 +166,32 @@ class Eraser:
                 complete(tx, client_id, request, None, detail)
             return erased
 
-    def _erase(self, tx: sa.Connection, client_id: str, person_id: int, regions: Sequence[str] | None) -> Erased:
+    def erase_expired(self, client_id: str, person_id: int, surveyed: Survey) -> Erased:
+        """Erase a person whose time is over. surveyed: of this person and maybe others.
+
+        Raises UnknownPersonError where the time was extended meanwhile, or somebody else erased the person.
+        """
+        with self._database.transaction(client_id) as tx:
+            if not _is_expired(tx, client_id, person_id):
+                raise UnknownPersonError(person_id)
+            return self._erase(tx, client_id, person_id, surveyed)
+
+    def _erase(
+        self,
+        tx: sa.Connection,
+        client_id: str,
+        person_id: int,
+        surveyed: Survey,
+        regions: Sequence[str] | None = None,
+    ) -> Erased:
         of = {"client_id": client_id, "person_id": person_id}
         # What is being stored of the person ends first, or finds nobody.
         hold_decisions(tx, client_id)
-        person = tx.exec_driver_sql(
+        region = tx.exec_driver_sql(
             "SELECT region FROM persons WHERE client_id = %(client_id)s AND id = %(person_id)s FOR UPDATE",
             of,
-        ).first()
-        if regions is not None and (person is None or person.region not in regions):
-            raise UnknownPersonError(person_id)
-        if person is None and (into := merged_into(tx, client_id, person_id)) is not None:
-            raise PersonMergedError(person_id, into)
+        ).scalar()
+        _check(tx, client_id, person_id, region, regions)
         identity = identity_of(tx, client_id, person_id)
         faces, photos = self._erase_faces(tx, of)
         persons = tx.exec_driver_sql(
@@ -173,8 +200,7 @@ class Eraser:
         tokens = erase_person(tx, client_id, person_id, deleted=not persons)
         forget_gone_faces(tx, client_id)
         entries, decisions = tx.exec_driver_sql(_FORGET, {"numbers": list(identity.numbers)}).one()
-        naming = Naming(identity)
-        refusals = blank(tx, client_id, naming)
+        refusals = blank(tx, client_id, identity, surveyed)
         removed = Removed(persons, len(faces), photos, tokens, refusals, entries, decisions)
         if not (persons or faces or tokens or entries or decisions):
             raise UnknownPersonError(person_id)
@@ -188,7 +214,7 @@ class Eraser:
         receipt_id = str(uuid.uuid4())
         record(tx, client_id, "person.erase", receipt=receipt_id, removed=asdict(removed))
         jobs = tuple(under_way)
-        return Erased(receipt_id, client_id, at, removed, len(jobs), jobs, tuple(faces), identity.numbers, naming)
+        return Erased(receipt_id, client_id, at, removed, len(jobs), jobs, tuple(faces), identity)
 
     def _erase_faces(self, tx: sa.Connection, of: Mapping[str, Any]) -> tuple[list[int], int]:
         """Returns their ids, and how many had a photo; with those that a change of the model left behind."""
@@ -205,28 +231,49 @@ class Eraser:
 
         Looked for in every table that has a column of persons, also such as came after this code was written.
         """
-        client_id, numbers = erased.client_id, list(erased._numbers or (person_id,))
-        counts: dict[str, int] = {}
+        client_id, identity = erased.client_id, erased._identity
+        numbers = [person_id] if identity is None else list(identity.numbers)
         with self._database.transaction(client_id) as tx:
-            columns = [("persons", "id"), *map(tuple, tx.exec_driver_sql(PERSON_COLUMNS).all())]
-            for table, column in columns:
-                quoted = [tx.dialect.identifier_preparer.quote_identifier(name) for name in (table, column)]
-                counts[f"{table}.{column}"] = tx.exec_driver_sql(
-                    "SELECT count(*) FROM {} WHERE client_id = %s AND {} = ANY(%s)".format(*quoted),
-                    (client_id, numbers),
-                ).scalar_one()
+            counts = _rows_of(tx, client_id, numbers)
             counts["face_encodings.id"] = tx.exec_driver_sql(
                 "SELECT count(*) FROM face_encodings WHERE client_id = %s AND id = ANY(%s)",
                 (client_id, list(erased.faces)),
             ).scalar_one()
-            counts["request_tokens.resource_id"] = tx.exec_driver_sql(
-                "SELECT count(*) FROM request_tokens WHERE client_id = %s AND resource_id = ANY(%s) AND operation = ANY(%s)",
-                (client_id, numbers, list(OF_PERSONS)),
-            ).scalar_one()
             counts["request_tokens.detail"] = count_near(tx, client_id, erased.faces)
-            if erased._naming is not None:
-                counts |= count_named(tx, client_id, erased._naming)
+        if identity is not None:
+            counts |= count_named(self._database, client_id, identity)
         return {where: count for where, count in counts.items() if count}
+
+
+def _check(
+    tx: sa.Connection, client_id: str, person_id: int, region: str | None, regions: Sequence[str] | None
+) -> None:
+    """region: the person's own; None: who is not enrolled. Raises UnknownPersonError, PersonMergedError."""
+    if regions is not None and region not in regions:
+        raise UnknownPersonError(person_id)
+    if region is None and (into := merged_into(tx, client_id, person_id)) is not None:
+        raise PersonMergedError(person_id, into)
+
+
+def _is_traced(tx: sa.Connection, client_id: str, person_id: int) -> bool:
+    """Whether there may be anything of somebody who is not enrolled."""
+    numbers = identity_of(tx, client_id, person_id).numbers
+    return any(_rows_of(tx, client_id, numbers).values()) or stored_deleted(tx, client_id, person_id)
+
+
+def _rows_of(tx: sa.Connection, client_id: str, numbers: Sequence[int]) -> dict[str, int]:
+    """Rows that have any of these numbers, by table and column of persons."""
+    counts: dict[str, int] = {}
+    for table, column in [("persons", "id"), *map(tuple, tx.exec_driver_sql(PERSON_COLUMNS).all())]:
+        quoted = [tx.dialect.identifier_preparer.quote_identifier(name) for name in (table, column)]
+        counts[f"{table}.{column}"] = tx.exec_driver_sql(
+            "SELECT count(*) FROM {} WHERE client_id = %s AND {} = ANY(%s)".format(*quoted), (client_id, list(numbers))
+        ).scalar_one()
+    counts["request_tokens.resource_id"] = tx.exec_driver_sql(
+        "SELECT count(*) FROM request_tokens WHERE client_id = %s AND resource_id = ANY(%s) AND operation = ANY(%s)",
+        (client_id, list(numbers), list(OF_PERSONS)),
+    ).scalar_one()
+    return counts
 
 
 def _is_expired(tx: sa.Connection, client_id: str, person_id: int) -> bool:

@@ -17,7 +17,6 @@ from faceward.store.audit_log import record
 from faceward.store.database import Database
 from faceward.store.erasure import PERSON_COLUMNS
 from faceward.store.former_names import identity_of
-from faceward.store.naming import Naming
 from faceward.store.person_rows import hold_person
 from faceward.store.photo_vault import PhotoVault
 from faceward.store.photos import photos_of
@@ -98,7 +97,7 @@ class PersonalData:
 
     def refusals(self) -> Iterator[dict[str, Any]]:
         """Of imports, where they name the person."""
-        return tell(self._tx, self._of["client_id"], Naming(self._identity))
+        return tell(self._tx, self._of["client_id"], self._identity)
 
     def more(self) -> Iterator[tuple[str, Iterator[dict[str, Any]]]]:
         """Rows of other tables that belong to a person, by table."""

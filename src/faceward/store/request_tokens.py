@@ -28,6 +28,8 @@ _FORGOTTEN_AT_ONCE = 20
 _GONE_FACE = (
     "NOT EXISTS (SELECT 1 FROM face_encodings f WHERE f.client_id = %(client_id)s AND f.id = (near ->> 0)::bigint)"
 )
+# Of a person who was deleted only the answer tells; there is no index on it.
+_OF_DELETED = "(resource_id IS NULL AND detail ->> 'person_id' = %(person_id)s::text)"
 _NEAR = "SELECT 1 FROM jsonb_array_elements(detail -> 'near') AS near"
 
 
@@ -127,12 +129,7 @@ def erase_person(tx: sa.Connection, client_id: str, person_id: int, *, deleted: 
     """The person is erased: of each request that stored the person a digest remains, so that one that is sent again still
     does not bring the person back. deleted: the person was deleted before. Returns how many there were.
     """
-    # Of a person who was deleted only the answer tells; there is no index on it.
-    whose = (
-        "(resource_id IS NULL AND detail ->> 'person_id' = %(person_id)s::text)"
-        if deleted
-        else "resource_id = %(person_id)s"
-    )
+    whose = _OF_DELETED if deleted else "resource_id = %(person_id)s"
     tokens = tx.exec_driver_sql(
         f"SELECT key_id, token FROM request_tokens WHERE client_id = %(client_id)s AND {whose} AND operation = ANY(%(of)s)",
         {"client_id": client_id, "person_id": person_id, "of": list(OF_PERSONS)},
@@ -144,6 +141,16 @@ def erase_person(tx: sa.Connection, client_id: str, person_id: int, *, deleted: 
             (_erased(token), client_id, key_id, token),
         )
     return len(tokens)
+
+
+def stored_deleted(tx: sa.Connection, client_id: str, person_id: int) -> bool:
+    """Whether any request stored a person who was deleted since, and was not erased."""
+    stored: bool = tx.exec_driver_sql(
+        f"SELECT EXISTS (SELECT 1 FROM request_tokens WHERE client_id = %(client_id)s AND {_OF_DELETED} "
+        "AND operation = ANY(%(of)s))",
+        {"client_id": client_id, "person_id": person_id, "of": list(OF_PERSONS)},
+    ).scalar_one()
+    return stored
 
 
 def forget_gone_faces(tx: sa.Connection, client_id: str) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from faceward.administration import Administration
 from faceward.api.purge_watch import PurgeWatch
+from faceward.errors import DeadlineExceededError
 from faceward.receipts import ReceiptSigner
 from faceward.service.privacy import Privacy
 from faceward.store.api_keys import KeyStore
@@ -20,6 +21,7 @@ from faceward.store.database import Database
 from faceward.store.erasure import Eraser
 from faceward.store.gallery import Gallery
 from faceward.store.personal_data import PersonalDataStore
+from faceward.store.reports import Survey
 from synthetic import new_face
 
 PAST = dt.datetime(2020, 1, 1, tzinfo=dt.UTC)
@@ -69,6 +71,35 @@ def test_those_whose_time_is_over_are_erased_and_nobody_else(
     with psycopg.connect(database_url) as owner:
         entries = owner.execute("SELECT actor, person_id FROM audit_log WHERE action = 'person.erase'").fetchall()
     assert entries == [("purge", None)] * 3
+
+
+def test_reports_are_read_once_for_many(gallery: Gallery, privacy: Privacy, monkeypatch: pytest.MonkeyPatch) -> None:
+    ids = enroll(gallery, [PAST, PAST, PAST])
+    surveyed: list[Sequence[int]] = []
+    survey = Eraser.survey
+
+    def counted(eraser: Eraser, client_id: str, person_ids: Sequence[int]) -> Survey:
+        surveyed.append(person_ids)
+        return survey(eraser, client_id, person_ids)
+
+    monkeypatch.setattr(Eraser, "survey", counted)
+    assert privacy.purge_expired(client_id="acme", most=2) == 2
+    assert surveyed == [ids[:2]]
+
+
+def test_an_erasure_whose_check_fails_has_its_receipt(
+    gallery: Gallery, privacy: Privacy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (person,) = enroll(gallery, [None])
+
+    def late(*_: object) -> dict[str, int]:
+        raise DeadlineExceededError("The time given to this request is over.")
+
+    monkeypatch.setattr(Eraser, "left", late)
+    content = privacy.erase_person(person, client_id="acme").content
+    assert (content["removed"]["persons"], content["checked"], content["complete"], content["left"]) == (
+        1, False, False, {}
+    )  # fmt: skip
 
 
 def test_who_is_extended_at_that_moment_stays(gallery: Gallery, privacy: Privacy, database_url: str) -> None:

@@ -16,7 +16,7 @@ from psycopg.types.json import Jsonb
 from faceward.errors import NotFoundError, PersonMergedError, RequestReusedError, UnknownPersonError
 from faceward.jobs.photo_paths import photo_path, shown
 from faceward.store.audit_log import AuditLog, record
-from faceward.store.database import APP_ROLE, Database
+from faceward.store.database import APP_ROLE, Database, deadline
 from faceward.store.decision_log import Compared, DecisionStore, NewDecision
 from faceward.store.erasure import Eraser
 from faceward.store.gallery import Gallery
@@ -29,6 +29,7 @@ from rows import waiting
 from synthetic import MODEL, new_face, unit
 
 CLIENT = "acme"
+PAST = dt.datetime(2020, 1, 1, tzinfo=dt.UTC)
 
 
 @pytest.fixture
@@ -435,6 +436,67 @@ def test_every_page_of_the_reports_is_read(
         )
     erased = eraser.erase(CLIENT, person.id)
     assert (erased.removed.refusals, eraser.left(erased, person.id)) == (3, {})
+
+
+def test_of_who_is_unknown_no_report_is_read(database_url: str, gallery: Gallery, eraser: Eraser) -> None:
+    person, _ = gallery.create_person(CLIENT, "A", "Alice", [])
+    with psycopg.connect(database_url) as reports, deadline(5):
+        reports.execute("LOCK TABLE job_refusals IN ACCESS EXCLUSIVE MODE")
+        for number, regions in ((person.id + 1, None), (person.id, ["B"])):
+            with pytest.raises(UnknownPersonError):
+                eraser.erase(CLIENT, number, regions=regions)
+
+
+def test_decisions_are_written_while_reports_are_read(
+    database: Database, database_url: str, gallery: Gallery, eraser: Eraser
+) -> None:
+    person, _ = gallery.create_person(CLIENT, "A", "Alice", [])
+    with ThreadPoolExecutor(1) as pool, psycopg.connect(database_url) as reports:
+        reports.execute("LOCK TABLE job_refusals IN ACCESS EXCLUSIVE MODE")
+        erasing = pool.submit(eraser.erase, CLIENT, person.id)
+        while not erasing.done() and not waiting(database_url):
+            pass
+        with deadline(5):
+            DecisionStore(database).write(CLIENT, [decided(person.id)])
+        reports.rollback()
+        assert erasing.result(timeout=30).removed.decisions == 1
+
+
+@pytest.mark.parametrize("state", ["running", "partial"])
+def test_what_came_since_the_reports_were_read_is_blanked(
+    database: Database, database_url: str, gallery: Gallery, eraser: Eraser, state: str
+) -> None:
+    """state: of the import at that moment; it may have reported on, and new ones come."""
+    report(database, "EE/Alice/0.jpg")
+    person, _ = gallery.create_person(CLIENT, "EE", "Alice", [], expires_at=PAST)
+    with psycopg.connect(database_url, autocommit=True) as owner:
+        owner.execute("UPDATE jobs SET state = %s, error_message = NULL", (state,))
+        owner.execute("INSERT INTO jobs (client_id, id, kind, state) VALUES ('acme', 6, 'archive', 'queued')")
+        surveyed = eraser.survey(CLIENT, [person.id])
+        owner.execute("UPDATE jobs SET state = 'failed', error_message = 'It ended at EE/Alice/9.jpg' WHERE id = 6")
+        owner.execute(
+            "INSERT INTO job_refusals (client_id, job_id, position, item, code, reason) "
+            "VALUES ('acme', 6, 1, 'EE/Alice/1.jpg', 'c', 'r'), ('acme', 6, 2, 'EE/Bob/1.jpg', 'c', 'r')"
+        )
+        if state == "running":
+            owner.execute(
+                "INSERT INTO job_refusals (client_id, job_id, position, item, code, reason) "
+                "VALUES ('acme', 7, 1, 'EE/Alice/2.jpg', 'c', 'r')"
+            )
+    erased = eraser.erase_expired(CLIENT, person.id, surveyed)
+    assert erased.removed.refusals == (4 if state == "running" else 3)
+    assert eraser.left(erased, person.id) == {}
+
+
+def test_who_was_renamed_since_the_reports_were_read_is_found_by_the_new_name(
+    database: Database, database_url: str, gallery: Gallery, eraser: Eraser
+) -> None:
+    report(database, "EE/Alice/1.jpg", "EE/Zoe/1.jpg", "EE/Bob/1.jpg")
+    person, _ = gallery.create_person(CLIENT, "EE", "Alice", [], expires_at=PAST)
+    surveyed = eraser.survey(CLIENT, [person.id])
+    gallery.update_person(CLIENT, person.id, name="Zoe")
+    eraser.erase_expired(CLIENT, person.id, surveyed)
+    assert reported(database_url)[:3] == ["erased", "erased", "EE/Bob/1.jpg"]
 
 
 def test_what_is_left_of_who_was_merged_is_told(database: Database, gallery: Gallery, eraser: Eraser) -> None:

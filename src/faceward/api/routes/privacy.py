@@ -72,4 +72,4 @@ async def erase_person(work: Manager, person_id: RowId) -> answered.ReceiptOut:
             person_id, regions=caller.key.regions, client_id=caller.client_id, request=token
         )
 
-    return answers.receipt(await work.ask(erase))
+    return answers.receipt(await work.take_long(erase))
