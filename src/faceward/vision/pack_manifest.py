@@ -13,6 +13,9 @@ from faceward.vision.embedding import EmbeddingConvention
 from faceward.vision.tensors import ColourOrder, InputConvention, Layout
 
 MANIFEST_NAME: Final = "faceward-pack.json"
+MAX_DIMENSION: Final = 1_664
+"""A row with such an embedding, its code and the longest names of client and region fits a page of the database."""
+
 _MAX_MANIFEST_BYTES: Final = 1024 * 1024
 
 PackName: TypeAlias = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
@@ -41,8 +44,8 @@ class EmbeddingModel(_Part):
     """
 
     file: FileName
-    # Whole bytes of sign bits; and a row with the embedding and its code has to fit a page of the database.
-    dimension: int = Field(ge=8, le=1_792, multiple_of=8)
+    # Whole bytes of sign bits.
+    dimension: int = Field(ge=8, le=MAX_DIMENSION, multiple_of=8)
     width: int = Field(default=112, ge=16, le=1024)
     height: int = Field(default=112, ge=16, le=1024)
     colour: ColourOrder

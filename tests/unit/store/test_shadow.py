@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import random
 from collections.abc import Callable
 
 import numpy as np
@@ -25,6 +26,7 @@ from faceward.store.photo_vault import PhotoVault
 from faceward.store.regions import RegionStore
 from faceward.store.schema import CONTRACT_INDEXES, Schema
 from faceward.types import Embedding, NewFace, PersonState
+from faceward.vision.pack_manifest import MAX_DIMENSION
 from synthetic import MODEL, new_face, unit
 
 OTHER = "another-model"
@@ -143,6 +145,33 @@ def test_after_a_cut_over_the_table_is_as_a_new_one_but_for_its_dimension(databa
     again = shape(database_url)
     assert MODEL in again.pop("constraint ck_face_model")
     assert again == before
+
+
+def test_a_row_of_the_longest_names_fits_a_page_with_the_largest_embedding(database_url: str) -> None:
+    """Nothing of it but the photo and its path may lie elsewhere. An emoji is four bytes, of any text the most."""
+    named = f"{'m' * 64}:{'0' * 12}"
+    with Schema(database_url).transaction() as tx:
+        tables.make(tx, named, MAX_DIMENSION)
+    row = {
+        "client_id": "😀" * 100,
+        "person_id": 1,
+        "region": "😀" * 50,
+        "model_id": named,
+        "embedding": np.eye(1, MAX_DIMENSION, dtype=np.float32)[0].tolist(),
+        "image_path": "".join(chr(0x10000 + number * 97) for number in range(500)),
+        "image_data": random.Random(1).randbytes(10_000),
+        "image_key_id": "k" * 100,
+        "image_box": "1" * 100,
+        "image_sha256": bytes(32),
+        "face_bbox": "1" * 100,
+        "confidence": 1,
+        "quality_score": 1,
+    }
+    values = ", ".join("%s::real[]" if name == "embedding" else "%s" for name in row)
+    with psycopg.connect(database_url) as owner:
+        owner.execute("SET session_replication_role = replica")  # of no person
+        stored = owner.execute(f"INSERT INTO {tables.NEXT} ({', '.join(row)}) VALUES ({values})", [*row.values()])  # type: ignore[arg-type]
+    assert stored.rowcount == 1
 
 
 def test_another_change_can_follow(database_url: str, database: Database, change: Change) -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from faceward.errors import PackManifestError
 from faceward.vision.alignment import ARCFACE_TEMPLATE
-from faceward.vision.pack_manifest import MANIFEST_NAME, read_manifest
+from faceward.vision.pack_manifest import MANIFEST_NAME, MAX_DIMENSION, read_manifest
 
 MINIMAL: dict[str, Any] = {
     "name": "mine",
@@ -80,7 +80,7 @@ def test_a_template_of_its_own(tmp_path: Path) -> None:
         (changed(detector="other.onnx"), "other.onnx is not among the files"),
         (changed(embedding__dimension=0), "embedding.dimension"),
         (changed(embedding__dimension=100), "embedding.dimension"),
-        (changed(embedding__dimension=2048), "embedding.dimension"),
+        (changed(embedding__dimension=MAX_DIMENSION + 8), "embedding.dimension"),
         (changed(embedding__dimension=None), "embedding.dimension"),
         (changed(embedding__colour="grey"), "embedding.colour"),
         (changed(embedding__scale=0), "embedding.scale"),
