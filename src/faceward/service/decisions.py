@@ -35,9 +35,9 @@ def decide(
     limit = thresholds[match.region]
     rival = next((each for each in candidates if _is_rival(each, match, margin)), None)
     if rival is not None:
-        reason = (
-            f"{_at(match)}, and {_at(rival)}: less than {margin:g} apart, too little to tell which of the two it is."
-        )
+        nearer = rival.similarity - match.similarity > margin  # of a region whose threshold it does not reach
+        how = "nearer, but below its own threshold" if nearer else f"less than {margin:g} apart"
+        reason = f"{_at(match)}, and {_at(rival)}: {how}, too little to tell which of the two it is."
         return FaceMatch(face, match, named, "ambiguous", reason, limit, rival)
     return FaceMatch(face, match, named, "match", f"{_at(match)}, at or above the threshold {shown(limit)}.", limit)
 

@@ -71,6 +71,7 @@ def test_each_region_has_its_own_threshold() -> None:
     found = decided(near(1, 0.55, "B"), near(2, 0.45, "A"))
     assert (found.match, found.threshold) == (near(2, 0.45, "A"), LIMITS["A"])
     assert (found.decision, found.rival) == ("ambiguous", near(1, 0.55, "B")), "somebody who may not match is nearer"
+    assert "is at 0.550: nearer, but below its own threshold" in found.reason
     assert decided(near(1, 0.59, "B")).threshold == LIMITS["B"]
 
 
