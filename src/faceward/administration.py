@@ -189,6 +189,10 @@ class Administration:
         """
         return self._keys.revoke(check_client_id(client_id), check_id("key_id", key_id))
 
+    def is_last_admin_key(self, client_id: str, key_id: int) -> bool:
+        """Whether no admin key that opens anything is left, of any client, once this one is revoked."""
+        return self._keys.is_last_admin(check_client_id(client_id), check_id("key_id", key_id))
+
     def list_keys(self, client_id: str, *, after: int = 0, limit: int = 100) -> KeyPage:
         """A page of a client's keys by ascending id, revoked ones too. limit: 1..1000."""
         if after != 0:

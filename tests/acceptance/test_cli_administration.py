@@ -139,6 +139,23 @@ def test_a_key_is_rotated_and_revoked(faceward: CommandLine, config: Path, acme:
     assert faceward.succeeds("keys", "revoke", made["id"], "--client", acme, "--json").json["revoked_at"]
 
 
+def test_the_last_admin_key_is_revoked_only_when_asked_for(faceward: CommandLine, config: Path, acme: str) -> None:
+    def make(*options: str) -> tuple[int, str]:
+        made = faceward.succeeds("keys", "create", "--client", acme, "--json", *options).json
+        return made["id"], made["secret"]
+
+    (admin, secret), (manager, _) = make("--role", "admin"), make("--role", "manager")
+    faceward.succeeds("keys", "revoke", manager, "--client", acme)
+    refused = faceward("keys", "revoke", admin, "--client", acme, typed="n\n")
+    assert refused.status == 1
+    assert f"Key {admin} (fw_{secret[3:15]}) is the last admin key" in refused.stderr
+    assert opens(config, secret) is not None
+    other, _ = make("--role", "admin")
+    faceward.succeeds("keys", "revoke", admin, "--client", acme)
+    faceward.succeeds("keys", "revoke", admin, "--client", acme)  # again, of no consequence
+    faceward.succeeds("keys", "revoke", other, "--client", acme, "--yes")
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

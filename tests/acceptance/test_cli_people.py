@@ -169,10 +169,38 @@ def test_a_person_is_suspended_and_resumed(faceward: CommandLine, photos: dict[s
 def test_a_person_expires(faceward: CommandLine, three: list[int]) -> None:
     call = ("people", "expire", three[0], "--client", "acme")
     assert "expires 2099-" in faceward.succeeds(*call, "--expires", "2099-06-01").stdout
-    assert (
-        faceward.succeeds(*call, "--expires", "2020-06-01", "--json").json["expires_at"].startswith("2020-06-01T00:00")
-    )
+    past = faceward.succeeds(*call, "--expires", "2020-06-01", "--yes", "--json").json
+    assert past["expires_at"].startswith("2020-06-01T00:00")
     assert "expired 2020" in faceward.succeeds("people", "show", three[0], "--client", "acme").stdout
     assert "kept for good" in faceward.succeeds(*call, "--never").stdout
     assert "give --expires TIME, or --never" in faceward.misused(*call)
     assert "is no time" in faceward.misused(*call, "--expires", "tomorrow")
+
+
+def test_an_expiry_in_the_past_is_asked_about(faceward: CommandLine, three: list[int], photos: dict[str, Path]) -> None:
+    """The next purge erases who has it: a wrong year must not."""
+    who = faceward.succeeds("people", "show", three[0], "--client", "acme", "--json").json["name"]
+    call = ("people", "expire", three[0], "--client", "acme", "--expires", "2020-06-01")
+    refused = faceward(*call, typed="n\n")
+    assert refused.status == 1
+    told = " ".join(refused.stderr.split())
+    assert f"2020-06-01 00:00 is past: {who} (person {three[0]}) is matched no more, and the next purge erases" in told
+    assert "expired" not in faceward.succeeds("people", "show", three[0], "--client", "acme").stdout
+    assert "expires 2020" in faceward.succeeds(*call, typed="y\n").stdout
+    assert "Person 999 does not exist" in faceward.fails(*call[:2], 999, *call[3:])
+    anew = (
+        "enroll",
+        photos["biden.jpg"],
+        "--name",
+        "Joe",
+        "--region",
+        "Z",
+        "--client",
+        "late",
+        "--expires",
+        "2020-06-01",
+    )
+    asked = faceward(*anew, typed="n\n")
+    assert (asked.status, "is past: Joe is matched no more" in asked.stderr) == (1, True)
+    assert "Client 'late' does not exist" in faceward.fails("people", "list", "--client", "late")
+    faceward.succeeds(*anew, "--yes")

@@ -177,7 +177,7 @@ def test_a_region_that_is_not_there_is_told_before_photos_are_touched(
 def test_who_has_expired_is_purged(faceward: CommandLine, photos: dict[str, Path], database_url: str) -> None:
     for photo, expires in (("obama.jpg", "2020-01-01"), ("biden.jpg", "2099-01-01")):
         faceward.succeeds(
-            "enroll", photos[photo], "--name", photo, "--region", "A", "--client", "acme", "--expires", expires
+            "enroll", photos[photo], "--name", photo, "--region", "A", "--client", "acme", "--expires", expires, "--yes"
         )
     assert "acme: 1 would be erased" in faceward.succeeds("purge", "--dry-run").stdout
     assert "how many of each client would be erased" in " ".join(faceward.succeeds("purge", "--help").stdout.split())

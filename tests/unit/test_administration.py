@@ -52,6 +52,20 @@ def everything(url: str) -> str:
         return str(connection.execute("SELECT k::text, convert_from(prefix::bytea, 'UTF8') FROM api_keys k").fetchall())
 
 
+def test_the_last_admin_key_is_known(administration: Administration, database_url: str) -> None:
+    """Of all clients together: an admin key manages every one of them."""
+    first, other = administration.create_key("acme", "admin").key, administration.create_key("globex", "admin").key
+    manager = administration.create_key("acme", "manager").key
+    assert not administration.is_last_admin_key("acme", first.id)
+    with psycopg.connect(database_url, autocommit=True) as owner:
+        owner.execute("UPDATE api_keys SET expires_at = now() WHERE id = %s", (other.id,))
+    assert administration.is_last_admin_key("acme", first.id)
+    assert not administration.is_last_admin_key("globex", other.id)
+    assert not administration.is_last_admin_key("acme", manager.id)
+    administration.revoke_key("acme", first.id)
+    assert not administration.is_last_admin_key("acme", first.id)
+
+
 def test_a_key_opens_its_own_client(administration: Administration) -> None:
     made = administration.create_key(
         "acme", "enroller", regions=["A", "B", "A"], name="Gate 3", expires_at=SOON, rate_limit=2.5

@@ -8,7 +8,8 @@ import typer
 
 from faceward.cli import output
 from faceward.cli.invocation import invocation
-from faceward.cli.options import AllowDuplicate, AsJson, EnrollingClient, Expires, Images, Largest, Region, moment
+from faceward.cli.options import AllowDuplicate, AsJson, EnrollingClient, Expires, Images, Largest, Region, Yes, moment
+from faceward.cli.retention import confirm_past
 
 
 def enroll(
@@ -24,12 +25,16 @@ def enroll(
     expires: Expires = None,
     largest: Largest = False,
     allow_duplicate: AllowDuplicate = False,
+    yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:
     """Enroll a person with one or more photos in a region: all of the photos, or none.
 
-    With --expires the person is matched until then; left out, the retention of the region or client decides.
+    With --expires the person is matched until then, and of a time in the past it asks; left out, the retention of the region
+    or client decides.
     """
+    expires_at = None if expires is None else moment(expires, "--expires")
+    confirm_past(expires_at, yes, lambda: name)
     with invocation(ctx).open_enrolling(client) as service:
         stored = service.enroll(
             list(images),
@@ -38,7 +43,7 @@ def enroll(
             client_id=client,
             description=description,
             external_id=external_id,
-            expires_at=None if expires is None else moment(expires, "--expires"),
+            expires_at=expires_at,
             several_faces="largest" if largest else "error",
             allow_duplicate=allow_duplicate,
         )

@@ -11,7 +11,7 @@ import typer
 
 from faceward.cli import output
 from faceward.cli.invocation import invocation
-from faceward.cli.options import AsJson, Client, Expires, moment
+from faceward.cli.options import AsJson, Client, Expires, Yes, moment
 
 if TYPE_CHECKING:
     from faceward.factory import Records
@@ -133,12 +133,20 @@ def rotate(ctx: typer.Context, key_id: KeyId, client: Client = None, as_json: As
     _show_new(made, as_json)
 
 
-def revoke(ctx: typer.Context, key_id: KeyId, client: Client = None, as_json: AsJson = False) -> None:
-    """Refuse a key from now on, for good."""
+def revoke(ctx: typer.Context, key_id: KeyId, client: Client = None, yes: Yes = False, as_json: AsJson = False) -> None:
+    """Refuse a key from now on, for good. Of the last admin key it asks."""
     from faceward.checks import DEFAULT_CLIENT
 
+    client_id = client or DEFAULT_CLIENT
     with invocation(ctx).open_records() as records:
-        key = records.administration.revoke_key(client or DEFAULT_CLIENT, key_id)
+        keys = records.administration
+        if not yes and keys.is_last_admin_key(client_id, key_id):
+            question = (
+                f"Key {key_id} (fw_{keys.get_key(client_id, key_id).prefix}) is the last admin key: without one nobody makes "
+                f"clients over HTTP until `faceward keys create --role {RoleName.admin}` makes another. Revoke it?"
+            )
+            typer.confirm(question, abort=True, err=True)
+        key = keys.revoke_key(client_id, key_id)
     if as_json:
         output.print_json(key)
     else:

@@ -25,6 +25,7 @@ from faceward.cli.options import (
     Yes,
     moment,
 )
+from faceward.cli.retention import confirm_past
 
 if TYPE_CHECKING:
     from faceward.factory import Records
@@ -227,13 +228,19 @@ def expire(
     expires: Expires = None,
     never: Annotated[bool, typer.Option("--never", help="Keep the person for good.")] = False,
     client: Client = None,
+    yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:
-    """Say when a person expires: not matched from then on, and erased by the next `faceward purge`."""
+    """Say when a person expires: not matched from then on, and erased by the next `faceward purge`. In the past it asks."""
     if (expires is None) != never:
         raise typer.BadParameter("give --expires TIME, or --never", param_hint="--expires")
     expires_at = None if expires is None else moment(expires, "--expires")
     with invocation(ctx).open_records() as records:
+
+        def whom() -> str:
+            return f"{records.people.get_person(person_id, client_id=client).name} (person {person_id})"
+
+        confirm_past(expires_at, yes, whom)
         person = records.people.update_person(person_id, expires_at=expires_at, client_id=client)
     if as_json:
         output.print_json(person)

@@ -1,7 +1,8 @@
-"""What the retentions of a region and of a client have in common: how they come to people who are there already."""
+"""What is asked before people's time is over: by a retention that comes to people who are there, by an expiry in the past."""
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -26,6 +27,16 @@ def confirm_existing(existing: bool, yes: bool, days: int | None, count: Callabl
             "they are matched no more, and the next purge erases them. Go on?"
         )
         typer.confirm(question, abort=True, err=True)
+
+
+def confirm_past(expires_at: dt.datetime | None, yes: bool, whom: Callable[[], str]) -> None:
+    """Ask before a person gets an expiry that is over already."""
+    if expires_at is None or yes or expires_at > dt.datetime.now(dt.UTC):
+        return
+    question = (
+        f"{output.when(expires_at)} is past: {whom()} is matched no more, and the next purge erases the record. Go on?"
+    )
+    typer.confirm(question, abort=True, err=True)
 
 
 def say_existing(effect: RetentionEffect | None) -> None:

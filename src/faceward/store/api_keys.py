@@ -125,6 +125,16 @@ class KeyStore:
         with self._database.unscoped() as tx:
             return _any_admin(tx)
 
+    def is_last_admin(self, client_id: str, key_id: int) -> bool:
+        """Whether this is the only key of the role admin, of all clients', that is neither revoked nor expired."""
+        with self._database.unscoped() as tx:
+            tx.exec_driver_sql(ADMIN_KEYS)
+            valid = tx.exec_driver_sql(
+                "SELECT client_id, id FROM api_keys "
+                "WHERE role = 'admin' AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now()) LIMIT 2"
+            ).all()
+        return [tuple(row) for row in valid] == [(client_id, key_id)]
+
     def list(self, client_id: str, after: int = 0, limit: int = 100) -> KeyPage:
         """A page of a client's keys by ascending id, those with an id above `after`."""
         with self._database.transaction(client_id) as tx:
