@@ -10,7 +10,6 @@ import typer
 from faceward.cli import output
 from faceward.cli.invocation import invocation
 from faceward.cli.options import AsJson
-from faceward.cli.photo_folder import folders_in, photos_in
 
 if TYPE_CHECKING:
     import numpy as np
@@ -43,6 +42,7 @@ def evaluate(
     Of a photo with several faces the largest counts. Take photos as your cameras make them, of people unlike each other and
     alike: the rates are those of the photos you give.
     """
+    from faceward.cli.photo_folder import folders_in, photos_in
     from faceward.errors import ImageError, ImageNotFoundError
     from faceward.evaluation.error_rates import error_rates
     from faceward.factory import open_analyzer, pack_store
