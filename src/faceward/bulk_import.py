@@ -67,6 +67,7 @@ class ImportReport:
 
     others: those of `present` whose external id is that of a person who never had their name in the gallery: somebody else, it
     seems. other_faces: the embeddings of these. other_persons: the first thousand, with the reason as a refusal has it.
+    missing_faces: of the others who were there before, embeddings beyond the faces that they have. short_persons: as above.
     """
 
     read: int = 0
@@ -79,6 +80,8 @@ class ImportReport:
     others: int = 0
     other_faces: int = 0
     other_persons: tuple[Refusal, ...] = ()
+    missing_faces: int = 0
+    short_persons: tuple[Refusal, ...] = ()
 
 
 class Importer:
@@ -300,6 +303,11 @@ def other_person(external_id: str, region: str, name: str, called: str) -> str:
     )
 
 
+def _short(missing: int) -> str:
+    faces = "One face is" if missing == 1 else f"{missing} faces are"
+    return f"{faces} not in the gallery: the person was there before, with fewer, and an import adds none to those."
+
+
 class _Seen(NamedTuple):
     read: int
     refused: int
@@ -318,6 +326,8 @@ class _Tally:
     others: int = 0
     other_faces: int = 0
     other_persons: list[Refusal] = field(default_factory=list)
+    missing_faces: int = 0
+    short_persons: list[Refusal] = field(default_factory=list)
 
     def refuse(self, refusal: Refusal, faces: int = 0) -> None:
         self.refused += 1
@@ -329,10 +339,15 @@ class _Tally:
         self.persons += written.persons
         self.faces += written.faces
         self.present += len(offered) - written.persons
-        if not written.others:
+        if not written.others and not written.short:
             return
         for person in offered:
-            called = written.others.get((person.region, person.external_id))
+            key = person.region, person.external_id
+            if (missing := written.short.get(key, 0)) > 0:
+                self.missing_faces += missing
+                if len(self.short_persons) < _MOST_REFUSALS:
+                    self.short_persons.append(Refusal(person.position, _short(missing), person.row))
+            called = written.others.get(key)
             if called is not None:
                 self.others += 1
                 self.other_faces += len(person.embeddings)
@@ -348,4 +363,6 @@ class _Tally:
         read, refused, refused_faces = seen or self.seen()
         refusals = tuple(self.refusals[:refused])
         others = self.others, self.other_faces, tuple(self.other_persons)
-        return ImportReport(read, self.persons, self.faces, self.present, refused, refusals, refused_faces, *others)
+        missing = self.missing_faces, tuple(self.short_persons)
+        counts = read, self.persons, self.faces, self.present
+        return ImportReport(*counts, refused, refusals, refused_faces, *others, *missing)

@@ -124,3 +124,32 @@ def test_who_is_there_without_a_face_gets_the_faces(
         assert (persons(again), faces(again)) == ((people, 0, people), (2, 2, 0))
         assert sum(each.face_count for each in importing.service.list_persons(client_id=importing.client).persons) == 2
         assert faces(importing.run(source, reembed=reembed)) == (2, 0, 2)
+
+
+def test_faces_that_an_import_did_not_store_are_not_there_before(
+    pictured: Callable[..., SqliteSource], importing: Importing
+) -> None:
+    with pictured({"Barack": ["obama.jpg", ""], "Joe": ["obama.jpg", "biden.jpg"]}) as source:
+        refused = {"no_image": 1, "duplicate": 1}
+        for imported, present in ((2, 0), (0, 2)):
+            account = importing.run(source, reembed=True)
+            assert (faces(account), account.faces.refused) == ((4, imported, present), refused)
+            assert {each.row: each.code for each in account.problems} == {2: "no_image", 3: "duplicate"}
+    with pictured({"Barack": ["obama.jpg", "obama2.jpg"], "Joe": ["biden.jpg"]}) as source:
+        account = importing.run(source, reembed=True)
+        assert (faces(account), account.faces.refused) == ((3, 0, 2), {"not_added": 1})
+        assert [(each.row, each.code) for each in account.problems] == [(2, "not_added")]
+
+
+def test_embeddings_that_came_later_are_not_there_before(old: Old, importing: Importing) -> None:
+    with old("Ann", "Bob") as source:
+        importing.run(source)
+    with closing(sqlite3.connect(source.path)) as file, file:
+        more = ((2, unit(seed).tobytes()) for seed in (50, 51))
+        file.executemany("INSERT INTO face_encodings (person_id, embedding) VALUES (?, ?)", more)
+    with old("Ann", "Bob") as source:
+        account = importing.run(source)
+    assert (persons(account), faces(account)) == ((2, 0, 2), (4, 0, 2))
+    assert account.faces.refused == {"not_added": 2}
+    assert [(each.table, each.row, each.code) for each in account.problems] == [("persons", 2, "not_added")]
+    assert account.problems[0].reason.startswith("2 faces are not in the gallery")

@@ -161,7 +161,8 @@ def test_embeddings_of_several_models_are_never_mixed(
     with PostgresSource(old, compreface(), any_model=True) as source:
         account = importing.run(source, reembed=True)
         assert (faces(account), account.faces.refused) == ((2, 1, 0), {"duplicate": 1})  # it is one photo
-        assert faces(importing.run(source, reembed=True)) == (2, 0, 2)
+        again = importing.run(source, reembed=True)
+        assert (faces(again), again.faces.refused) == ((2, 0, 1), {"duplicate": 1})
     assert importing.found(face.embedding, "A") == f"compreface:{barack}"
 
 

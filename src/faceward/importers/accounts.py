@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 _MOST_PROBLEMS = 1_000
+NOT_ADDED = "not_added"
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +103,12 @@ class Tally:
         """Those that nothing here refused, but the gallery. problems: of the first of them."""
         self.persons_refused[code] += persons
         self.faces_refused["person_refused"] += faces
+        for problem in problems:
+            self._keep(problem)
+
+    def not_added(self, faces: int, problems: list[RowProblem]) -> None:
+        """Faces of persons who are in the gallery without them. problems: of the first of these persons."""
+        self.faces_refused[NOT_ADDED] += faces
         for problem in problems:
             self._keep(problem)
 

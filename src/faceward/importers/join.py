@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from faceward.bulk_import import ImportReport, PersonRecord, other_person
 from faceward.checks import check_description, check_external_id, check_name, check_region, check_text
 from faceward.errors import ImageError, InputError, InvalidEmbeddingError, InvalidValueError
-from faceward.importers.accounts import Account, ImportAccount, RowProblem, Tally
+from faceward.importers.accounts import NOT_ADDED, Account, ImportAccount, RowProblem, Tally
 from faceward.importers.assignment import RegionAssignment
 from faceward.importers.decoding import Decoded, EmbeddingDecoder
 from faceward.importers.model_check import SampleCheck
@@ -144,8 +144,13 @@ class Join:
                     RowProblem(self._source.persons_table, each.row, code, each.reason + advice) for each in rows
                 ]
                 tally.refuse_offered(code, persons_out, faces_out, problems)
+        if report.missing_faces:
+            table = self._source.persons_table
+            short = [RowProblem(table, each.row, NOT_ADDED, each.reason) for each in report.short_persons]
+            tally.not_added(report.missing_faces, short)
         present = report.present - report.others + self._present
-        present_faces = 0 if dry_run else self._offered_faces - sum((report.faces, *(each[2] for each in left_out)))
+        elsewhere = report.faces + report.missing_faces + sum(each[2] for each in left_out)
+        present_faces = 0 if dry_run else self._offered_faces - elsewhere
         persons, faces = dict(tally.persons_refused), dict(tally.faces_refused)
         return ImportAccount(
             layout=dict(self._source.layout),

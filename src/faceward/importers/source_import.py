@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import hashlib
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -14,16 +15,18 @@ from pathlib import Path
 from faceward.bulk_import import ImportReport, PersonRecord
 from faceward.checks import check_client_id
 from faceward.errors import InputError, ModelMismatchError
-from faceward.importers.accounts import ImportAccount
+from faceward.importers.accounts import NOT_ADDED, ImportAccount
 from faceward.importers.join import Candidate, Join, SourceImport, stored_path
 from faceward.importers.model_check import Photos, SampleCheck, require_folder
 from faceward.importers.rows import FaceRow, Source
 from faceward.service import FaceService
 from faceward.types import NewFace, Person
+from faceward.vision import read_image_file
 
 Progress = Callable[[int], None]
 _UNDER_WAY = 10_000  # photos: more than the importer has in its batches
 _COLLECT_AFTER = 100_000  # new objects
+_LARGEST_FILE = 64 * 1024 * 1024  # bytes
 
 
 def plan_import(given: SourceImport, source: Source, dimension: int, progress: Progress | None = None) -> ImportAccount:
@@ -131,17 +134,13 @@ class _Anew:
                 self._join.refuse_other(candidate, there.name)
                 continue
             if there is not None and there.face_count:
-                self._join.present(candidate, len(candidate.faces))
+                self._join.present(candidate, self._faces_there(there, candidate.faces))
                 continue
             begun: list[tuple[FaceRow, Future[NewFace]]] = []
             for face in candidate.faces:
                 image = self._photos.of(face) if face.has_image else None
                 if image is None:
-                    self._join.refuse_face(
-                        face,
-                        "no_image",
-                        "There is no image to make an embedding of, or one larger than images.max_bytes.",
-                    )
+                    self._refuse_imageless(face)
                     continue
                 if len(begun) >= most:
                     wait([begun[-most][1]])  # a person with many photos has only some of them in memory
@@ -154,6 +153,45 @@ class _Anew:
             region=candidate.region, external_id=candidate.external_id, client_id=self._given.client_id, limit=1
         )
         return page.persons[0] if page.persons else None
+
+    def _faces_there(self, person: Person, faces: list[FaceRow]) -> int:
+        """How many of the faces the person has; the others are refused. Images are looked at only where some are missing."""
+        if person.face_count >= len(faces):
+            return len(faces)
+        found: set[bytes] = set()
+        unknown: list[FaceRow] = []
+        for face in faces:
+            image = self._photos.of(face) if face.has_image else None
+            if image is None:
+                self._refuse_imageless(face)
+                continue
+            try:
+                data = image if isinstance(image, bytes) else read_image_file(image, _LARGEST_FILE)
+            except InputError as exc:
+                self._join.refuse_face(face, exc.code, str(exc))
+                continue
+            digest = hashlib.sha256(data).digest()
+            owner = self._owner((person.region, digest))
+            if owner is None:
+                unknown.append(face)
+            elif owner != person.id or digest in found:
+                self._refuse_known(face)
+            else:
+                found.add(digest)
+        # What is not known by its photo may be a face that was imported as an embedding.
+        there = min(len(unknown), max(0, person.face_count - len(found)))
+        for face in unknown[there:]:
+            self._join.refuse_face(
+                face, NOT_ADDED, "The person was there before, without this face, and an import adds none to those."
+            )
+        return len(found) + there
+
+    def _refuse_imageless(self, face: FaceRow) -> None:
+        said = "There is no image to make an embedding of, or one larger than images.max_bytes."
+        self._join.refuse_face(face, "no_image", said)
+
+    def _refuse_known(self, face: FaceRow) -> None:
+        self._join.refuse_face(face, "duplicate", "The same photo is enrolled in this region already.")
 
     def _is(self, person: Person, candidate: Candidate) -> bool:
         return person.name == candidate.name or self._service.was_called(
@@ -174,8 +212,8 @@ class _Anew:
                 self._join.refuse_face(row, exc.code, str(exc))
                 continue
             photo = (candidate.region, face.image_sha256 or b"")
-            if photo in self._seen or self._stored(photo):
-                self._join.refuse_face(row, "duplicate", "The same photo is enrolled in this region already.")
+            if photo in self._seen or self._owner(photo) is not None:
+                self._refuse_known(row)
                 continue
             self._seen.append(photo)
             faces.append(face)
@@ -184,7 +222,7 @@ class _Anew:
             return
         yield self._join.offered(candidate, faces)
 
-    def _stored(self, photo: tuple[str, bytes]) -> bool:
+    def _owner(self, photo: tuple[str, bytes]) -> int | None:
+        """The person that a photo, by the SHA-256 of its file, is enrolled for in a region."""
         region, digest = photo
-        owner = self._service.person_of_photo_digest(digest, region=region, client_id=self._given.client_id)
-        return owner is not None
+        return self._service.person_of_photo_digest(digest, region=region, client_id=self._given.client_id)

@@ -64,7 +64,7 @@ WITH {_TERMS}, new AS (
 )
 SELECT (SELECT count(*) FROM new), (SELECT count(*) FROM faces)
 """
-# Of a batch in which somebody was skipped. The two statements begin after it: who came with it has a face by then, and the
+# Of a batch in which somebody was skipped. The statements begin after it: who came with it has a face by then, and the
 # name that was given.
 _CALLED_SO = """
 (p.name = s.name OR EXISTS (SELECT 1 FROM former_names n WHERE n.client_id = %(client_id)s::varchar AND n.person_id = p.id
@@ -76,6 +76,12 @@ JOIN persons p ON p.client_id = %(client_id)s::varchar AND p.region = s.region A
 """
 _FACELESS = """
 NOT EXISTS (SELECT 1 FROM face_encodings f WHERE f.client_id = %(client_id)s::varchar AND f.person_id = p.id)
+"""
+_SHORT = f"""
+SELECT s.region, s.external_id, count(*) - stored.faces FROM {_SKIPPED}
+CROSS JOIN LATERAL (SELECT count(*) AS faces FROM face_encodings f
+                    WHERE f.client_id = %(client_id)s::varchar AND f.person_id = p.id) stored
+WHERE {_CALLED_SO} GROUP BY s.region, s.external_id, stored.faces HAVING count(*) > stored.faces
 """
 _OTHERS = f"SELECT DISTINCT s.region, s.external_id, p.name FROM {_SKIPPED} WHERE NOT {_CALLED_SO}"
 # Two imports at once give nobody faces twice: the second waits for the first here, and its next statement sees them.
@@ -159,12 +165,14 @@ class NewPerson(NamedTuple):
 
 class Written(NamedTuple):
     """What became of a batch. others: by region and external id, the names of the persons who are there under one that the
-    person given was never called by: by all that is known somebody else, who has the same id.
+    person given was never called by: by all that is known somebody else, who has the same id. short: of those who were there,
+    how many faces fewer they have than were given.
     """
 
     persons: int
     faces: int
     others: Mapping[tuple[str, str], str] = {}
+    short: Mapping[tuple[str, str], int] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,6 +230,7 @@ class BulkWriter:
         Everybody sees them from then on, but only `settle` makes sure that they outlast a crash of the server.
         """
         others: dict[tuple[str, str], str] = {}
+        short: dict[tuple[str, str], int] = {}
         rows = ((person, face) for person in persons for face in person.embeddings)
         with self._staged(client_id, rows, settings=_OF_MANY) as (cursor, parameters):
             stored = cursor.execute(_ROWS, parameters).fetchone()
@@ -231,8 +240,9 @@ class BulkWriter:
                 others = {(row[0], row[1]): row[2] for row in cursor.execute(_OTHERS, parameters)}
                 if cursor.execute(_HOLD_FACELESS, parameters).fetchone():
                     faces_stored += cursor.execute(_FACES_OF_FACELESS, parameters).rowcount
+                short = {(row[0], row[1]): row[2] for row in cursor.execute(_SHORT, parameters)}
             _record(cursor, client_id, persons_stored, faces_stored)
-        return Written(persons_stored, faces_stored, others)
+        return Written(persons_stored, faces_stored, others, short)
 
     def settle(self) -> None:
         """Wait until what `write` stored outlasts a crash of the server."""
