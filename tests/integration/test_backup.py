@@ -289,6 +289,19 @@ def with_one_more(found: Contents) -> Contents:
     return dataclasses.replace(found, rows={**found.rows, "public.persons": found.rows["public.persons"] + 1})
 
 
+def test_tables_whose_rows_were_deleted_hold_none(
+    filled: None, database_url: str, backups: Backups, restoration: Restoration, file: Path
+) -> None:
+    """Their files are as large as before."""
+    backups.write(file, check=False)
+    with psycopg.connect(database_url) as owner:
+        owner.execute("DELETE FROM persons")
+    with pytest.raises(DatabaseNotEmptyError, match=r"audit_log.*--replace") as refused:
+        restoration.run(file)
+    assert "persons" not in str(refused.value)
+    assert "face_encodings" not in str(refused.value)
+
+
 def test_a_backup_of_an_older_faceward_is_brought_up_to_date(
     filled: None, backups: Backups, restoration: Restoration, file: Path, database_url: str
 ) -> None:

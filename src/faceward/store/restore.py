@@ -14,13 +14,14 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from psycopg import sql
 
 from faceward.errors import BackupFileError, BusyError, DatabaseNotEmptyError, FacewardError, RestoreFailedError
 from faceward.store.database import parse_url, shown
 from faceward.store.graph_index import NAME as GRAPH_INDEX
-from faceward.store.libpq import connected, login_environment
+from faceward.store.libpq import Connection, connected, login_environment
 from faceward.store.programs import Programs, find_programs
 from faceward.store.schema import HEAD, TENANT_TABLES, Schema, known_revisions
 
@@ -34,7 +35,8 @@ _DATA = re.compile(r" TABLE DATA (\S+ \S+) ")
 _NEEDED = ("alembic_version", "persons", "face_encodings")
 # All tables of tenants have a policy of this name, also those of a newer version and of a change of model under way.
 _STANDING = """
-SELECT n.nspname, c.relname, pg_relation_size(c.oid) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+SELECT n.nspname, c.relname, pg_relation_size(c.oid), row_security_active(c.oid)
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE c.oid IN (SELECT polrelid FROM pg_policy WHERE polname = 'tenant')
     OR c.oid IN (SELECT to_regclass(name) FROM unnest(%s::text[]) AS name)
 ORDER BY 1, 2
@@ -81,7 +83,7 @@ class Restoration:
             entries = _entries(programs, file)
             functions = [str(row[0]) for row in connection.execute(_FUNCTIONS)]
             standing = connection.execute(_STANDING, ([*TENANT_TABLES, "alembic_version"],)).fetchall()
-            if not replace and (held := [str(row[1]) for row in standing if row[2] and row[1] != "alembic_version"]):
+            if not replace and (held := _with_rows(connection, standing)):
                 raise DatabaseNotEmptyError(
                     f"The database {shown(self._url)} holds data already (in {', '.join(held)}). --replace puts the backup "
                     "in its place."
@@ -141,8 +143,22 @@ class Restoration:
     def _vacuum(self) -> None:
         """Index-only scans need the visibility map, and the planner its figures: not to wait for autovacuum."""
         with connected(self._url, "faceward-restore", timeout=self._timeout) as connection:
-            for schema, table, _ in connection.execute(_STANDING, ([*TENANT_TABLES],)).fetchall():
+            for schema, table, *_ in connection.execute(_STANDING, ([*TENANT_TABLES],)).fetchall():
                 connection.execute(sql.SQL("VACUUM (ANALYZE) {}").format(sql.Identifier(str(schema), str(table))))
+
+
+def _with_rows(connection: Connection, standing: Sequence[tuple[Any, ...]]) -> list[str]:
+    """The names of the tables of tenants that hold rows. Of one whose rows are hidden from this login its size tells, which
+    stays when they are deleted.
+    """
+    held = []
+    for schema, table, size, hidden in standing:
+        if not size or table == "alembic_version":
+            continue
+        any_row = sql.SQL("SELECT FROM {} LIMIT 1").format(sql.Identifier(schema, table))
+        if hidden or connection.execute(any_row).rowcount:
+            held.append(str(table))
+    return held
 
 
 def _entries(programs: Programs, file: Path) -> list[str]:
