@@ -345,15 +345,15 @@ def load_settings(config: str | os.PathLike[str] | None = None, **overrides: Any
     if named or path.exists():
         values = _read(path)
         _refuse_misspelt(values, Settings.model_fields, f"{path} has the section")
-    known = [_PREFIX + name.replace(".", "__").upper() for name, _, _ in described()]
+    known = [_variable(name) for name, _, _ in described()]
     _refuse_misspelt(_variables(), known, "There is the environment variable")
     try:
         settings = Settings(**values)
         return settings.model_copy(update=_over(settings, overrides))
     except PydanticSettingsError as exc:
         raise SettingsError(
-            "An environment variable of faceward can't be used: a section such as FACEWARD_DATABASE takes a JSON object, and "
-            "a single value has a name of its own, as FACEWARD_DATABASE__URL. docs/settings.md lists every one."
+            f"{_no_json()} A section such as FACEWARD_DATABASE takes a JSON object, and so does FACEWARD_IMAGES__KEYS; a "
+            "single value has a name of its own, as FACEWARD_DATABASE__URL. docs/settings.md lists every one."
         ) from exc
     except ValidationError as exc:
         problems = "; ".join(
@@ -372,6 +372,25 @@ def _refuse_misspelt(given: Iterable[str], known: Iterable[str], what: str) -> N
             raise SettingsError(
                 f"{what} {name}, which faceward does not know. Is {likely[0]} meant? docs/settings.md lists every setting."
             )
+
+
+def _variable(name: str) -> str:
+    """The environment variable of a setting or a section."""
+    return _PREFIX + name.replace(".", "__").upper()
+
+
+def _no_json() -> str:
+    """Which variable should be JSON, and where it is none; its value may be a secret."""
+    rows = described()
+    of_json = {_variable(name.partition(".")[0]) for name, _, _ in rows if "." in name}
+    of_json.update(_variable(name) for name, default, _ in rows if default[0] in "[{")
+    for name, value in os.environ.items():
+        if name.upper() in of_json:
+            try:
+                json.loads(value)
+            except json.JSONDecodeError as exc:
+                return f"The environment variable {name.upper()} is not JSON, at character {exc.pos + 1}: {exc.msg}."
+    return "An environment variable of faceward can't be used."
 
 
 def _variables() -> list[str]:

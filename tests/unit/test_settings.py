@@ -202,6 +202,26 @@ def test_a_variable_that_is_no_section_is_refused(monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.parametrize(
+    ("variable", "value", "where"),
+    [
+        ("FACEWARD_IMAGES__KEYS", "{2026-03: sEcReT}", "character 2"),
+        ("faceward_api__cors_origins", "sEcReT", "character 1"),
+        ("FACEWARD_DATABASE", "{'url': 'sEcReT'}", "character 2"),
+    ],
+)
+def test_a_variable_that_must_be_json_is_named_with_where_it_is_none(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str, where: str
+) -> None:
+    monkeypatch.setenv("FACEWARD_MODEL__THREADS", "3")
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(
+        SettingsError, match=rf"variable {variable.upper()} is not JSON, at {where}: Expecting"
+    ) as refused:
+        load_settings()
+    assert "sEcReT" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
     ("variable", "meant"),
     [
         ("FACEWARD_SEARCH_THRESHOLD", "FACEWARD_SEARCH__THRESHOLD"),
