@@ -6,9 +6,11 @@ import base64
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import cv2
@@ -17,7 +19,8 @@ import pytest
 
 import faceward
 from faceward import FaceService
-from faceward.errors import ImageKeyError
+from faceward.errors import DuplicateFaceError, ImageKeyError
+from faceward.importers import RegionAssignment, SourceImport, SqliteSource, run_import
 from faceward.photo_import import PhotoRecord
 from faceward.vision import decode_image
 
@@ -58,6 +61,35 @@ def test_the_face_alone_is_kept_and_found_again(
     assert all(start != b"\xff\xd8\xff" for *_, start in rows)
     with pytest.raises(ImageKeyError, match="'2025'"):
         service.face_image(stored.person.id, stored.face_ids[0], client_id=client)
+
+
+def test_an_imported_photo_is_bound_to_itself_and_known_again(
+    keeping: FaceService, service_url: str, photos: dict[str, Path], client: str, tmp_path: Path
+) -> None:
+    files = [photos[name].read_bytes() for name in ("obama.jpg", "biden.jpg")]
+    with closing(sqlite3.connect(tmp_path / "old.db")) as old, old:
+        old.execute("CREATE TABLE people (id INTEGER PRIMARY KEY, name, embedding, image)")
+        rows = ((f"P{n}", keeping.faces_to_store(file)[0].embedding.tobytes(), file) for n, file in enumerate(files))
+        old.executemany("INSERT INTO people (name, embedding, image) VALUES (?, ?, ?)", rows)
+    wanted = SourceImport(RegionAssignment("A"), client_id=client, same_model=True, store_images=True)
+    with SqliteSource(tmp_path / "old.db") as source:
+        assert run_import(wanted, source, keeping).faces.imported == 2
+    first, second = keeping.list_persons(client_id=client).persons
+    (face,) = keeping.list_faces(first.id, client_id=client)
+    assert keeping.face_image(first.id, face.id, client_id=client)[0] == files[0]
+    with pytest.raises(DuplicateFaceError, match=f"for person {first.id}") as refused:
+        keeping.enroll(files[0], name="Again", region="A", client_id=client)
+    assert refused.value.person_id == first.id
+    with pytest.raises(DuplicateFaceError, match=f"for person {second.id}"):
+        keeping.add_face(first.id, files[1], client_id=client)
+    with psycopg.connect(service_url, autocommit=True) as owner:
+        owner.execute(
+            "UPDATE face_encodings f SET image_data = o.image_data FROM face_encodings o "
+            "WHERE f.client_id = %s AND o.client_id = f.client_id AND f.person_id = %s AND o.person_id = %s",
+            (client, first.id, second.id),
+        )
+    with pytest.raises(ImageKeyError):
+        keeping.face_image(first.id, face.id, client_id=client)
 
 
 def test_a_rotation_that_is_killed_goes_on_where_it_was(

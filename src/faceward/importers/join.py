@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias
 
@@ -299,7 +300,9 @@ class Join:
         if not row.has_image:
             return numbers
         data = self._image(row) if self._given.store_images else None
-        return NewFace(numbers, image_path=stored_path(row), image_data=data)  # of unit length once it is imported
+        digest = None if data is None else sha256(data).digest()
+        # Of unit length once it is imported.
+        return NewFace(numbers, image_path=stored_path(row), image_data=data, image_sha256=digest)
 
     def _image(self, row: FaceRow) -> bytes | None:
         """The image that lies in the source. What can't be kept is told, and the face is imported without it."""

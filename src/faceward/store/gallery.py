@@ -373,11 +373,13 @@ class Gallery:
 
     def _insert_face(self, tx: sa.Connection, client_id: str, person_id: int, face: NewFace) -> int:
         photo = self._vault.seal_photo(client_id, face)
-        face_id: int = tx.exec_driver_sql(
+        # The unique index can't tell of a photo whose face came without its place in it, as by an import.
+        face_id: int | None = tx.exec_driver_sql(
             "INSERT INTO face_encodings (client_id, person_id, region, model_id, embedding, image_path, image_data, "
             "image_key_id, image_box, image_sha256, face_bbox, confidence, quality_score, matchable_until) "
-            "SELECT client_id, id, region, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, matchable_until FROM persons "
-            "WHERE client_id = %s AND id = %s RETURNING id",
+            "SELECT client_id, id, region, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, matchable_until FROM persons p "
+            "WHERE client_id = %s AND id = %s AND NOT EXISTS (SELECT 1 FROM face_encodings f WHERE f.client_id = p.client_id "
+            "AND f.region = p.region AND f.image_sha256 = %s AND f.face_bbox IS NULL) RETURNING id",
             (
                 self._model_id,
                 Vector(face.embedding),
@@ -391,8 +393,11 @@ class Gallery:
                 face.quality,
                 client_id,
                 person_id,
+                face.image_sha256,
             ),
-        ).scalar_one()
+        ).scalar()
+        if face_id is None:
+            raise ConstraintViolatedError("The photo is in this region already.", "uq_face_photo")
         return face_id
 
     @contextlib.contextmanager
