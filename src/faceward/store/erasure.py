@@ -21,6 +21,7 @@ from faceward.store.decision_log import hold_decisions
 from faceward.store.former_names import Identity, identity_of, merged_into
 from faceward.store.reports import Survey, blank, count_named, survey
 from faceward.store.request_tokens import (
+    ERASE,
     OF_PERSONS,
     claim,
     complete,
@@ -32,8 +33,6 @@ from faceward.store.request_tokens import (
 )
 from faceward.store.shadow import LIVE, ONLY_BESIDE, beside_live
 from faceward.types import FINISHED, RequestToken
-
-ERASE = "erase"
 
 _FACES = """
 WITH gone AS (

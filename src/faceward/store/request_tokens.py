@@ -20,6 +20,7 @@ from faceward.types import RequestToken
 ENROLL = "enroll"
 ADD_FACE = "add_face"
 MERGE = "merge"
+ERASE = "erase"
 OF_PERSONS = (ENROLL, ADD_FACE, MERGE)
 """Operations whose resource is a person."""
 
@@ -45,20 +46,22 @@ def claim(tx: sa.Connection, client_id: str, request: RequestToken, operation: s
     """Take the token for this transaction: None where it is new, else what it stands for.
 
     To be the first statement of the transaction, so that a twin waits here and not inside its work. Raises
-    RequestReusedError where the token was used for something else.
+    RequestReusedError where the token was used for something else. An erasure's is kept as a digest from the first.
     """
+    erased = _erased(request.token)
     taken = tx.exec_driver_sql(
         "INSERT INTO request_tokens (client_id, key_id, token, fingerprint, operation) "
-        "SELECT %(client_id)s::varchar, %(key_id)s::bigint, %(token)s::varchar, %(fingerprint)s::bytea, %(operation)s "
+        "SELECT %(client_id)s::varchar, %(key_id)s::bigint, %(kept)s::varchar, %(fingerprint)s::bytea, %(operation)s "
         "WHERE NOT EXISTS ("
         "SELECT 1 FROM request_tokens WHERE client_id = %(client_id)s::varchar AND key_id = %(key_id)s::bigint "
-        "AND token = %(erased)s) "
+        "AND token IN (%(token)s, %(erased)s)) "
         "ON CONFLICT DO NOTHING",
         {
             "client_id": client_id,
             "key_id": request.key_id,
             "token": request.token,
-            "erased": _erased(request.token),
+            "erased": erased,
+            "kept": erased if operation == ERASE else request.token,
             "fingerprint": request.fingerprint,
             "operation": operation,
         },
@@ -101,8 +104,9 @@ def complete(
 ) -> None:
     """Record what the request made, in the transaction that claimed its token."""
     tx.exec_driver_sql(
-        "UPDATE request_tokens SET resource_id = %s, detail = %s WHERE client_id = %s AND key_id = %s AND token = %s",
-        (resource_id, Jsonb(dict(detail or {})), client_id, request.key_id, request.token),
+        "UPDATE request_tokens SET resource_id = %s, detail = %s "
+        "WHERE client_id = %s AND key_id = %s AND token IN (%s, %s)",
+        (resource_id, Jsonb(dict(detail or {})), client_id, request.key_id, request.token, _erased(request.token)),
     )
 
 

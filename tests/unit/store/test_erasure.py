@@ -537,6 +537,26 @@ def test_the_same_request_has_the_same_receipt(gallery: Gallery, eraser: Eraser)
         eraser.erase(CLIENT, alice.id, RequestToken(1, "t", b"another person"))
 
 
+def test_the_key_of_an_erasure_is_kept_as_a_digest(database_url: str, gallery: Gallery, eraser: Eraser) -> None:
+    """It is the caller's own text, and may name the person."""
+    alice, _ = gallery.create_person(CLIENT, "A", "Alice", [new_face(1)])
+    token = RequestToken(1, "erase-Alice-1", b"f")
+    eraser.erase(CLIENT, alice.id, token)
+    with psycopg.connect(database_url) as owner:
+        kept = owner.execute("SELECT token FROM request_tokens").fetchall()
+    assert [text.partition(":")[0] for (text,) in kept] == ["erased"]
+    with pytest.raises(RequestReusedError):
+        gallery.create_person(CLIENT, "A", "Alice", [], request=token)
+
+
+def test_a_key_of_another_request_erases_nobody(gallery: Gallery, eraser: Eraser) -> None:
+    token = RequestToken(1, "t", b"f")
+    bob, _ = gallery.create_person(CLIENT, "A", "Bob", [new_face(2)], request=token)
+    with pytest.raises(RequestReusedError):
+        eraser.erase(CLIENT, bob.id, token)
+    assert gallery.get_person(CLIENT, bob.id) == bob
+
+
 def test_what_is_left_is_told(database: Database, database_url: str, gallery: Gallery, eraser: Eraser) -> None:
     alice, _ = gallery.create_person(CLIENT, "A", "Alice", [new_face(1)])
     erased = eraser.erase(CLIENT, alice.id)
