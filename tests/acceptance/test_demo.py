@@ -7,14 +7,17 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import psycopg
 import pytest
 from command_line import CommandLine
 from PIL import Image
+from sqlalchemy.engine import make_url
 
 from faceward.store.embedded import EmbeddedServer
+from faceward.store.schema import TENANT_TABLES
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 
@@ -90,13 +93,9 @@ def integration_script(config: Path, **environment: str) -> subprocess.Completed
     )
 
 
-def rows(database_url: str) -> list[int]:
+def tables_with_rows(database_url: str) -> set[str]:
     with psycopg.connect(database_url) as connection:
-        return [
-            row[0]
-            for table in ("regions", "persons", "face_encodings", "embedding_models")
-            for row in connection.execute(f"SELECT count(*) FROM {table}")
-        ]
+        return {table for table in TENANT_TABLES if connection.execute(f"SELECT FROM {table} LIMIT 1").rowcount}
 
 
 def test_the_integration_script_passes_and_leaves_nothing_behind(
@@ -108,11 +107,23 @@ def test_the_integration_script_passes_and_leaves_nothing_behind(
     for point in ("Connection", "Tables", "Enrolment by region", "Vector search", "Benchmark"):
         assert point in ended.stdout
     assert re.search(r"median\s+\d", ended.stdout)
-    assert rows(database_url) == [0, 0, 0, 0]
+    assert "remain" not in ended.stdout
+    assert tables_with_rows(database_url) == set()
 
 
-def test_the_integration_script_fails_where_a_point_does_and_cleans_up(
-    config: Path, database_url: str, photos: dict[str, Path]
+@pytest.fixture
+def of_the_service(config: Path, database_url: str) -> Iterator[None]:
+    """The settings name a login that works as the service's role, and owns no table."""
+    with psycopg.connect(database_url, autocommit=True) as owner:
+        owner.execute("CREATE ROLE trying LOGIN IN ROLE faceward_app")
+        url = make_url(database_url).set(username="trying").render_as_string(hide_password=False)
+        config.write_text(json.dumps({"database": {"url": url, "pool_size": 4}}))
+        yield
+        owner.execute("DROP ROLE trying")
+
+
+def test_the_integration_script_fails_where_a_point_does_and_says_what_it_may_not_remove(
+    of_the_service: None, config: Path, database_url: str, photos: dict[str, Path]
 ) -> None:
     with psycopg.connect(database_url, autocommit=True) as connection:
         connection.execute("DROP INDEX idx_person_region_client")
@@ -120,9 +131,11 @@ def test_the_integration_script_fails_where_a_point_does_and_cleans_up(
     ended = integration_script(config)
     assert ended.returncode == 1
     assert "Failed: 3 of 5 points." in ended.stdout
-    assert "missing: idx_person_region_client" in " ".join(ended.stdout.split())
     assert "Traceback" not in ended.stderr
-    assert rows(database_url) == [0, 0, 0, 0]
+    said = " ".join(ended.stdout.split())
+    assert re.search(r"integration-test-\w+-1 and integration-test-\w+-2 remain", said)
+    assert "missing: idx_person_region_client" in said
+    assert tables_with_rows(database_url) <= {"clients", "audit_log", "decisions", "decision_candidates"}
 
 
 def test_the_integration_script_says_that_the_server_is_down(without_database: CommandLine) -> None:
