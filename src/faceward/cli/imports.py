@@ -71,7 +71,7 @@ def import_sqlite(
         from faceward.importers import SqliteSource, parse_mappings
 
         most = invocation(ctx).settings().images.max_bytes
-        return SqliteSource(file, parse_mappings(mapping or []), max_image=most)
+        return SqliteSource(file, parse_mappings(mapping or []), images_do=reembed, max_image=most)
 
     run(ctx, options, opened)
 

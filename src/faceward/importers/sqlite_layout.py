@@ -30,6 +30,7 @@ ROLES: Mapping[str, tuple[str, ...]] = {
     ),
     "faces.image": ("image_data", "image_blob", "photo_data", "image", "photo", "picture", "face_image", "img"),
 }  # fmt: skip
+_IMAGES = ROLES["faces.image_path"], ROLES["faces.image"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,13 +82,16 @@ def parse_mappings(given: Sequence[str]) -> dict[str, tuple[str, str]]:
     return mappings
 
 
-def recognise(tables: Sequence[Table], mappings: Mapping[str, tuple[str, str]]) -> Layout:
-    """The layout, as mapped and otherwise by the names of tables and columns. Raises ImportSourceError."""
+def recognise(tables: Sequence[Table], mappings: Mapping[str, tuple[str, str]], *, images_do: bool = False) -> Layout:
+    """The layout, as mapped and otherwise by the names of tables and columns. Raises ImportSourceError.
+
+    images_do: embeddings are not needed where there are images.
+    """
     by_name = {table.name: table for table in tables}
     for role, (name, column) in mappings.items():
         if name not in by_name or column not in by_name[name].columns:
             raise ImportSourceError(f"--map {role}={name}.{column}: there is no such column. {_shown(tables)}")
-    faces = _mapped_table("faces", mappings, by_name) or _faces_table(tables)
+    faces = _mapped_table("faces", mappings, by_name) or _faces_table(tables, images_do=images_do)
     persons = _mapped_table("persons", mappings, by_name) or _persons_table(faces, tables, mappings)
     columns: dict[str, str | None] = {}
     for role, names in ROLES.items():
@@ -100,7 +104,10 @@ def recognise(tables: Sequence[Table], mappings: Mapping[str, tuple[str, str]]) 
         # One row is a person with a face, unless a column is said to name the person: then rows that share it are one.
         own = mappings.get("faces.person_id") or mappings.get("persons.id")
         columns["persons.id"] = columns["faces.person_id"] = own[1] if own else columns["persons.id"]
-    missing = [role for role in ("persons.name", "faces.embedding") if columns[role] is None]
+    needed = ["persons.name"]
+    if not (images_do and (columns["faces.image_path"] or columns["faces.image"])):
+        needed.append("faces.embedding")
+    missing = [role for role in needed if columns[role] is None]
     if persons is not faces:
         missing += [role for role in ("persons.id", "faces.person_id") if columns[role] is None]
     elif columns["persons.id"] is None and not persons.rowid:
@@ -117,11 +124,15 @@ def _mapped_table(kind: str, mappings: Mapping[str, tuple[str, str]], by_name: M
     return by_name[names[0]] if names else None
 
 
-def _faces_table(tables: Sequence[Table]) -> Table:
-    found = [table for table in tables if table.column(ROLES["faces.embedding"])]
+def _faces_table(tables: Sequence[Table], *, images_do: bool) -> Table:
+    found, what = [table for table in tables if table.column(ROLES["faces.embedding"])], "embeddings"
+    if not found and images_do:
+        found, what = [table for table in tables if any(map(table.column, _IMAGES))], "images"
+        # A person's own row may show one, too.
+        found = [table for table in found if table.column(ROLES["faces.person_id"])] or found
     if len(found) != 1:
-        several = f"Several tables may hold the embeddings: {', '.join(table.name for table in found)}."
-        raise _unknown(several if found else "No table holds a column with embeddings by a name that is known.", tables)
+        several = f"Several tables may hold the {what}: {', '.join(table.name for table in found)}."
+        raise _unknown(several if found else f"No table holds a column with {what} by a name that is known.", tables)
     return found[0]
 
 
@@ -149,7 +160,7 @@ def _persons_table(faces: Table, tables: Sequence[Table], mappings: Mapping[str,
 def _unknown(what: str, tables: Sequence[Table]) -> ImportSourceError:
     return ImportSourceError(
         f"{what} {_shown(tables)} Say which they are, as --map persons.name=users.full_name --map "
-        "faces.person_id=encodings.user_id --map faces.embedding=encodings.data."
+        "faces.person_id=encodings.user_id --map faces.embedding=encodings.data (or, with --re-embed, faces.image_path)."
     )
 
 

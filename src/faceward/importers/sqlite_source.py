@@ -36,15 +36,20 @@ _LOCK_BYTES = 512
 class SqliteSource:
     """An SQLite file that no process writes while it is read; see Source. Raises ImportSourceError.
 
-    mappings: of roles to (table, column), as parse_mappings gives them; what they leave out is recognised. max_image: bytes
-    of an image in the file; a larger one counts as none.
+    mappings: of roles to (table, column), as parse_mappings gives them; what they leave out is recognised. images_do: a file
+    without embeddings is read as well, where it has images. max_image: bytes of an image in the file; a larger one counts as
+    none.
     """
 
     prefix = "sqlite:"
-    has_embeddings = True
 
     def __init__(
-        self, path: Path, mappings: Mapping[str, tuple[str, str]] | None = None, *, max_image: int = _MOST_IMAGE
+        self,
+        path: Path,
+        mappings: Mapping[str, tuple[str, str]] | None = None,
+        *,
+        images_do: bool = False,
+        max_image: int = _MOST_IMAGE,
     ) -> None:
         self.path = path
         self._max_image = max_image
@@ -72,7 +77,7 @@ class SqliteSource:
                 self._connection.text_factory = str
             if not tables:
                 raise ImportSourceError(f"{path} is an SQLite database without tables: there is nothing to import.")
-            self._layout = recognise(tables, mappings or {})
+            self._layout = recognise(tables, mappings or {}, images_do=images_do)
             self._rowid = {table.name: table.rowid for table in tables}
             self._opened = opened.pop_all()
 
@@ -99,6 +104,10 @@ class SqliteSource:
     @property
     def folder(self) -> Path:
         return self.path.parent
+
+    @property
+    def has_embeddings(self) -> bool:
+        return self._layout.columns["faces.embedding"] is not None
 
     @property
     def has_regions(self) -> bool:

@@ -298,3 +298,38 @@ def test_a_text_in_the_place_of_an_image_is_none(written: Written) -> None:
         f"INSERT INTO faces VALUES (1, {vector(1)}, CAST(x'ff41' AS TEXT)), (2, {vector(2)}, x'ff41'), (3, {vector(3)}, x'');"
     )
     assert images(path) == [None, b"\xffA", None]
+
+
+PHOTOS = "CREATE TABLE photos (id INT, person_id INT, {column} TEXT); INSERT INTO photos VALUES (1, 1, 'a.jpg');"
+
+
+@pytest.mark.parametrize(
+    ("photos", "mapping"),
+    [
+        (PLAIN + PHOTOS.format(column="image_path"), []),
+        (PLAIN + PHOTOS.format(column="shot"), ["faces.image_path=photos.shot"]),
+        ("CREATE TABLE people (id INT, name TEXT, photo TEXT); INSERT INTO people VALUES (1, 'A', 'a.jpg');", []),
+        (
+            "CREATE TABLE users (id INT, name TEXT, picture TEXT); INSERT INTO users VALUES (1, 'A', 'portrait.jpg');"
+            "CREATE TABLE photos (user_id INT, path TEXT); INSERT INTO photos VALUES (1, 'a.jpg');",
+            [],
+        ),
+    ],
+    ids=["a known column", "a mapped one", "one table", "a portrait beside"],
+)
+def test_a_file_with_photos_alone_is_read_where_embeddings_are_made_anew(
+    written: Written, photos: str, mapping: list[str]
+) -> None:
+    path, mappings = written(photos), parse_mappings(mapping)
+    with SqliteSource(path, mappings, images_do=True) as source:
+        assert not source.has_embeddings
+        assert [(face.key, face.image_path, face.embedding) for face in source.faces()] == [("1", "a.jpg", None)]
+        account = plan_import(SourceImport(RegionAssignment("A"), reembed=True), source, 4)
+    assert account.faces.imported == 1
+    with pytest.raises(ImportSourceError, match="embedding"):
+        SqliteSource(path, mappings)
+
+
+def test_a_file_without_photos_has_nothing_to_make_embeddings_of(written: Written) -> None:
+    with pytest.raises(ImportSourceError, match=r"No table holds a column with images .*--re-embed, faces\.image_path"):
+        SqliteSource(written(PLAIN), images_do=True)
