@@ -15,6 +15,8 @@ import psycopg
 import pytest
 from command_line import CommandLine
 
+from faceward.errors import DatabaseUnavailableError
+from faceward.store.erasure import Eraser
 from rows import waiting
 
 
@@ -171,6 +173,20 @@ def test_erasing_for_a_program(faceward: CommandLine, enrolled: int) -> None:
     answer = faceward.succeeds("people", "erase", enrolled, "--yes", "--json").json
     assert answer["receipt"]["complete"] is True
     assert set(answer) == {"receipt", "public_key", "signature"}
+
+
+def test_a_check_that_does_not_finish_costs_no_receipt(
+    faceward: CommandLine, enrolled: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*_: object) -> dict[str, int]:
+        raise DatabaseUnavailableError("The server went away.")
+
+    monkeypatch.setattr(Eraser, "left", away)
+    receipt = tmp_path / "receipt.json"
+    answer = faceward("people", "erase", enrolled, "--yes", "--receipt", receipt)
+    assert answer.status == 1
+    assert "whether anything was left was not found out" in " ".join(answer.stderr.split())
+    assert "not known: the check did not finish" in faceward.succeeds("receipt", "verify", receipt).stdout
 
 
 def test_who_did_what_is_listed_page_by_page(faceward: CommandLine, enrolled: int) -> None:
