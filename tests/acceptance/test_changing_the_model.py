@@ -132,6 +132,31 @@ def test_who_has_no_photo_is_listed(
     assert (entries(changing)[-1]["action"], entries(changing)[-1]["details"]["faces"]) == ("reembed.finish", 4)
 
 
+def test_a_model_that_does_not_open_begins_no_change(
+    changing: CommandLine, people: None, pack: ModelPack, tmp_path: Path
+) -> None:
+    manifest = tmp_path / "stronger" / "faceward-pack.json"
+    right = json.loads(manifest.read_text())
+    manifest.write_text(
+        json.dumps({**right, "name": "wrong-1", "embedding": {**right["embedding"], "width": 128, "height": 128}})
+    )
+    changing.succeeds("models", "add", "stronger")
+    answer = changing("reembed", "--pack", "wrong-1")
+    assert (answer.status, "its manifest says (3, 128, 128) a picture" in answer.stderr) == (1, True), answer
+    assert changing.succeeds("reembed", "status", "--json").json == {"state": None}
+
+
+def test_nothing_is_compared_where_the_new_model_has_no_face(
+    changing: CommandLine, people: None, photos: dict[str, Path], pack: ModelPack
+) -> None:
+    changing.succeeds("photos", "drop", "--yes")
+    changing.succeeds("models", "add", "stronger")
+    changing.succeeds("reembed", "--pack", "stronger-1")
+    line = changing.fails("reembed", "compare")
+    assert "has no face by stronger-1" in line
+    assert "`faceward reembed status --faces` says why" in line
+
+
 def test_what_can_not_be_done_is_said(changing: CommandLine) -> None:
     for step in ("compare", "cut-over", "roll-back", "finish", "abandon"):
         assert "No change of the model is under way" in changing.fails("reembed", step)

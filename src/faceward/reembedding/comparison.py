@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from faceward.errors import ConflictError
 from faceward.sketches import hamming_candidates_for
 from faceward.store import shadow as tables
 from faceward.store.comparing import Near, choose_faces, count_made, nearest, region_sizes
@@ -96,12 +97,18 @@ def compare(
     """Compare the model in use with the other one.
 
     thresholds: of the two, where neither region nor client has its own. sample: the most faces, spread over all tenants.
+    Raises ConflictError where the other one has made none yet.
     """
     tenants = tables.tenants(database)
     probes: list[_Probe] = []
     own_thresholds = 0
     pairs: list[tuple[Near, Near]] = []
     made = {client_id: count_made(database, client_id, change.shadow) for client_id in tenants}
+    if not any(made.values()):
+        raise ConflictError(
+            f"The gallery has no face by {change.model_of_shadow} yet: there is nothing to compare. `faceward reembed status "
+            "--faces` says why."
+        )
     stride = max(1, -(-sum(made.values()) // sample))
     for client_id in tenants:
         own = RegionStore(database).thresholds(client_id)

@@ -92,7 +92,8 @@ class ModelChange:
     def begin(self, model_to: str, dimension: int) -> Reembedding:
         """Make the second table, unless that was done before for the same model.
 
-        Raises ConflictError where another change is under way, the gallery is empty, or of that model already.
+        Raises ConflictError where another change is under way, the gallery is empty, or of that model already; ModelError
+        where the model can't be opened.
         """
         models = models_in_use(self._database)
         change = records.latest(self._database)
@@ -112,6 +113,8 @@ class ModelChange:
         if models == {model_to}:
             raise ConflictError(f"The gallery is of the model {model_to} already.")
         (model_from,) = models
+        with self._open_embedder(model_to):  # one that can't be used is told while no change is under way
+            pass
 
         def make() -> Reembedding:
             with self._schema.transaction() as tx:
