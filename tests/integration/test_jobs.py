@@ -207,6 +207,16 @@ def test_lines_of_embeddings_are_stored_and_found(office: Office) -> None:
     assert (found.external_id, found.description) == ("e3", "Office A")
 
 
+def test_a_line_of_somebody_who_was_there_without_a_face_is_stored_and_counted(office: Office) -> None:
+    office.run(office.send("embeddings", lines(2)))
+    (first, _) = office.service.list_persons(client_id=office.client).persons
+    (face,) = office.service.list_faces(first.id, client_id=office.client)
+    office.service.delete_face(first.id, face.id, client_id=office.client)
+    again = office.run(office.send("embeddings", lines(2)))
+    assert counts(again) == ("succeeded", 2, JobProgress(2, 0, 1, 1, 0))
+    assert office.people() == {("A", "e0"): 1, ("A", "e1"): 1}
+
+
 def test_several_faces_are_refused_or_the_largest_is_taken(office: Office, photos: dict[str, Path]) -> None:
     image = cv2.imread(str(photos["obama.jpg"]))
     two = np.hstack([image, cv2.resize(image, None, fx=0.5, fy=1.0)[:, :]])

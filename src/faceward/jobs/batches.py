@@ -152,6 +152,9 @@ class BatchStore:
             client_id=self._job.client_id,
             model_id=self._job.options.get("model_id"),
         )
+        filled = report.faces - report.persons  # of those who were there without a face
+        outcome.faces += filled
+        outcome.skipped -= filled
         refused = {given[refusal.position].position: refusal.reason for refusal in report.refusals}
         for line in lines:
             if line.position in refused:

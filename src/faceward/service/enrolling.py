@@ -159,8 +159,9 @@ class Enrolling(OfModel):
         model_id: of the model that made them, so that they are refused where the gallery is of another one by now.
 
         persons: read as a stream, in batches of one transaction each. A person whose external id is in its region already
-        is left as it is, so an import that was interrupted is simply run again. A record that can't be used is refused and
-        reported, and the others go on. progress: told after each batch.
+        is left as it is, but for one without any face, who gets the embeddings; so an import that was interrupted is simply run
+        again. The report says who is there under another name. A record that can't be used is refused and reported, and the
+        others go on. progress: told after each batch.
 
         Raises InvalidValueError (of client_id), ModelMismatchError, StoreError; what was stored until then stays.
         """
