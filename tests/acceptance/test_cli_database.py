@@ -280,6 +280,15 @@ def test_expired_people_whom_nobody_erases_are_told(faceward: CommandLine, sql: 
     assert not failed(faceward)
 
 
+def test_people_whom_nobody_can_find_are_told(faceward: CommandLine, enrolled: int, sql: Any) -> None:
+    assert states(faceward)["people without a face"] == ("ok", "")
+    sql("DELETE FROM face_encodings")  # as a change of the model leaves who has no photo behind
+    state, mend = states(faceward)["people without a face"]
+    assert (state, "people list" in mend) == ("warning", True)
+    assert not failed(faceward)
+    assert "1 are enrolled and can't be found" in faceward.succeeds("doctor").stdout.replace("\n", " ")
+
+
 def test_a_spool_that_cant_be_written_is_told(
     faceward: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

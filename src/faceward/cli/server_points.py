@@ -27,6 +27,7 @@ SERVER_POINTS = (
     "logs in the database",
     "change of model",
     "expired people",
+    "people without a face",
 )
 
 _MIN_FREE_BYTES = 1 << 30
@@ -63,10 +64,11 @@ def spool(settings: Settings) -> Point:
 
 def server_points(settings: Settings, database: Database) -> Iterator[Point]:
     from faceward.store.reembeddings import latest
-    from faceward.store.server_health import expired_people, server_health
+    from faceward.store.server_health import expired_people, people_without_face, server_health
 
     try:
         found, change, (expired, since) = server_health(database), latest(database), expired_people(database)
+        faceless = people_without_face(database)
     except StoreError as exc:
         yield Point(SERVER_POINTS[0], "failed", str(exc), "./setup_postgres.sh")
         return
@@ -76,6 +78,7 @@ def server_points(settings: Settings, database: Database) -> Iterator[Point]:
     yield _logs(settings, found)
     yield _change(change)
     yield _expired(expired, since)
+    yield _faceless(faceless)
 
 
 def _connections(settings: Settings, found: ServerHealth) -> Point:
@@ -150,3 +153,11 @@ def _expired(count: int, since: dt.datetime | None) -> Point:
     if dt.datetime.now(dt.UTC) - since <= _PURGED_WITHIN:
         return Point(name, "ok", detail)
     return Point(name, "failed", detail, "faceward purge; for always: retention.purge_seconds, or cron")
+
+
+def _faceless(count: int) -> Point:
+    name = SERVER_POINTS[6]
+    if not count:
+        return Point(name, "ok", "none")
+    mend = "faceward people list shows them with 0 photos: people add-photo, or import them again"
+    return Point(name, "warning", f"{count:,} are enrolled and can't be found", mend)

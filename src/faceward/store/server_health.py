@@ -25,6 +25,11 @@ FROM pg_class c LEFT JOIN pg_stat_all_tables s ON s.relid = c.oid WHERE c.oid = 
 """
 
 
+# By the indexes alone: (client_id, id) of the one, (client_id, person_id) of the other.
+_WITHOUT_FACE = """
+SELECT count(*) FROM persons p WHERE p.client_id = %(client_id)s AND NOT EXISTS
+(SELECT 1 FROM face_encodings f WHERE f.client_id = %(client_id)s AND f.person_id = p.id)
+"""
 _EXPIRED = "SELECT count(*), min(expires_at) FROM persons WHERE client_id = %s AND expires_at <= now()"
 
 
@@ -75,3 +80,12 @@ def expired_people(database: Database) -> tuple[int, dt.datetime | None]:
         total += count
         first = min(filter(None, (first, earliest)), default=None)
     return total, first
+
+
+def people_without_face(database: Database) -> int:
+    """How many people of all clients nobody can find, as those whom a change of the model left behind. Raises StoreError."""
+    total = 0
+    for client_id in ClientStore(database).ids():
+        with database.transaction(client_id) as tx:
+            total += tx.exec_driver_sql(_WITHOUT_FACE, {"client_id": client_id}).scalar_one()
+    return total
