@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from command_line import CommandLine
 
+from faceward.evaluation import error_rates
 from faceward.vision import ModelPack, PackStore
 
 
@@ -119,10 +120,12 @@ def test_a_pack_is_evaluated_on_photos_of_one_s_own(
     assert at[0.35]["fpir_by_faces"]["1000"]["high"] > 0.9
 
 
-def test_what_can_t_be_evaluated(faceward: CommandLine, tmp_path: Path) -> None:
+def test_what_can_t_be_evaluated(faceward: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "holds no photos: they are looked for as" in faceward.fails("models", "evaluate", tmp_path)
     assert "No such file" in faceward.fails("models", "evaluate", tmp_path / "missing")
     (tmp_path / "Ann").mkdir()
     (tmp_path / "Ann" / "1.jpg").write_bytes(b"no image")
     assert "'none'" in faceward.fails("models", "evaluate", tmp_path, "--pack", "none")
     assert "the number of photos with a face = 0" in faceward("models", "evaluate", tmp_path).stderr
+    monkeypatch.setattr(error_rates, "MOST_PHOTOS", 0)
+    assert "the number of photos = 1" in faceward.fails("models", "evaluate", tmp_path)

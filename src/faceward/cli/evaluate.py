@@ -43,13 +43,17 @@ def evaluate(
     alike: the rates are those of the photos you give.
     """
     from faceward.cli.photo_folder import folders_in, photos_in
-    from faceward.errors import ImageError, ImageNotFoundError
-    from faceward.evaluation.error_rates import error_rates
+    from faceward.errors import ImageError, ImageNotFoundError, InvalidValueError
+    from faceward.evaluation.error_rates import MOST_PHOTOS, error_rates
     from faceward.factory import open_analyzer, pack_store
 
     photos = [(person.name, photo) for person in folders_in(directory) for photo in photos_in(person)]
     if not photos:
         raise ImageNotFoundError(f"{directory} holds no photos: they are looked for as {directory}/PERSON/photo.jpg.")
+    if len(photos) > MOST_PHOTOS:
+        raise InvalidValueError(
+            "the number of photos", len(photos), f"at most {MOST_PHOTOS}: each is compared with each"
+        )
     settings = invocation(ctx).settings()
     embeddings: list[NDArray[np.float32]] = []
     persons: list[str] = []

@@ -115,15 +115,11 @@ class KeyStore:
         with self._database.transaction(client_id) as tx:
             # Several processes start at once.
             tx.exec_driver_sql("SELECT pg_advisory_xact_lock(%s)", (_FIRST_KEY_LOCK,))
-            if _any_admin(tx):
+            tx.exec_driver_sql(ADMIN_KEYS)
+            if tx.exec_driver_sql("SELECT EXISTS (SELECT 1 FROM api_keys WHERE role = 'admin')").scalar():
                 return None
             ensure_client(tx, client_id)
             return _insert(tx, client_id, {"role": "admin", "prefix": prefix, "secret_hash": secret_hash, "name": name})
-
-    def any_admin(self) -> bool:
-        """Whether a key of the role admin was ever made, for any client."""
-        with self._database.unscoped() as tx:
-            return _any_admin(tx)
 
     def is_last_admin(self, client_id: str, key_id: int) -> bool:
         """Whether this is the only key of the role admin, of all clients', that is neither revoked nor expired."""
@@ -226,8 +222,3 @@ def _insert(tx: sa.Connection, client_id: str, values: dict[str, Any]) -> ApiKey
     key = ApiKey.from_row(row)
     record(tx, client_id, "key.create", key=key.id, prefix=key.prefix, role=key.role)
     return key
-
-
-def _any_admin(tx: sa.Connection) -> bool:
-    tx.exec_driver_sql(ADMIN_KEYS)
-    return bool(tx.exec_driver_sql("SELECT EXISTS (SELECT 1 FROM api_keys WHERE role = 'admin')").scalar())

@@ -77,10 +77,12 @@ def _rename(client_id: str, old: str, new: str) -> None:
 def _compose_external_ids() -> None:
     """Those whose composed form another person of the region has stay as they are: which is which, no migration can say."""
     connection = op.get_bind()
+    # As a stream: there may be millions.
     rows = connection.exec_driver_sql(
-        "SELECT client_id, id, external_id FROM persons WHERE external_id ~ '[^ -~]' ORDER BY client_id, id"
+        "SELECT client_id, id, external_id FROM persons WHERE external_id ~ '[^ -~]' ORDER BY client_id, id",
+        execution_options={"stream_results": True},
     )
-    for client_id, person_id, external_id in rows.all():
+    for client_id, person_id, external_id in rows:
         composed = unicodedata.normalize("NFC", external_id)
         if composed != external_id and len(composed) <= 255:
             connection.exec_driver_sql(
