@@ -144,9 +144,8 @@ class Importer:
                     faces = sum(len(person.embeddings) for person in batch)
                     coming = tally.faces + faces
                     if ask is not None and ask_from < coming + sum(each.faces for each in writing):
-                        finish(
-                            0
-                        )  # those of them who are there already do not count, and what is written holds the index
+                        # Those of them who are there already do not count, and what is being written holds the index.
+                        finish(0)
                         coming = tally.faces + faces
                     if ask is not None and coming > ask_from:
                         ask_from = 2 * coming
