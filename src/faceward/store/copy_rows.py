@@ -20,7 +20,7 @@ CREATE TEMPORARY TABLE import_staging (
 """
 COPY = "COPY import_staging FROM STDIN (FORMAT BINARY)"
 
-_BLOCK_BYTES = 1024 * 1024
+_BLOCK_BYTES = 96 * 1024  # above 128 kB psycopg copies a block once more, and each is new memory from the system
 _SIGNATURE = b"PGCOPY\n\xff\r\n\x00" + bytes(8)  # no flags, no extension
 _END = b"\xff\xff"
 _NULL = b"\xff\xff\xff\xff"
@@ -48,7 +48,7 @@ class Owner(Protocol):
 def copy_blocks(
     rows: Iterable[tuple[Owner, Embedding | NewFace]], seal: Callable[[NewFace], Sealed | None]
 ) -> Iterator[bytes]:
-    """What COPY reads, in blocks of about a megabyte. The faces of one person follow each other. seal: what is stored of a
+    """What COPY reads, in blocks of some 100 kB. The faces of one person follow each other. seal: what is stored of a
     face's photo.
     """
     parts = [_SIGNATURE]
