@@ -24,6 +24,8 @@ from faceward.checks import (
     check_client_id,
     check_count,
     check_existing,
+    check_expires_at,
+    check_future,
     check_id,
     check_name,
     check_new_client_id,
@@ -270,13 +272,9 @@ def _check_regions(value: object) -> tuple[str, ...] | None:
 
 
 def _check_expiry(value: object) -> dt.datetime | None:
-    if value is None:
-        return None
-    if not isinstance(value, dt.datetime) or value.tzinfo is None:
-        raise InvalidValueError("expires_at", value, "a time with its time zone, as 2030-01-31T12:00:00Z")
-    if value <= dt.datetime.now(dt.UTC):
-        raise InvalidValueError("expires_at", value.isoformat(), "in the future")
-    return value
+    moment = check_expires_at(value)
+    check_future("expires_at", moment)
+    return moment
 
 
 def _check_rate(value: object) -> float | None:

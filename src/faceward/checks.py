@@ -167,13 +167,25 @@ def check_state(value: object) -> PersonState:
     raise InvalidValueError("state", value, "active or suspended")
 
 
-def check_expires_at(value: object) -> dt.datetime | None:
-    """When a person expires: a time with its zone, which may be over; None is never."""
+def check_moment(field_name: str, value: object) -> dt.datetime | None:
+    """A time with its zone, or None."""
     if value is None:
         return None
     if not isinstance(value, dt.datetime) or value.tzinfo is None:
-        raise InvalidValueError("expires_at", value, "a time with its time zone, as 2030-01-31T12:00:00Z")
-    if not EARLIEST <= value <= LATEST:
+        raise InvalidValueError(field_name, value, "a time with its time zone, as 2030-01-31T12:00:00Z")
+    return value
+
+
+def check_future(field_name: str, value: dt.datetime | None) -> None:
+    """Of what begins: it must not be over already."""
+    if value is not None and value <= dt.datetime.now(dt.UTC):
+        raise InvalidValueError(field_name, value.isoformat(), "in the future")
+
+
+def check_expires_at(value: object) -> dt.datetime | None:
+    """When a person or a key expires: a time with its zone, which may be over; None is never."""
+    value = check_moment("expires_at", value)
+    if value is not None and not EARLIEST <= value <= LATEST:
         raise InvalidValueError("expires_at", value.isoformat(), "from the year 1970 to the year 9998")
     return value
 

@@ -6,7 +6,7 @@ import datetime as dt
 from collections.abc import Callable
 
 from faceward.actors import MAX_ACTOR
-from faceward.checks import check_client_id, check_count, check_id, check_text
+from faceward.checks import check_client_id, check_count, check_id, check_moment, check_text
 from faceward.errors import InvalidValueError
 from faceward.store.audit_log import ACTIONS, AuditLog, AuditPage, Expired
 from faceward.store.clients import ClientStore
@@ -95,11 +95,3 @@ class Journal:
             if page.next_after is None:
                 return gone
             after = page.next_after
-
-
-def check_moment(field: str, value: object) -> dt.datetime | None:
-    if value is None:
-        return None
-    if not isinstance(value, dt.datetime) or value.tzinfo is None:
-        raise InvalidValueError(field, value, "a time with its time zone, as 2030-01-31T12:00:00Z")
-    return value

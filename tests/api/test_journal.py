@@ -54,10 +54,13 @@ def test_the_log_is_read_by_page_and_filter(company: Company, alice: int) -> Non
         {"action": "x"},
         {"since": "yesterday"},
         {"since": "2026-01-01T00:00:00"},
+        {"since": "20991231"},
         {"cursor": "x"},
         {"limit": 0},
     ):
         assert manager.get("/v1/audit", params=wrong).status_code == 422, wrong
+    digits = manager.get("/v1/decisions", params={"since": "4102358400"}).json()
+    assert digits["problems"][0]["message"].endswith("as 2099-12-31T00:00:00Z")
 
 
 def test_decisions_are_read_with_their_candidates(company: Company, alice: int) -> None:

@@ -244,6 +244,7 @@ def test_the_last_use_is_written_once_a_minute(administration: Administration, d
         ({"name": ""}, "name = ''"),
         ({"expires_at": dt.datetime(2020, 1, 1, tzinfo=dt.UTC)}, "expires_at = '2020.*in the future"),
         ({"expires_at": dt.datetime.fromisoformat("2999-01-01")}, "expires_at = .*time zone"),
+        ({"expires_at": dt.datetime.fromisoformat("9999-12-31T23:59:59-12:00")}, "expires_at = .*year"),
         ({"rate_limit": 0}, "rate_limit = 0"),
         ({"rate_limit": float("nan")}, "rate_limit = nan"),
         ({"request": RequestToken(1, "é", b"")}, "idempotency key = 'é'"),

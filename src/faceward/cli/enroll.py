@@ -8,8 +8,7 @@ import typer
 
 from faceward.cli import output
 from faceward.cli.invocation import invocation
-from faceward.cli.options import AllowDuplicate, AsJson, EnrollingClient, Expires, Images, Largest, Region, Yes, moment
-from faceward.cli.retention import confirm_past
+from faceward.cli.options import AllowDuplicate, AsJson, EnrollingClient, Expires, Images, Largest, Region, moment
 
 
 def enroll(
@@ -25,16 +24,13 @@ def enroll(
     expires: Expires = None,
     largest: Largest = False,
     allow_duplicate: AllowDuplicate = False,
-    yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:
     """Enroll a person with one or more photos in a region: all of the photos, or none.
 
-    With --expires the person is matched until then, and of a time in the past it asks; left out, the retention of the region
-    or client decides.
+    With --expires the person is matched until then; left out, the retention of the region or client decides.
     """
     expires_at = None if expires is None else moment(expires, "--expires")
-    confirm_past(expires_at, yes, lambda: name)
     with invocation(ctx).open_enrolling(client) as service:
         stored = service.enroll(
             list(images),

@@ -94,9 +94,9 @@ Images: TypeAlias = Annotated[
 
 
 def moment(text: str, option: str) -> dt.datetime:
-    """A time as a user writes it; in UTC without a zone."""
+    """A time as a user writes it; in UTC without a zone. Not digits alone, which may be seconds: Python would read a date."""
     try:
-        given = dt.datetime.fromisoformat(text)
+        given = dt.datetime.fromisoformat("" if text.isdigit() else text)
     except ValueError as exc:
         raise typer.BadParameter(f"{text!r} is no time; write it as 2030-01-31T12:00:00Z", param_hint=option) from exc
     return given if given.tzinfo else given.replace(tzinfo=dt.UTC)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import datetime as dt
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, AwareDatetime, BeforeValidator, Field, WithJsonSchema
@@ -62,6 +63,17 @@ def _utc(value: dt.datetime) -> dt.datetime:
         raise ValueError("a time that no calendar has in UTC") from exc
 
 
+def _moment(value: Any) -> dt.datetime:
+    """A time of RFC 3339. Pydantic alone takes any digits, also those of a date, for seconds or milliseconds since 1970."""
+    text = value.upper() if isinstance(value, str) else ""
+    if _RFC_3339.fullmatch(text):
+        try:
+            return dt.datetime.fromisoformat(text)
+        except ValueError:  # the 30th of February, or the 25th hour
+            pass
+    raise ValueError("it must be a time of RFC 3339 with its offset, as 2099-12-31T00:00:00Z")
+
+
 def _expiry(value: dt.datetime) -> dt.datetime:
     if not EARLIEST <= value <= LATEST:
         raise ValueError("it must be from the year 1970 to the year 9998")
@@ -74,6 +86,7 @@ def _not_null(value: Any) -> Any:
     return value
 
 
+_RFC_3339 = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?(Z|[+-][0-9]{2}:[0-9]{2})")
 LINE = r"^[^\s\x00-\x1f\x7f-\x9f]([^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f])?$"
 """For readers of the document: no control characters, no white space at the ends. The service itself says which it is."""
 
@@ -135,9 +148,15 @@ ExternalId = Annotated[
 ]
 RowId = Annotated[int, Field(ge=1, le=2**63 - 1)]
 Time = Annotated[dt.datetime, AfterValidator(_utc)]
+"""As it is answered."""
+
+Moment = Annotated[AwareDatetime, BeforeValidator(_moment)]
+"""A time as it is sent."""
+
+KeyExpiry = Annotated[Moment, AfterValidator(_expiry)]
 
 ExpiresAt = Annotated[
-    AwareDatetime,
+    Moment,
     AfterValidator(_expiry),
     Field(
         description="From then on the person is not matched, until it is erased; null: for good.",

@@ -15,6 +15,7 @@ from faceward.http_types.fields import (
     ExpiresAt,
     ExternalId,
     Image,
+    KeyExpiry,
     Name,
     NewName,
     NewRegion,
@@ -27,7 +28,6 @@ from faceward.http_types.fields import (
     Share,
     Similarity,
     StrategyName,
-    Time,
 )
 
 
@@ -40,7 +40,7 @@ class Sent(BaseModel):
 class PersonCreate(Sent):
     """A person with one or more photos: all of them are stored, or none.
 
-    expires_at: left out, by the retention of the region, else of the client.
+    expires_at: in the future; left out, by the retention of the region, else of the client.
     """
 
     name: Name
@@ -168,5 +168,5 @@ class KeyCreate(Sent):
     client_id: ClientId | None = None
     regions: Annotated[list[Region], Field(min_length=1, max_length=MAX_REGIONS)] | None = None
     name: Name | None = None
-    expires_at: Time | None = None
+    expires_at: KeyExpiry | None = None
     rate_limit: Annotated[float, Field(ge=0.001, le=1_000_000, allow_inf_nan=False)] | None = None

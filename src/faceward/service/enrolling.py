@@ -14,6 +14,7 @@ from faceward.checks import (
     check_description,
     check_expires_at,
     check_external_id,
+    check_future,
     check_id,
     check_name,
     check_region,
@@ -66,10 +67,10 @@ class Enrolling(OfModel):
 
         images: a path, encoded bytes, an open binary file or a BGR uint8 array, or a list of these. several_faces: what a
         photo with more than one face gets: an error, or its largest face. The region is made on first use.
-        expires_at: as in `update_person`; left out, by the retention of the region, else of the client. Who is in the region
-        already, it seems, is among the answer's likely duplicates, or refused where enroll.duplicates says so;
-        allow_duplicate: not this time. request: names this call, so that the same call again gets the same answer and stores
-        nothing.
+        expires_at: in the future, with its time zone, else as in `update_person`; left out, by the retention of the region,
+        else of the client. Who is in the region already, it seems, is among the answer's likely duplicates, or refused where
+        enroll.duplicates says so; allow_duplicate: not this time. request: names this call, so that the same call again gets
+        the same answer and stores nothing.
 
         Raises ImageError, NoFaceError, SeveralFacesError, LowQualityError, DuplicateFaceError (the photo is enrolled in
         this region), DuplicatePersonError (the external id is), LikelyDuplicateError, InvalidValueError, StoreError; with a
@@ -81,6 +82,7 @@ class Enrolling(OfModel):
         expires_at = check_expires_at(expires_at)
         if before := self._before(client_id, request, ENROLL):
             return before
+        check_future("expires_at", expires_at)  # of a request that is repeated it may be over by now
         faces, quality = self._gate.admit(images, several_faces)
         likely = self._duplicates.of_new(client_id, region, faces)
         if likely and (before := self._before(client_id, request, ENROLL)):

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import APIRouter, Query
-from pydantic import AwareDatetime
 
 from faceward.actors import MAX_ACTOR
 from faceward.api import answers
@@ -20,7 +19,7 @@ from faceward.store.decision_log import Outcome
 router = APIRouter(prefix="/v1", tags=["journal"], responses=refusals(*ALWAYS))
 
 PersonFilter = Annotated[int | None, Query(ge=1, le=2**63 - 1, description="Only of this person.")]
-Since = Annotated[AwareDatetime | None, Query(description="Only from this time on, as 2030-01-31T12:00:00Z.")]
+Since = Annotated[fields.Moment | None, Query(description="Only from this time on, as 2030-01-31T12:00:00Z.")]
 
 
 @router.get("/audit")
