@@ -117,6 +117,13 @@ class Naming:
         spelt = _spelt(item)
         return self._anywhere(spelt) or (_LINE.fullmatch(item) is None and self._in_field(spelt))
 
+    def in_own_item(self, item: str) -> bool:
+        """As `in_item`, but of REGION/PERSON/photo.jpg only where PERSON is this one and not a namesake: of Anna nothing that
+        lies in Anna Meier's folder.
+        """
+        parts = _SEPARATOR.split(_spelt(item))
+        return self.in_item(item) and (len(parts) != 3 or self._is_whole(parts[1]))
+
     def in_sentence(self, text: str) -> bool:
         """text: for people to read; it may quote names and paths."""
         spelt = _spelt(text)
@@ -161,6 +168,15 @@ class Naming:
             or not self._joined.isdisjoint(words)
             or any(_any_of(self._rare, run) for part in runs for run in part)
             or any(_any_of(self._unspaced, "".join(part)) for part in runs)
+        )
+
+    def _is_whole(self, folder: str) -> bool:
+        """Whether it is called by the person's whole name or external id, with a number behind it or not."""
+        pieces = _pieces(folder)
+        return (
+            _words(folder.casefold()) in self._parts
+            or not {_phrase(pieces), _phrase(_runs(folder))}.isdisjoint(self._in_parts | self._short | self._short_ids)
+            or "".join(piece for piece in pieces if not piece.isdecimal()) in self._joined
         )
 
     def _inside(self, file: str, folders: list[str]) -> bool:

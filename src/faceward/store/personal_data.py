@@ -57,11 +57,22 @@ class HeldPhoto:
 
 
 class PersonalData:
-    """An open reading of one person's data; plain JSON values, but for the photos."""
+    """An open reading of one person's data; plain JSON values, but for the photos.
 
-    def __init__(self, tx: sa.Connection, client_id: str, person_id: int, vault: PhotoVault) -> None:
+    regions: of whoever reads; None is all of them.
+    """
+
+    def __init__(
+        self,
+        tx: sa.Connection,
+        client_id: str,
+        person_id: int,
+        vault: PhotoVault,
+        regions: Sequence[str] | None = None,
+    ) -> None:
         self._tx = tx
         self._vault = vault
+        self._regions = regions
         self._identity = identity_of(tx, client_id, person_id)
         self._of: Any = {"client_id": client_id, "person_id": person_id, "numbers": list(self._identity.numbers)}
 
@@ -96,8 +107,8 @@ class PersonalData:
         return self._rows(_REQUESTS, of_persons=list(OF_PERSONS))
 
     def refusals(self) -> Iterator[dict[str, Any]]:
-        """Of imports, where they name the person."""
-        return tell(self._tx, self._of["client_id"], self._identity)
+        """Of imports, where they name the person: those that whoever reads may see."""
+        return tell(self._tx, self._of["client_id"], self._identity, self._regions)
 
     def more(self) -> Iterator[tuple[str, Iterator[dict[str, Any]]]]:
         """Rows of other tables that belong to a person, by table."""
@@ -140,9 +151,9 @@ class PersonalDataStore:
     def open(self, client_id: str, person_id: int, *, regions: Sequence[str] | None = None) -> Iterator[PersonalData]:
         """Read a person's data, who can't be erased meanwhile; the audit log tells of it where the block ends well.
 
-        regions: only one who is in any of these. Raises UnknownPersonError.
+        regions: only one who is in any of these, and of imports into other ones nothing. Raises UnknownPersonError.
         """
         with self._database.transaction(client_id) as tx:
             hold_person(tx, client_id, person_id, regions=regions)
-            yield PersonalData(tx, client_id, person_id, self._vault)
+            yield PersonalData(tx, client_id, person_id, self._vault, regions)
             record(tx, client_id, "person.export", person_id=person_id)

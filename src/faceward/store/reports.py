@@ -7,7 +7,7 @@ an erasure takes its locks, and inside its transaction only what came since.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -120,9 +120,18 @@ def blank(tx: sa.Connection, client_id: str, identity: Identity, surveyed: Surve
     return blanked
 
 
-def tell(tx: sa.Connection, client_id: str, identity: Identity) -> Iterator[dict[str, Any]]:
-    """The refusals that name the person, as they stand."""
-    for (named,) in _Search(client_id, [Naming(identity)]).pages(tx):
+def tell(
+    tx: sa.Connection, client_id: str, identity: Identity, regions: Sequence[str] | None = None
+) -> Iterator[dict[str, Any]]:
+    """The refusals that name the person and no namesake, as they stand. regions: only of imports that could write to none
+    but these, which are the ones that a key of these regions sees.
+    """
+    jobs = None
+    if regions is not None:
+        within = "SELECT id FROM jobs WHERE client_id = %s AND region_limit <@ %s::varchar[]"
+        jobs = list(tx.exec_driver_sql(within, (client_id, list(regions))).scalars())
+    naming = Naming(identity)
+    for (named,) in _Search(client_id, [naming], jobs, in_item=[naming.in_own_item]).pages(tx):
         yield from tx.exec_driver_sql(_TELL_REFUSALS, {"client_id": client_id, **_keys(named)}).scalars()
 
 
@@ -133,15 +142,25 @@ def count_named(database: Database, client_id: str, identity: Identity) -> dict[
 
 
 class _Search:
-    """For those whom any of several namings names. jobs: to look through; None is all of the client."""
+    """For those whom any of several namings names. jobs: to look through; None is all of the client. in_item: whether an
+    item names each of them, where it is not `Naming.in_item` that tells.
+    """
 
-    def __init__(self, client_id: str, namings: Sequence[Naming], jobs: Sequence[int] | None = None) -> None:
+    def __init__(
+        self,
+        client_id: str,
+        namings: Sequence[Naming],
+        jobs: Sequence[int] | None = None,
+        in_item: Sequence[Callable[[str], bool]] | None = None,
+    ) -> None:
         clues = [sorted(naming.clues) for naming in namings]
         # Most reasons are the same few.
         self._folded = lru_cache(1000)(folded)
         self._namings = [
-            (re.compile("|".join(each)), naming.in_item, lru_cache(1000)(naming.in_sentence))
-            for each, naming in zip(clues, namings, strict=True)
+            (re.compile("|".join(each)), names, lru_cache(1000)(naming.in_sentence))
+            for each, naming, names in zip(
+                clues, namings, in_item or [naming.in_item for naming in namings], strict=True
+            )
         ]
         # What is not ASCII names nobody in a text that is.
         likely = "|".join(["[^\n -~]", *dict.fromkeys(clue for each in clues for clue in each if clue.isascii())])

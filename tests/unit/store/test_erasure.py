@@ -369,6 +369,44 @@ def test_what_is_held_of_who_was_merged_is_told_with_the_person_s(database: Data
             assert (sorted(similarities, reverse=True), len(list(held.audit()))) == expected
 
 
+def test_whose_regions_are_limited_is_told_nothing_of_imports_into_others(
+    database: Database, database_url: str, gallery: Gallery, eraser: Eraser
+) -> None:
+    """As `GET /v1/jobs` shows them: an import of all regions is nobody's whose regions are limited."""
+    person, _ = gallery.create_person(CLIENT, "A", "Anna", [])
+    limits = (["A"], ["B"], ["A", "B"], None)
+    with database.transaction(CLIENT) as tx:
+        for job, limit in enumerate(limits):
+            tx.exec_driver_sql(
+                "INSERT INTO jobs (client_id, id, kind, state, region_limit) VALUES ('acme', %s, 'archive', 'succeeded', %s)",
+                (job, limit),
+            )
+            tx.exec_driver_sql(
+                "INSERT INTO job_refusals (client_id, job_id, position, item, code, reason) "
+                "VALUES ('acme', %s, 0, 'B/Anna/1.jpg', 'c', 'r')",
+                (job,),
+            )
+    store = PersonalDataStore(database)
+    for regions, seen in ((["A"], [0]), (["A", "B"], [0, 1, 2]), (None, [0, 1, 2, 3])):
+        with store.open(CLIENT, person.id, regions=regions) as held:
+            assert [each["job_id"] for each in held.refusals()] == seen
+    assert eraser.erase(CLIENT, person.id, regions=["A"]).removed.refusals == 4, "the name goes wherever it stands"
+    with psycopg.connect(database_url) as owner:
+        assert owner.execute("SELECT count(*) FROM job_refusals WHERE item = 'erased'").fetchone() == (4,)
+
+
+def test_what_is_said_of_namesakes_is_not_told(database: Database, database_url: str, gallery: Gallery) -> None:
+    own = ("A/Anna/1.jpg", "A/anna (2)/1.jpg", "A/E1/1.jpg", "A/Anna.jpg")
+    report(
+        database, *own, "A/Anna Meier/1.jpg", "A/AnnaMeier/1.jpg", "A/Bob/anna.jpg", "A/Johanna/anna.jpg", "A/Bo/1.jpg"
+    )
+    person, _ = gallery.create_person(CLIENT, "A", "Anna", [], external_id="E-1")
+    with psycopg.connect(database_url) as owner:
+        owner.execute("UPDATE job_refusals SET reason = %s WHERE item = 'A/Bo/1.jpg'", (f"Of person {person.id}.",))
+    with PersonalDataStore(database).open(CLIENT, person.id) as held:
+        assert [each["item"] for each in held.refusals()] == [*own, "A/Bo/1.jpg"]
+
+
 @pytest.mark.parametrize(
     "path",
     [
