@@ -196,7 +196,7 @@ class Eraser:
         persons = tx.exec_driver_sql(
             "DELETE FROM persons WHERE client_id = %(client_id)s AND id = %(person_id)s", of
         ).rowcount
-        tokens = erase_person(tx, client_id, person_id, deleted=not persons)
+        tokens = erase_person(tx, client_id, identity.numbers, deleted=not persons)
         forget_gone_faces(tx, client_id)
         entries, decisions = tx.exec_driver_sql(_FORGET, {"numbers": list(identity.numbers)}).one()
         refusals = blank(tx, client_id, identity, surveyed)
@@ -257,7 +257,7 @@ def _check(
 def _is_traced(tx: sa.Connection, client_id: str, person_id: int) -> bool:
     """Whether there may be anything of somebody who is not enrolled."""
     numbers = identity_of(tx, client_id, person_id).numbers
-    return any(_rows_of(tx, client_id, numbers).values()) or stored_deleted(tx, client_id, person_id)
+    return any(_rows_of(tx, client_id, numbers).values()) or stored_deleted(tx, client_id, numbers)
 
 
 def _rows_of(tx: sa.Connection, client_id: str, numbers: Sequence[int]) -> dict[str, int]:

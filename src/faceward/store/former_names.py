@@ -31,11 +31,22 @@ _HANDED_ON = """
 UPDATE former_names SET person_id = %(into_id)s WHERE client_id = %(client_id)s AND person_id = %(person_id)s
 """
 # Merges of before this table was there are in the audit log, for as long as it keeps them. Who is enrolled was merged into
-# nobody, whatever an entry says, and who was merged into somebody enrolled into nobody else.
+# nobody, whatever an entry says, and who was merged into somebody enrolled into nobody else. Who was merged into somebody who
+# is gone too was that one, and whoever else was.
 _NUMBERS = """
-WITH RECURSIVE same AS (
+WITH RECURSIVE later AS (
+    SELECT %(person_id)s::bigint AS id
+    UNION
+    SELECT a.other_person_id FROM later JOIN audit_log a ON a.client_id = %(client_id)s AND a.person_id = later.id
+    WHERE a.client_id = %(client_id)s AND a.action = 'person.merge' AND a.other_person_id IS NOT NULL
+    AND NOT EXISTS (SELECT 1 FROM audit_log d WHERE d.client_id = %(client_id)s AND d.person_id = later.id
+                    AND d.action = 'person.delete')
+    AND NOT EXISTS (SELECT 1 FROM persons p WHERE p.client_id = %(client_id)s AND p.id IN (later.id, a.other_person_id))
+    AND NOT EXISTS (SELECT 1 FROM former_names f WHERE f.client_id = %(client_id)s
+                    AND f.person_number IN (later.id, a.other_person_id))
+), same AS (
     SELECT first.id FROM (
-        SELECT %(person_id)s::bigint UNION SELECT person_number FROM former_names
+        SELECT id FROM later UNION SELECT person_number FROM former_names
         WHERE client_id = %(client_id)s AND person_id = %(person_id)s AND person_number IS NOT NULL
     ) first (id)
     UNION
@@ -69,7 +80,9 @@ _CALLED_SO = f"SELECT 1 FROM ({_CALLED}) AS called WHERE name = %(name)s"
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """All that a person is or was called. numbers: the person's own, and those of whoever was merged into the person."""
+    """All that a person is or was called. numbers: the person's own, and those of whoever was merged into the person; of one
+    who was merged into somebody who is not enrolled any more, also that one's.
+    """
 
     numbers: tuple[int, ...]
     names: tuple[str, ...]

@@ -30,7 +30,7 @@ _GONE_FACE = (
     "NOT EXISTS (SELECT 1 FROM face_encodings f WHERE f.client_id = %(client_id)s AND f.id = (near ->> 0)::bigint)"
 )
 # Of a person who was deleted only the answer tells; there is no index on it.
-_OF_DELETED = "(resource_id IS NULL AND detail ->> 'person_id' = %(person_id)s::text)"
+_OF_DELETED = "(resource_id IS NULL AND detail ->> 'person_id' = ANY(%(numbers)s::bigint[]::text[]))"
 _NEAR = "SELECT 1 FROM jsonb_array_elements(detail -> 'near') AS near"
 
 
@@ -129,14 +129,15 @@ def hand_over(tx: sa.Connection, client_id: str, person_id: int, into_id: int) -
     )
 
 
-def erase_person(tx: sa.Connection, client_id: str, person_id: int, *, deleted: bool) -> int:
+def erase_person(tx: sa.Connection, client_id: str, numbers: Sequence[int], *, deleted: bool) -> int:
     """The person is erased: of each request that stored the person a digest remains, so that one that is sent again still
-    does not bring the person back. deleted: the person was deleted before. Returns how many there were.
+    does not bring the person back. numbers: all that the person had. deleted: the person was deleted before. Returns how many
+    there were.
     """
-    whose = _OF_DELETED if deleted else "resource_id = %(person_id)s"
+    whose = _OF_DELETED if deleted else "resource_id = ANY(%(numbers)s::bigint[])"
     tokens = tx.exec_driver_sql(
         f"SELECT key_id, token FROM request_tokens WHERE client_id = %(client_id)s AND {whose} AND operation = ANY(%(of)s)",
-        {"client_id": client_id, "person_id": person_id, "of": list(OF_PERSONS)},
+        {"client_id": client_id, "numbers": list(numbers), "of": list(OF_PERSONS)},
     ).all()
     for key_id, token in tokens:
         tx.exec_driver_sql(
@@ -147,12 +148,12 @@ def erase_person(tx: sa.Connection, client_id: str, person_id: int, *, deleted: 
     return len(tokens)
 
 
-def stored_deleted(tx: sa.Connection, client_id: str, person_id: int) -> bool:
-    """Whether any request stored a person who was deleted since, and was not erased."""
+def stored_deleted(tx: sa.Connection, client_id: str, numbers: Sequence[int]) -> bool:
+    """Whether any request stored a person who was deleted since, and was not erased. numbers: all that the person had."""
     stored: bool = tx.exec_driver_sql(
         f"SELECT EXISTS (SELECT 1 FROM request_tokens WHERE client_id = %(client_id)s AND {_OF_DELETED} "
         "AND operation = ANY(%(of)s))",
-        {"client_id": client_id, "person_id": person_id, "of": list(OF_PERSONS)},
+        {"client_id": client_id, "numbers": list(numbers), "of": list(OF_PERSONS)},
     ).scalar_one()
     return stored
 

@@ -164,6 +164,34 @@ def test_who_was_deleted_before_is_erased_of_what_is_left(database: Database, ga
         eraser.erase(CLIENT, alice.id)
 
 
+@pytest.mark.parametrize("number", range(4))
+def test_who_was_merged_into_somebody_deleted_since_is_erased_with_that_one(
+    database: Database, gallery: Gallery, eraser: Eraser, number: int
+) -> None:
+    """By whichever number of the chain: it is one human being, and nobody could find the others' traces afterwards."""
+    other, *ids = (
+        gallery.create_person(CLIENT, "A", f"{n}", [new_face(n)], request=RequestToken(1, f"token {n}", b"f"))[0].id
+        for n in range(5)
+    )
+    DecisionStore(database).write(CLIENT, [decided(each, other) for each in ids])
+    for gone, into in ((0, 1), (1, 2), (3, 2)):
+        gallery.merge_persons(CLIENT, ids[gone], ids[into])
+    gallery.delete_person(CLIENT, ids[2])
+    erased = eraser.erase(CLIENT, ids[number])
+    assert (erased.removed.request_tokens, erased.removed.decisions) == (4, 4)
+    assert eraser.left(erased, ids[number]) == {}
+    assert {entry.person_id for entry in AuditLog(database).list(CLIENT).entries} == {other, None}
+    assert {each.person_id for row in DecisionStore(database).list(CLIENT).decisions for each in row.candidates} == {
+        other
+    }
+    for each in ids:
+        with pytest.raises(UnknownPersonError):
+            eraser.erase(CLIENT, each)
+    with database.transaction(CLIENT) as tx:
+        tokens = "SELECT token FROM request_tokens WHERE left(token, 7) <> 'erased:'"
+        assert tx.exec_driver_sql(tokens).all() == [("token 0",)]
+
+
 def test_who_was_merged_into_the_person_was_the_person(database: Database, gallery: Gallery, eraser: Eraser) -> None:
     ids = [gallery.create_person(CLIENT, "A", f"{n}", [new_face(n)])[0].id for n in range(4)]
     DecisionStore(database).write(CLIENT, [decided(ids[0], ids[1], ids[3])])

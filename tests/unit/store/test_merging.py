@@ -119,7 +119,7 @@ def test_a_repeated_merge_into_somebody_erased_since_says_so(gallery: Gallery, d
     gone, into = enroll(gallery, "A"), enroll(gallery, "A")
     gallery.merge_persons(CLIENT, gone.id, into.id, request=MERGE)
     with database.transaction(CLIENT) as tx:
-        erase_person(tx, CLIENT, into.id, deleted=False)
+        erase_person(tx, CLIENT, [into.id], deleted=False)
     with pytest.raises(NotFoundError, match="erased since"):
         gallery.merge_persons(CLIENT, gone.id, into.id, request=MERGE)
 
