@@ -283,5 +283,5 @@ def test_a_person_is_compared_by_each_stored_face(store: Store) -> None:
     (first, *_) = ask(store, FullVectors(MOST), unit(2), top_k=1)
     assert first.name == "person 2"
     found = store.search.similarities_of_person("acme", first.person_id, unit(2), model_id=MODEL)
-    assert [similarity for _, similarity in found] == pytest.approx([1.0, float(unit(2) @ TWIN)], abs=1e-6)
+    assert [face.similarity for face in found] == pytest.approx([1.0, float(unit(2) @ TWIN)], abs=1e-6)
     assert store.search.similarities_of_person("globex", first.person_id, unit(2), model_id=MODEL) == []

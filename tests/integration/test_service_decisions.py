@@ -16,6 +16,8 @@ from faceward.errors import (
     UnknownPersonError,
     UnknownRegionError,
 )
+from faceward.store.database import Database
+from faceward.store.regions import RegionStore
 from faceward.types import Embedding, FaceMatch, RequestToken, Threshold
 from rows import count_rows
 from synthetic import unit
@@ -168,6 +170,40 @@ def test_a_renamed_region_is_searched_under_its_new_name(
     assert service.list_regions(client_id=client).regions == ()
     with pytest.raises(UnknownRegionError):
         service.get_region("B", client_id=client)
+
+
+def test_a_region_keeps_its_threshold_whatever_another_process_names_it(
+    service: FaceService, service_url: str, photos: dict[str, Path], client: str
+) -> None:
+    """What this process remembers by the names of before decides nothing."""
+    service.create_region("A", client_id=client, threshold=0.1)
+    service.create_region("B", client_id=client, threshold=1.0)
+    person = service.enroll(photos["obama.jpg"], name="Barack", region="B", client_id=client).person.id
+    probe = photos["obama2.jpg"]
+    (embedding,) = (face.embedding for face in service.detect(probe))
+
+    def decides(region: str) -> Threshold:
+        face = one_face(service, probe, client, region)
+        verified = service.verify(probe, person_id=person, client_id=client)
+        found = service.search(embedding, region=region, client_id=client)
+        known = face.decision == "match"
+        assert (verified.verified, verified.decided_by, bool(found)) == (known, face.threshold, known)
+        return face.threshold
+
+    with Database(service_url) as other:
+        regions = RegionStore(other)
+        own = Threshold(1.0, "region")
+        assert decides("B") == own
+        regions.update(client, "B", new_name="Vault")
+        assert decides("Vault") == own
+        regions.update(client, "A", new_name="C")
+        regions.update(client, "Vault", new_name="A")
+        assert decides("A") == own, "not that of another region of this name"
+        regions.update(client, "A", threshold=None)
+        assert decides("A").source == "pack"
+        regions.update(client, "A", threshold=0.9)
+        assert decides("A") == Threshold(0.9, "region")
+        assert one_face(service, probe, client, "A", threshold=0.2).threshold == Threshold(0.2, "request")
 
 
 def test_persons_of_one_region_or_of_several(service: FaceService, client: str) -> None:

@@ -41,10 +41,11 @@ class Duplicates:
     def _nearest(self, client_id: str, region: str, faces: Sequence[NewFace], own: int | None) -> tuple[Candidate, ...]:
         if self._mode == "off":
             return ()
-        limit = self._thresholds.of_regions(client_id, [region], None)[region].value
+        limits = self._thresholds.of_regions(client_id, [region], None)
         probes = [face.embedding for face in faces]
         best: dict[int, Candidate] = {}
-        for answer in self._retriever.find(client_id, [region], probes, top_k=_MOST, floor=limit):
+        for answer in self._retriever.find(client_id, [region], probes, top_k=_MOST, floor=limits[region].value):
+            limit = self._thresholds.corrected(client_id, limits, None, answer.thresholds)[region].value
             for candidate in answer.candidates:
                 if candidate.similarity < limit or candidate.person_id == own:
                     break

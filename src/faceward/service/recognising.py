@@ -97,7 +97,9 @@ class Recognising(OfModel):
         # One person more than regions: of one who is enrolled in all of them, the next person is still seen.
         look = max(top_k, min(len(limits) + 1, MAX_TOP_K))
         with _Stage("search", stages):
-            found = self._candidates(client_id, limits, [face.embedding for face in faces], look, strategy)
+            limits, found = self._decided_by(
+                client_id, limits, threshold, [face.embedding for face in faces], look, strategy
+            )
         recognition = Recognition(
             faces=tuple(
                 decide(face, candidates, limits, margin=self._margin, top_k=top_k)
@@ -131,7 +133,7 @@ class Recognising(OfModel):
         check_count("top_k", top_k, MAX_TOP_K)
         check_strategy(strategy)
         probe = unit_embedding(embedding, self._analyzer.dimension)
-        (candidates,) = self._candidates(client_id, limits, [probe], top_k, strategy)
+        limits, (candidates,) = self._decided_by(client_id, limits, threshold, [probe], top_k, strategy)
         found = tuple(each for each in candidates if each.similarity >= limits[each.region].value)[:top_k]
         if self._decisions is not None:
             self._decisions.add([of_search(client_id, limits, candidates, found)])
@@ -177,9 +179,10 @@ class Recognising(OfModel):
             if person.face_count and (suspended or person.expires_at):  # the database's clock has told which, as ever
                 raise PersonSuspendedError(person_id, client_id, expired=not suspended)
             raise NotFoundError(f"Person {person_id} has no stored face to compare with. Add a photo first.")
-        face_id, similarity = stored[0]
-        limit = self._thresholds.of_regions(client_id, [person.region], threshold)[person.region]
-        return self._kept(client_id, _verified(similarity, limit, face_id), person.region, person_id)
+        nearest = stored[0]
+        told = {nearest.region: nearest.threshold}
+        limit = self._thresholds.of_regions(client_id, [nearest.region], threshold, told)[nearest.region]
+        return self._kept(client_id, _verified(nearest.similarity, limit, nearest.face_id), nearest.region, person_id)
 
     @by_model
     def detect(self, image: ImageSource, *, max_faces: int = 100) -> tuple[Face, ...]:
@@ -220,6 +223,25 @@ class Recognising(OfModel):
         client_id = check_client_id(client_id)
         return client_id, self._thresholds.of_regions(client_id, regions, threshold)
 
+    def _decided_by(
+        self,
+        client_id: str,
+        limits: dict[str, Threshold],
+        given: float | None,
+        probes: list[Embedding],
+        top_k: int,
+        strategy: Strategy | None,
+    ) -> tuple[dict[str, Threshold], list[tuple[Candidate, ...]]]:
+        """As `_candidates`, with the thresholds of their regions as the search itself read them: those that were remembered
+        may be of another region, which had that name a moment ago. given: the request's threshold.
+        """
+        found, told = self._candidates(client_id, limits, probes, top_k, strategy)
+        decisive = self._thresholds.corrected(client_id, limits, given, told)
+        if decisive != limits:
+            found, told = self._candidates(client_id, decisive, probes, top_k, strategy)
+            decisive = self._thresholds.corrected(client_id, decisive, given, told)
+        return decisive, found
+
     def _candidates(
         self,
         client_id: str,
@@ -227,9 +249,9 @@ class Recognising(OfModel):
         probes: list[Embedding],
         top_k: int,
         strategy: Strategy | None,
-    ) -> list[tuple[Candidate, ...]]:
+    ) -> tuple[list[tuple[Candidate, ...]], dict[str, float | None]]:
         """The persons of each face, nearest first: `top_k` of the regions of each threshold, so that those whom a high one
-        shuts out leave the others their places.
+        shuts out leave the others their places. With the thresholds that are set for regions of these persons.
         """
         alike: dict[float, list[str]] = {}
         for region, limit in limits.items():
@@ -247,7 +269,8 @@ class Recognising(OfModel):
             # Nobody of a region is near: the only case in which it may not exist, so only now is it asked for.
             self._gallery.require_regions(client_id, tuple(limits))
         of_each = [[answer.candidates for answer in answers[i :: len(probes)]] for i in range(len(probes))]
-        return [tuple(sorted(chain(*parts), key=lambda each: (-each.similarity, each.face_id))) for parts in of_each]
+        found = [tuple(sorted(chain(*parts), key=lambda each: (-each.similarity, each.face_id))) for parts in of_each]
+        return found, {region: own for answer in answers for region, own in answer.thresholds.items()}
 
     def _largest_face(self, source: ImageSource, place: int | None) -> Face:
         with named(source, place) as name:

@@ -95,8 +95,8 @@ class Regions:
         then they expire so many days after they were enrolled, where they would later or never. Who has by that expired is
         matched no more, and erased by the next purge; `count_existing` says beforehand how many these are.
         name: its new one, which takes along its persons, their faces and the keys that may work in it. Other processes
-        use a new threshold within a few seconds. Raises UnknownRegionError, DuplicateRegionError, InvalidValueError,
-        DeadlineExceededError.
+        go by a higher threshold at once, by a lower one within a few seconds. Raises UnknownRegionError,
+        DuplicateRegionError, InvalidValueError, DeadlineExceededError.
         """
         client_id, region = check_client_id(client_id), check_region(region)
         changed = self._regions.update(

@@ -6,13 +6,14 @@ import copy
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from faceward.checks import check_threshold
 from faceward.store.regions import OwnThresholds, RegionStore
 from faceward.types import Threshold
 
 _MOST = 10_000
+_NOTHING: Mapping[str, float | None] = {}
 
 
 class Thresholds:
@@ -42,16 +43,31 @@ class Thresholds:
         other._default = Threshold(default, "pack")
         return other
 
-    def of_regions(self, client_id: str, regions: Sequence[str], given: object) -> dict[str, Threshold]:
-        """The threshold of each region. given: the request's, or None. Raises InvalidValueError."""
+    def of_regions(
+        self, client_id: str, regions: Sequence[str], given: object, told: Mapping[str, float | None] = _NOTHING
+    ) -> dict[str, Threshold]:
+        """The threshold of each region. given: the request's, or None. told: what a search has just read of regions, whatever
+        is remembered of their names. Raises InvalidValueError.
+        """
         if given is not None:
             return dict.fromkeys(regions, Threshold(check_threshold(given), "request"))
         own = self._own(client_id)
         fallback = self._fallback(own)
-        return {
-            region: Threshold(own.regions[region], "region") if region in own.regions else fallback
-            for region in regions
-        }
+        values = {region: told[region] if region in told else own.regions.get(region) for region in regions}
+        return {region: fallback if value is None else Threshold(value, "region") for region, value in values.items()}
+
+    def corrected(
+        self, client_id: str, limits: dict[str, Threshold], given: object, told: Mapping[str, float | None]
+    ) -> dict[str, Threshold]:
+        """The limits that a search went by, as it should have. told, given: as of `of_regions`.
+
+        A name may have become another region's since it was remembered: then all that the client set is asked for anew.
+        """
+        now = self.of_regions(client_id, tuple(limits), given, told)
+        if now != limits:
+            self.forget(client_id)
+            now = self.of_regions(client_id, tuple(limits), given, told)
+        return now
 
     def of_client(self, client_id: str, given: object) -> Threshold:
         """The threshold where no region has a say. Raises InvalidValueError."""

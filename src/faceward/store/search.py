@@ -192,15 +192,30 @@ class Without:
 
 @dataclass(frozen=True, slots=True)
 class SearchAnswer:
-    """candidates: the nearest persons, best first, one entry each. reranked: faces whose full vectors were compared.
-    fresh: those of them that a proposer did not know yet.
+    """candidates: the nearest persons, best first, one entry each. thresholds: of each region of theirs, what was set for it
+    when the search read them, or None. reranked: faces whose full vectors were compared. fresh: those of them that a proposer
+    did not know yet.
     """
 
     candidates: tuple[Candidate, ...]
+    thresholds: Mapping[str, float | None]
     reranked: int
     fresh: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class OwnFace:
+    """A stored face of the person that a probe is compared with. similarity: cosine, -1..1. threshold: what is set for the
+    region, or None.
+    """
+
+    face_id: int
+    similarity: float
+    region: str
+    threshold: float | None
+
+
+# ::text::float8: the decimals that were set, as they are read elsewhere; the column is a real.
 # "+ 0": as in FullVectors; the re-rank must not be planned as a walk through the HNSW index either.
 # LATERAL ... OFFSET 0: faces and persons are looked up by their keys, one by one. After a large import the planner knows
 # nothing of the table until it is analysed: it would take a scope for one row, and scan it whole for each candidate.
@@ -219,7 +234,8 @@ best AS (
 ),
 top AS (SELECT * FROM best ORDER BY distance, id LIMIT %(top_k)s)
 SELECT t.person_id, t.id, p.name, t.region, 1 - t.distance, p.external_id, p.description,
-       n.reranked, n.fresh
+       n.reranked, n.fresh,
+       (SELECT r.threshold::text::float8 FROM regions r WHERE r.client_id = %(client_id)s AND r.name = t.region) AS threshold
 FROM (SELECT count(*) AS reranked, count(*) FILTER (WHERE fresh) AS fresh FROM ranked) n
 LEFT JOIN (top t CROSS JOIN LATERAL (
     SELECT s.name, s.external_id, s.description FROM persons s
@@ -289,6 +305,7 @@ class FaceSearch:
                 answers.append(
                     SearchAnswer(
                         candidates=tuple(_candidate(row) for row in rows if row[0] is not None),
+                        thresholds={row[3]: row[9] for row in rows if row[0] is not None},
                         reranked=rows[0][7],
                         fresh=rows[0][8],
                     )
@@ -297,19 +314,17 @@ class FaceSearch:
 
     def similarities_of_person(
         self, client_id: str, person_id: int, probe: Embedding, *, model_id: str
-    ) -> list[tuple[int, float]]:
-        """Each stored face of a person with its similarity to the probe, best first: (face id, cosine).
-
-        None of a person who is suspended or has expired.
-        """
+    ) -> list[OwnFace]:
+        """Each stored face of a person, the nearest to the probe first; none of a person who is suspended or has expired."""
         with self._database.transaction(client_id) as connection:
             rows = connection.exec_driver_sql(
-                "SELECT f.id, 1 - ((f.embedding <=> %(probe)s) + 0) FROM face_encodings f "
+                "SELECT f.id, 1 - ((f.embedding <=> %(probe)s) + 0), f.region, (SELECT r.threshold FROM regions r "
+                "WHERE r.client_id = %(client_id)s AND r.name = f.region) FROM face_encodings f "
                 "WHERE f.client_id = %(client_id)s AND f.person_id = %(person_id)s AND f.model_id = %(model_id)s "
                 f"AND {MATCHABLE} ORDER BY 2 DESC, 1",
                 {"client_id": client_id, "person_id": person_id, "probe": Vector(probe), "model_id": model_id},
             ).all()
-        return [(row[0], _clip(row[1])) for row in rows]
+        return [OwnFace(row[0], _clip(row[1]), row[2], row[3]) for row in rows]
 
     def require_model(self, model_id: str) -> None:
         """Raise ModelMismatchError where another model makes the gallery now."""

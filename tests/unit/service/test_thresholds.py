@@ -73,3 +73,15 @@ def test_what_a_client_set_is_believed_for_some_seconds(regions: RegionStore) ->
     assert of_a() == 0.6
     thresholds.forget("acme")
     assert of_a() == 0.5
+
+
+def test_what_a_search_has_read_outranks_what_is_remembered(regions: RegionStore) -> None:
+    thresholds = Thresholds(regions, 0.5, clock=Clock())
+    remembered = thresholds.of_regions("acme", ["A", "B"], None)
+    assert thresholds.corrected("acme", remembered, None, {"A": 0.35, "B": None}) == remembered
+    regions.update("acme", "B", threshold=0.7)
+    assert thresholds.corrected("acme", remembered, None, {"A": 0.35}) == remembered, "nobody of B was found"
+    told = thresholds.corrected("acme", remembered, None, {"A": None})
+    assert told == {"A": Threshold(0.5, "pack"), "B": Threshold(0.7, "region")}, "then all is asked for anew"
+    given = thresholds.of_regions("acme", ["A"], 0.2)
+    assert thresholds.corrected("acme", given, 0.2, {"A": 0.35}) == given
