@@ -33,13 +33,13 @@ _KEY_BYTES = 32
 def _key_bytes(key: SecretStr) -> bytes:
     """Empty where it is no base64."""
     try:
-        return base64.b64decode(key.get_secret_value(), validate=True)
+        return base64.b64decode(key.get_secret_value().strip(), validate=True)
     except ValueError:
         return b""
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
 
 class DatabaseSettings(_Section):
@@ -285,6 +285,7 @@ class Settings(BaseSettings):
         env_nested_delimiter="__",
         extra="ignore",
         frozen=True,
+        hide_input_in_errors=True,  # it may be a secret, and a traceback shows the cause
         nested_model_default_partial_update=True,
     )
 

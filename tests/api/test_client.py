@@ -8,6 +8,7 @@ import inspect
 import socket
 import threading
 import time
+import traceback
 import zipfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -30,6 +31,7 @@ from faceward.errors import (
     LowQualityError,
     OutcomeUnknownError,
     OverloadedError,
+    RequestFormatError,
     ServiceUnreachableError,
     UnauthenticatedError,
     UnknownPersonError,
@@ -372,6 +374,36 @@ def test_a_service_that_is_not_there(open_client: Callable[..., Client]) -> None
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     with pytest.raises(ServiceUnreachableError, match=url):
         open_client(url=url, retries=1).me()
+
+
+def test_a_key_as_a_file_holds_it(company: Company) -> None:
+    with Client(company.url, f" {company.keys['enroller']}\r\n") as client:
+        assert client.me().role == "enroller"
+
+
+@pytest.mark.parametrize(
+    ("key", "told"),
+    [
+        ("fw_se\ncret", "character 6 of its 10 is a control character"),
+        ("fw_se cret", "character 6 of its 10 is white space"),
+        ("fw_secr\xe9t", "character 8 of its 9 is not ASCII"),
+        ("\n", "it is empty"),
+        (None, "it is no text"),
+        (b"fw_secret", "it is no text"),
+    ],
+)
+def test_a_key_that_no_header_takes_is_refused_and_not_shown(key: str, told: str) -> None:
+    with pytest.raises(InputError, match=told) as caught:
+        Client("http://127.0.0.1:1", key)
+    assert "cr" not in str(caught.value)
+
+
+def test_a_request_that_can_not_be_sent_is_told_at_once_and_not_shown(open_client: Callable[..., Client]) -> None:
+    """The library's own text of it may be a header with the key."""
+    client, secret = open_client(), "x" * 43
+    with pytest.raises(RequestFormatError, match="can't be sent") as caught:
+        client._transport.ask("GET", "/v1/me", headers={"authorization": f"Bearer {secret}\n"})
+    assert secret not in "".join(traceback.format_exception(caught.value))
 
 
 def test_waits_are_seconds_or_dates() -> None:

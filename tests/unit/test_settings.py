@@ -6,6 +6,7 @@ import base64
 import json
 import os
 import re
+import traceback
 from pathlib import Path
 from typing import get_args
 
@@ -246,6 +247,19 @@ def test_a_misspelt_variable_is_refused(monkeypatch: pytest.MonkeyPatch, variabl
 def test_variables_of_other_programs_are_left_alone(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
     monkeypatch.setenv(variable, "x")
     assert load_settings() == Settings()
+
+
+@pytest.mark.parametrize("key", ["S3CRET", base64.b64encode(b"S3CRET" * 6).decode()])
+def test_a_key_of_photos_that_is_none_is_shown_in_no_traceback(monkeypatch: pytest.MonkeyPatch, key: str) -> None:
+    monkeypatch.setenv("FACEWARD_IMAGES__KEYS", json.dumps({"2026": key}))
+    with pytest.raises(SettingsError, match="the key '2026' must be 32 random bytes") as caught:
+        load_settings()
+    assert key not in "".join(traceback.format_exception(caught.value))
+
+
+def test_a_key_of_photos_may_end_in_a_newline_as_its_file_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FACEWARD_IMAGES__KEYS", json.dumps({"2026": KEY + "\n"}))
+    assert load_settings().images.key_bytes == {"2026": bytes(range(32))}
 
 
 def test_a_misspelt_section_is_refused(tmp_path: Path) -> None:

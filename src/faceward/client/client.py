@@ -23,10 +23,12 @@ class Client(People, Recognising, Regions, Importing, Administering, Journal):
     idempotency key of its own, so that a repetition does nothing twice. Only a rotation of a key is not repeated: where its
     answer is lost ServiceUnreachableError says that it may have been done.
 
-    url: of the service, as https://faces.example.com. key: as the service showed it once. timeout: seconds for one try.
-    retries: further tries after 429, 503 and broken connections, with growing waits; a service that asks for more than a
-    minute is not waited for, and its error has `retry_after`. verify: False, or a file of
+    url: of the service, as https://faces.example.com. key: as the service showed it once, white space at its ends
+    aside. timeout: seconds for one try. retries: further tries after 429, 503 and broken connections, with growing waits; a
+    service that asks for more than a minute is not waited for, and its error has `retry_after`. verify: False, or a file of
     certificates, for a service whose certificate is not public. sleep: waits some seconds.
+
+    Raises InputError where no header takes the key.
     """
 
     def __init__(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import json
 import random
@@ -18,8 +19,10 @@ from faceward import errors
 from faceward.errors import (
     CapacityError,
     FacewardError,
+    InputError,
     NotFoundError,
     OutcomeUnknownError,
+    RequestFormatError,
     ServiceUnreachableError,
 )
 
@@ -44,14 +47,17 @@ _FIELDS = {
 
 
 class Transport:
-    """One key's connections to a service. retries: further tries. sleep: waits some seconds."""
+    """One key's connections to a service. retries: further tries. sleep: waits some seconds.
+
+    Raises InputError where the key is none that a header takes.
+    """
 
     def __init__(
         self, url: str, key: str, *, timeout: float, retries: int, verify: bool | str, sleep: Callable[[float], None]
     ) -> None:
         self._http = httpx.Client(
             base_url=url,
-            headers={"authorization": f"Bearer {key}"},
+            headers={"authorization": f"Bearer {_sendable(key)}"},
             timeout=timeout,
             verify=verify,
             follow_redirects=False,
@@ -80,14 +86,15 @@ class Transport:
 
         repeatable: whether a request whose answer was lost may be sent again; one that was refused with 429 or 503 was not
         done, unless the service says that it may have been, and is sent again in any case. Every POST carries an idempotency
-        key of its own. Raises the error that the service names, or ServiceUnreachableError.
+        key of its own. Raises the error that the service names, ServiceUnreachableError, or RequestFormatError where
+        nothing can be sent.
         """
         named = {**(headers or {}), **({"idempotency-key": uuid.uuid4().hex} if method == "POST" else {})}
         lost = False
         for number in range(self._retries + 1):
             last = number == self._retries
             try:
-                answer = self._http.request(method, path, headers=named, **sent)
+                answer = self._try(method, path, headers=named, **sent)
             except httpx.TransportError as exc:
                 never_sent = isinstance(exc, (httpx.ConnectError, httpx.ConnectTimeout))
                 if last or not (repeatable or never_sent):
@@ -107,6 +114,13 @@ class Transport:
             raise error_of(answer)
         raise AssertionError("the last try returns or raises")
 
+    def _try(self, method: str, path: str, **sent: Any) -> httpx.Response:
+        with contextlib.suppress(httpx.LocalProtocolError):  # its text may be the header that holds the key
+            return self._http.request(method, path, **sent)
+        raise RequestFormatError(
+            "The request can't be sent: a header, or the length of its body, is not as HTTP has it."
+        )
+
     def _unreachable(self, exc: httpx.TransportError, *, perhaps_done: bool) -> ServiceUnreachableError:
         more = " The request may have been done: look before you send it again." if perhaps_done else ""
         return ServiceUnreachableError(
@@ -117,6 +131,21 @@ class Transport:
         """At least the seconds that the service asks for, growing with the tries, never in step with other clients."""
         seconds = max(asked, min(_LONGEST_WAIT, 0.2 * 2**number))
         self.sleep(seconds * self._jitter.uniform(1.0, 1.3))
+
+
+def _sendable(key: str) -> str:
+    """The key without the white space that a file has at its end. An error tells what is wrong with it, and never shows it."""
+    text = key.strip() if isinstance(key, str) else None
+    if not text:
+        wrong = "it is no text" if text is None else "it is empty"
+        raise InputError(f"The key can't be used: {wrong}. Give it as the service showed it once.")
+    for place, char in enumerate(text, start=1):
+        if not "!" <= char <= "~":
+            kind = "white space" if char == " " else "a control character" if char.isascii() else "not ASCII"
+            raise InputError(
+                f"The key can't be used: character {place} of its {len(text)} is {kind}. Give it as the service showed it once."
+            )
+    return text
 
 
 class Replayed:
