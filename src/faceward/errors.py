@@ -59,7 +59,7 @@ FacewardError
 │   └── ModelMismatchError     the gallery was made by another model
 ├── StoreError
 │   ├── DatabaseUnavailableError  refused, restarting, or gone in the middle
-│   │   └── OutcomeUnknownError  gone while it confirmed a change, which may be stored
+│   │   └── OutcomeUnknownError  gone while it confirmed a change, which may be stored; or the service ended
 │   ├── PoolExhaustedError     no connection came free in time
 │   ├── StatementTimeoutError  the database took longer than the deadline
 │   ├── DatabaseFullError      no space, memory or connection left on the server
@@ -547,7 +547,7 @@ class DatabaseUnavailableError(StoreError):
 
 
 class OutcomeUnknownError(DatabaseUnavailableError):
-    """The database went away while it confirmed a change: it may be stored, or not."""
+    """The database went away while it confirmed a change, or the service ended first: it may be stored, or not."""
 
     code = "outcome_unknown"
 

@@ -61,6 +61,10 @@ class Served:
     def end(self, number: signal.Signals = signal.SIGTERM) -> int:
         """Its exit status after the signal."""
         self.process.send_signal(number)
+        return self.ended()
+
+    def ended(self) -> int:
+        """Its exit status, once it has ended."""
         status = self.process.wait(60)
         self._reader.join(10)
         return status

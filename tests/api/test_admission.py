@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from faceward.api.admission import ClientGoneError, WorkPool
-from faceward.errors import DeadlineExceededError, OverloadedError, RequestTooLargeError
+from faceward.errors import DeadlineExceededError, OutcomeUnknownError, OverloadedError, RequestTooLargeError
 
 
 @pytest.fixture
@@ -198,12 +198,46 @@ def test_a_pool_that_closes_finishes_what_runs_and_cancels_what_waits(pool: Work
         waits = asyncio.ensure_future(pool.run(lambda: None, client_id="c"))
         await until(lambda: pool.waiting == 1)
         closing = asyncio.ensure_future(asyncio.to_thread(pool.close))
-        with pytest.raises(asyncio.CancelledError):
+        with pytest.raises(OverloadedError, match="shutting down"):
             await waits
         free.set()
         assert await runs
         await closing
         with pytest.raises(OverloadedError, match="shutting down"):
             await pool.run(lambda: None, client_id="c")
+
+    asyncio.run(scene())
+
+
+def test_a_request_that_the_server_s_end_cuts_off_hears_whether_its_work_may_be_done(pool: WorkPool) -> None:
+    async def scene() -> None:
+        free, done = threading.Event(), []
+        gone = asyncio.Event().wait
+        changes = asyncio.ensure_future(pool.run(lambda: done.append(free.wait(5)), changes=True, gone=gone))
+        await until(lambda: pool.running == 1)
+        waits = asyncio.ensure_future(pool.run(lambda: done.append("waited"), changes=True, gone=gone))
+        await until(lambda: pool.waiting == 1)
+        for each in (changes, waits):
+            each.cancel()
+        with pytest.raises(OutcomeUnknownError):
+            await changes
+        with pytest.raises(OverloadedError, match="shutting down"):
+            await waits
+        free.set()
+        await until(lambda: pool.running == 0)
+        assert done == [True]  # what had begun is done, what had not never is
+
+    asyncio.run(scene())
+
+
+def test_a_request_that_only_asks_is_just_sent_again(pool: WorkPool) -> None:
+    async def scene() -> None:
+        free = threading.Event()
+        asks = asyncio.ensure_future(pool.run(lambda: free.wait(5)))
+        await until(lambda: pool.running == 1)
+        asks.cancel()
+        with pytest.raises(OverloadedError, match="shutting down"):
+            await asks
+        free.set()
 
     asyncio.run(scene())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 import shutil
@@ -205,6 +206,59 @@ def test_what_was_sent_before_the_end_is_answered(environment: dict[str, str], p
             caller.join()
     assert set(answers) == {200}
     assert len(broken) <= 1  # a connection made between the last look at the port and its end: nobody can take that on
+
+
+def test_what_the_end_cuts_off_hears_whether_it_may_be_done(environment: dict[str, str], database_url: str) -> None:
+    """At the end of stop_seconds: a rename that waits in the database for a lock, and two bodies that stopped coming."""
+    head = "{} HTTP/1.1\r\nHost: x\r\nx-api-key: {}\r\nContent-Type: {}\r\nContent-Length: {}\r\n\r\n{}"
+    with (
+        Served(environment={**environment, "FACEWARD_API__STOP_SECONDS": "1"}) as served,
+        psycopg.connect(database_url) as owner,
+        contextlib.ExitStack() as stack,
+    ):
+        key, (host, port) = served.first_key, served.url.removeprefix("http://").split(":")
+        http = stack.enter_context(httpx.Client(base_url=served.url, headers={"x-api-key": key}))
+        assert http.post("/v1/regions", json={"name": "A"}).status_code == 201
+        owner.execute("SELECT name FROM regions WHERE name = 'A' FOR UPDATE")
+
+        def ask(call: str, kind: str, length: int, body: str) -> socket.socket:
+            line = stack.enter_context(socket.create_connection((host, int(port)), timeout=20))
+            line.sendall(head.format(call, key, kind, length, body).encode())
+            return line
+
+        name = '{"name": "B"}'
+        stalled = ask("POST /v1/search", "application/json", 100, "{")
+        upload = ask("POST /v1/imports", "application/zip", 100, "PK")
+        begun = ask("PATCH /v1/regions/A", "application/json", len(name), name)
+        at_last(lambda: 'pool_running{pool="long"} 1.0' in http.get("/metrics").text)
+        served.process.send_signal(signal.SIGTERM)
+        answers = [_answer_on(line) for line in (stalled, upload, begun)]
+        owner.rollback()
+        assert served.ended() == 0
+        assert [answer.json()["code"] for answer in answers] == ["overloaded", "overloaded", "outcome_unknown"]
+        logged = {event["request_id"]: event for event in served.events("request")}
+        for answer in answers:
+            assert answer.status_code == 503
+            assert answer.headers["content-type"] == "application/problem+json"
+            assert answer.headers["retry-after"] == "1"
+            assert answer.headers["x-content-type-options"] == "nosniff"
+            assert answer.json()["request_id"] == answer.headers["x-request-id"]
+            line = logged[answer.headers["x-request-id"]]
+            assert (line["status"], line["error"]) == (503, answer.json()["code"])
+        assert "Traceback" not in served.log()
+        assert owner.execute("SELECT name FROM regions").fetchall() == [("B",)]
+        assert owner.execute("SELECT count(*) FROM jobs").fetchone() == (0,)
+
+
+def _answer_on(line: socket.socket) -> httpx.Response:
+    """The answer that the connection ends with."""
+    text = b""
+    while data := line.recv(1 << 16):
+        text += data
+    head, _, body = text.partition(b"\r\n\r\n")
+    status, *headers = head.decode().split("\r\n")
+    pairs = [(name, value) for name, _, value in (header.partition(": ") for header in headers)]
+    return httpx.Response(int(status.split()[1]), headers=pairs, content=body)
 
 
 def test_the_log_names_nobody(environment: dict[str, str], photos: dict[str, Path]) -> None:

@@ -18,7 +18,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from faceward.errors import DeadlineExceededError, OverloadedError
+from faceward.errors import DeadlineExceededError, OutcomeUnknownError, OverloadedError
 from faceward.store.database import deadline
 
 T = TypeVar("T")
@@ -34,6 +34,13 @@ processor what would answer others. Measured with 1,000 callers on two cores: 2 
 
 class ClientGoneError(Exception):
     """The caller closed the connection before there was an answer; nobody is left to be told."""
+
+
+class ShuttingDownError(OverloadedError):
+    """The server ends, and has not begun with this."""
+
+    def __init__(self) -> None:
+        super().__init__("The server is shutting down. Try again in a second.")
 
 
 class WorkPool:
@@ -89,13 +96,16 @@ class WorkPool:
         client_id: str | None = None,
         since: float | None = None,
         gone: Callable[[], Awaitable[None]] | None = None,
+        changes: bool = False,
     ) -> T:
         """What `work` returns, done on a thread.
 
         client_id: as of `check`. since: the time.monotonic() from which on the seconds count. gone: returns when the caller has
-        closed the connection; work that has not begun by then is not done.
+        closed the connection; work that has not begun by then is not done. changes: whether something is changed by it, so
+        that it matters whether it was done.
 
-        Raises OverloadedError, DeadlineExceededError, ClientGoneError, and what `work` raises.
+        Raises OverloadedError, DeadlineExceededError, ClientGoneError, and what `work` raises. To be cancelled is the server's
+        end, and an answer too: ShuttingDownError, or OutcomeUnknownError where a change had begun, which goes on.
         """
         self.check(client_id)
         self._take(client_id)
@@ -108,7 +118,7 @@ class WorkPool:
         except RuntimeError as exc:
             done.cancel()
             self._give_back(client_id)
-            raise OverloadedError("The server is shutting down. Try again in a second.") from exc
+            raise ShuttingDownError from exc
         done.add_done_callback(lambda _: loop.call_soon_threadsafe(self._release, client_id))
         late = False
 
@@ -122,7 +132,9 @@ class WorkPool:
         except asyncio.CancelledError:
             if late:
                 raise DeadlineExceededError(_TOO_LATE) from None
-            raise
+            if not done.cancel() and changes:
+                raise OutcomeUnknownError("The server ended before this was done: it may be stored, or not.") from None
+            raise ShuttingDownError from None
         finally:
             timer.cancel()
 
@@ -241,4 +253,5 @@ async def _unless_gone(done: Future[T], gone: Callable[[], Awaitable[None]]) -> 
         leaving.result()  # not gone, but what still came of its body can't be taken: the caller is to hear of that
         raise ClientGoneError
     finally:
+        answer.cancel()  # of what goes on at the server's end nobody takes it
         leaving.cancel()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -73,14 +74,15 @@ class _Application(FastAPI):
 
 
 def create_app(parts: ApiParts, settings: AppSettings, log: LogLine, on_stop: Callable[[], None]) -> FastAPI:
-    """The application. on_stop: called when the last request is answered."""
+    """The application. on_stop: called at the server's end, on a thread."""
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         try:
             yield
         finally:
-            on_stop()
+            # Beside the event loop: what the end cuts off is answered by it before the work that goes on is done.
+            await asyncio.to_thread(on_stop)
 
     app = _Application(
         title="faceward",

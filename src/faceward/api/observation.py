@@ -5,6 +5,7 @@ The log names the route, never the path or the query, and of the caller the visi
 
 from __future__ import annotations
 
+import asyncio
 import re
 import time
 import traceback
@@ -16,7 +17,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from faceward.api.admission import ClientGoneError
+from faceward.api.admission import ClientGoneError, ShuttingDownError
 from faceward.api.metrics import Metrics
 from faceward.api.problems import answer, problem
 from faceward.errors import FacewardError
@@ -87,6 +88,12 @@ class Observation:
             await self._app(scope, receive, observed)
         except ClientGoneError:
             status = _GONE
+        except asyncio.CancelledError:
+            # The server's end, no caller's: of work on the threads the pools tell, so this waited for something else, as its
+            # body. Not raised again: the task ends here, and has answered.
+            ending = ShuttingDownError()
+            status = await self._refuse(problem(ending, request_id), scope, receive, observed, status)
+            fields["error"] = ending.code
         except FacewardError as exc:
             status = await self._refuse(problem(exc, request_id), scope, receive, observed, status)
             fields["error"] = exc.code

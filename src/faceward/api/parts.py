@@ -55,13 +55,14 @@ class ApiParts:
 
 
 class Work:
-    """One authenticated request: who calls, and how its work reaches the threads."""
+    """One authenticated request: who calls, and how its work reaches the threads. changes: as of WorkPool.run."""
 
-    def __init__(self, request: Request, parts: ApiParts, caller: Caller) -> None:
+    def __init__(self, request: Request, parts: ApiParts, caller: Caller, *, changes: bool) -> None:
         self.request = request
         self.parts = parts
         self.caller = caller
         self.service = parts.service
+        self._changes = changes
         self._since = time.monotonic()
 
     async def compute(self, work: Callable[[], T]) -> T:
@@ -76,9 +77,12 @@ class Work:
         """On a thread for what reads or changes very many rows."""
         return await self._run(self.parts.long, work)
 
-    async def step(self, work: Callable[[], T]) -> T:
-        """One of many steps on a thread for the database: with a time of its own, and done though the caller may have gone."""
-        return await self.parts.data.run(self._named(work), client_id=self.caller.client_id)
+    async def step(self, work: Callable[[], T], *, last: bool = False) -> T:
+        """One of many steps on a thread for the database: with a time of its own, and done though the caller may have gone.
+
+        last: the one that makes the others count.
+        """
+        return await self.parts.data.run(self._named(work), client_id=self.caller.client_id, changes=last)
 
     async def _run(self, pool: WorkPool, work: Callable[[], T]) -> T:
         return await pool.run(
@@ -86,6 +90,7 @@ class Work:
             client_id=self.caller.client_id,
             since=self._since,
             gone=lambda: _disconnected(self.request.receive),
+            changes=self._changes,
         )
 
     def _named(self, work: Callable[[], T]) -> Callable[[], T]:
@@ -140,7 +145,8 @@ def may(role: Role, *, computes: bool = False) -> Callable[[Request], Awaitable[
         caller.require(role)
         _refuse_unknown_parameters(request)
         (parts.inference if computes else parts.data).check(caller.client_id)
-        return Work(request, parts, caller)
+        # What a recogniser may do leaves everything as it is.
+        return Work(request, parts, caller, changes=role != "recognizer" and request.method != "GET")
 
     return work
 

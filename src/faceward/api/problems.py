@@ -49,8 +49,8 @@ _GENERAL = {
     503: "The service can't answer now: its database is away, full or too slow. Try again in a moment.",
 }
 _MAY_BE_DONE = (
-    "The database went away while it confirmed this. It may have been done: look before you send it again, or send it with the "
-    "idempotency key that it had."
+    "The database went away while it confirmed this, or the service was shut down. It may have been done: look before you send "
+    "it again, or send it with the idempotency key that it had."
 )
 _FIELDS = {
     "field": "field",

@@ -72,7 +72,7 @@ async def create_import(
     )
     try:
         await _store(work, request, upload)
-        job = await work.step(lambda: upload.finish(token))
+        job = await work.step(lambda: upload.finish(token), last=True)
     except BaseException:
         # Not in the pool, which may be full, nor as the last word: an upload that stays is swept away within the hour.
         with contextlib.suppress(StoreError):
