@@ -115,3 +115,53 @@ def test_answers_that_nobody_takes_have_a_bound_together(running: RunningServer,
         at_last(lambda: answered() == before + len(lines))
         sizes = [taken(line) for line in lines]
     assert min(sizes) < 8_000_000 <= max(sizes)
+
+
+OFFERED = (
+    "{} HTTP/1.1\r\nHost: x\r\nx-api-key: {}\r\nContent-Type: application/json\r\n{}"
+    "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAEAAEAAAAIAAAABAAMAAABkAAQBAAAAAAUAAEAA\r\n\r\n"
+)
+"""As Java's HttpClient and `curl --http2` send it over plain HTTP."""
+
+
+def test_an_upgrade_that_is_offered_is_ignored_and_its_body_read(running: RunningServer, company: Company) -> None:
+    """In one packet, in several, in chunks, one request behind the other, and on a connection that goes on."""
+    key = company.keys["manager"]
+
+    def regions(names: str) -> list[bytes]:
+        """Calls that make them, with the body behind the headers."""
+        bodies = [f'{{"name": "{name}"}}' for name in names]
+        head = [OFFERED.format("POST /v1/regions", key, f"Content-Length: {len(body)}\r\n") for body in bodies]
+        return [each.encode() for pair in zip(head, bodies, strict=True) for each in pair]
+
+    chunked = OFFERED.format("POST /v1/regions", key, "Transfer-Encoding: chunked\r\n").encode()
+    listing = OFFERED.format("GET /v1/regions", key, "").encode()
+    with (
+        socket.create_connection(("127.0.0.1", running.port), timeout=20) as line,
+        line.makefile("rb") as answers,
+    ):
+
+        def answered() -> bytes:
+            status = answers.readline()
+            size = 0
+            while (header := answers.readline()) not in (b"\r\n", b""):
+                if header.lower().startswith(b"content-length:"):
+                    size = int(header.split(b":")[1])
+            return status[9:12] + answers.read(size)
+
+        line.sendall(b"".join(regions("P")))
+        assert answered().startswith(b"201")
+        head, body = regions("Q")
+        line.sendall(head.replace(b"\r\nConnection", b"\r\nExpect: 100-continue\r\nConnection"))
+        assert answered() == b"100"
+        line.sendall(body)
+        assert answered().startswith(b"201")
+        line.sendall(chunked)
+        line.sendall(b'7\r\n{"name"\r\n')
+        line.sendall(b'6\r\n: "R"}\r\n0\r\n\r\n')
+        assert answered().startswith(b"201")
+        line.sendall(b"".join([*regions("ST"), listing, *regions("U"), listing[: len(listing) // 2]]))
+        assert [answered()[:3] for _ in range(4)] == [b"201", b"201", b"200", b"201"]
+        line.sendall(listing[len(listing) // 2 :])
+        listed = answered()
+        assert [name for name in "PQRSTU" if f'"name":"{name}"'.encode() not in listed] == []

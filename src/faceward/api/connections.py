@@ -8,6 +8,7 @@ import uuid
 from http import HTTPStatus
 from typing import ClassVar, cast
 
+import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from faceward.api.problems import answer
@@ -46,6 +47,8 @@ class BoundedProtocol(HttpToolsProtocol):
     Without this a peer could hold a connection, and grow the server's memory, by sending a header byte by byte, or trailers
     without end behind a body in chunks.
 
+    An upgrade that a request offers, as to HTTP/2, is ignored (RFC 9110, 7.8), and the request read as it is.
+
     At the server's end what was sent on it by then is answered: an idle connection is closed after a moment in which
     nothing more came.
     """
@@ -59,6 +62,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._complete = True
         self._unused_bytes = 0
         self._ending = False
+        self._offering = b""
         self._stalled: asyncio.TimerHandle | None = None
         self._waiting: asyncio.TimerHandle | None = self.loop.call_later(self.header_seconds, self._too_slow)
 
@@ -72,7 +76,7 @@ class BoundedProtocol(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         began = not self._complete
-        super().data_received(data)
+        self._read(data)
         if not began or self._complete or self.transport.is_closing():
             return
         # What the parser keeps of headers, or of trailers, that are not complete; they may have come in pieces of one byte.
@@ -99,6 +103,8 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_body(body)
 
     def on_message_complete(self) -> None:
+        if self._offering:
+            return
         self._complete = True
         self._stop_waiting()
         super().on_message_complete()
@@ -109,6 +115,9 @@ class BoundedProtocol(HttpToolsProtocol):
             self._wait()  # its keep-alive time-out ends with the next byte, of a request that need not end
 
     def on_headers_complete(self) -> None:
+        if self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT":
+            self._offering = self._head_without_upgrade()
+            return
         self._in_headers = False
         self._stop_waiting()
         super().on_headers_complete()
@@ -142,6 +151,32 @@ class BoundedProtocol(HttpToolsProtocol):
     @property
     def _busy(self) -> bool:
         return self.cycle is not None and not self.cycle.response_complete
+
+    def _read(self, data: bytes) -> None:
+        """As the server's own does, but that the parser, which ends a request that offers an upgrade at its headers, is given
+        them again without the offer.
+        """
+        self._unset_keepalive_if_required()
+        left = memoryview(data)
+        try:
+            while left:
+                try:
+                    self.parser.feed_data(left)
+                    return
+                except httptools.HttpParserUpgrade as exc:
+                    head, self._offering = self._offering, b""
+                    if not head:
+                        return  # CONNECT, which is answered: what follows is for nobody
+                    left = left[exc.args[0] :]
+                    self.parser.feed_data(head)
+        except httptools.HttpParserError:
+            self.send_400_response("Invalid HTTP request received.")
+
+    def _head_without_upgrade(self) -> bytes:
+        version = self.parser.get_http_version().encode()
+        lines = [self.parser.get_method() + b" " + self.url + b" HTTP/" + version]
+        lines += [name + b": " + value for name, value in self.headers if name != b"upgrade"]
+        return b"\r\n".join([*lines, b"", b""])
 
     def _leave(self) -> None:
         if self.transport.is_closing() or self._busy or self._in_headers:
