@@ -229,6 +229,23 @@ def test_faces_of_deepface_are_found_in_their_region(old: str, importing: Import
     assert sought == 4
 
 
+def test_faces_to_compare_are_drawn_from_all_of_the_model_that_is_meant(old: str, subjects: CompreFace) -> None:
+    with psycopg.connect(old, autocommit=True) as connection:
+        connection.execute(DEEPFACE)
+    person = subjects.subject(1, "Ada")
+    models = [OTHER] * 90 + [FACENET] * 60
+    register(old, [(f"{place}", unit(1)[:4], model) for place, model in enumerate(models)])
+    for model in models:
+        subjects.face(person, unit(1)[:4], model, b"an image")
+    for find in (compreface(), deepface()):
+        with PostgresSource(old, find, model=FACENET) as source:
+            drawn = list(source.sample_with_images(40))
+            assert [face.row for face in source.sample_with_images(40)] == [face.row for face in drawn]
+        assert len({face.row for face in drawn}) == 40
+        assert not any(face.problem for face in drawn)
+    assert max(int(str(face.image_path)) for face in drawn[:12]) > 120
+
+
 def test_of_several_tables_of_deepface_one_must_be_named(
     old: str, importing: Importing, photos: dict[str, Path]
 ) -> None:

@@ -61,7 +61,7 @@ def test_images_that_are_not_where_they_should_be_are_told(old: Written, importi
     assert (faces(account), account.compared) == ((3, 3, 0), 0)
     (warning,) = account.warnings
     assert "was not checked: none of the 3 images that were tried could be compared" in warning
-    assert f"There is no image file at {tmp_path / 'gone' / '0.jpg'}" in warning
+    assert f"There is no image file at {tmp_path / 'gone'}" in warning
 
 
 def test_without_images_there_is_nothing_to_warn_of(old: Written, importing: Importing) -> None:

@@ -67,7 +67,10 @@ def compreface(service: str | None = None) -> Callable[[psycopg.Connection[Any]]
             models=f"SELECT e.calculator, count(*) {_FROM} GROUP BY 1 ORDER BY 2 DESC, 1",
             persons=f'{_SUBJECT} {_SUBJECTS} ORDER BY s.id::text COLLATE "C"',
             faces=f'{_FACE} {_FROM} ORDER BY e.subject_id::text COLLATE "C" NULLS FIRST, e.id',
-            sample=f"{_FACE} {_FROM} AND e.img_id IS NOT NULL ORDER BY e.id LIMIT %(most)s",
+            sample=(
+                f"{_FACE} {_FROM} AND e.img_id IS NOT NULL AND (%(model)s::text IS NULL OR e.calculator = %(model)s) "
+                "ORDER BY md5(e.id::text) LIMIT %(most)s"
+            ),
             image=(
                 "SELECT i.content FROM img i JOIN embedding e ON e.img_id = i.id WHERE e.id = %(row)s::uuid "
                 "AND length(i.content) <= %(max_image)s"

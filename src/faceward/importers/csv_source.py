@@ -21,7 +21,7 @@ from faceward.checks import composed
 from faceward.errors import ImportSourceError
 from faceward.importers.assignment import RegionAssignment
 from faceward.importers.decoding import MAX_ENCODED
-from faceward.importers.rows import FaceRow, PersonRow
+from faceward.importers.rows import SCATTERED, FaceRow, PersonRow
 from faceward.importers.sqlite_layout import ROLES
 
 # The columns, each with the names that it may have, the likeliest first.
@@ -61,6 +61,7 @@ FROM (SELECT id, region_of(id, min(name)) AS region FROM lines WHERE region IS N
 WHERE lines.id = of_person.id AND lines.region IS NULL
 """
 _FACES = "SELECT line, key, embedding, photo, photo IS NOT NULL, code, reason FROM lines"
+_SAMPLE = f"{_FACES} WHERE photo IS NOT NULL ORDER BY {SCATTERED.format('line')} LIMIT ?"
 _SAME_NAMES = """
 SELECT name, count(DISTINCT key) FROM lines WHERE name IS NOT NULL GROUP BY name HAVING count(DISTINCT key) > 1
 ORDER BY 2 DESC, 1 LIMIT ?
@@ -138,8 +139,7 @@ class CsvSource:
         return map(_face, self._rows(f"{_FACES} ORDER BY key, line"))
 
     def sample_with_images(self, most: int) -> Iterator[FaceRow]:
-        step = max(1, self.count() // most)
-        return map(_face, self._rows(f"{_FACES} WHERE photo IS NOT NULL AND line % {step} = 0 LIMIT {int(most)}"))
+        return map(_face, self._rows(_SAMPLE, (most,)))
 
     def image(self, _: FaceRow) -> bytes | None:
         return None

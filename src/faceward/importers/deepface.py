@@ -33,6 +33,7 @@ AND 3 = (SELECT count(*) FROM pg_attribute a WHERE a.attrelid = c.oid AND NOT a.
          AND a.attname IN ('id', 'img_name', 'model_name'))
 ORDER BY c.relname
 """
+_MEANT = "(%(model)s::text IS NULL OR model_name = %(model)s)"
 # By the column's type: how it is read, and what keeps a senseless length out.
 _EMBEDDING = {
     "double precision[]": f"CASE WHEN cardinality(embedding) <= {MAX_NUMBERS} THEN embedding END",
@@ -71,7 +72,7 @@ def deepface(table: str | None = None, person_of: PersonOf = "name") -> Callable
                 "WHERE person IS NOT NULL GROUP BY person ORDER BY convert_to(person, 'UTF8')"
             ),
             faces=f"{face} ORDER BY convert_to({key}, 'UTF8') NULLS FIRST, id",
-            sample=f"{face} WHERE img_name <> '' ORDER BY id LIMIT %(most)s",
+            sample=f"{face} WHERE img_name <> '' AND {_MEANT} ORDER BY md5(id::text) LIMIT %(most)s",
         )
 
     return find

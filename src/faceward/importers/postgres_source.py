@@ -41,8 +41,8 @@ class Statements:
     """How one system's tables are read. The parameters are all statements'.
 
     persons, faces: give the fields of PersonRow and of FaceRow, by ascending bytes of the key; a face has its model's name in
-    the place of its problem. models: (name, faces) of each. sample: as faces, at most %(most)s of those that have an image.
-    image: the bytes of the image of the face %(row)s, where they are at most %(max_image)s. same_names: (name, persons), at
+    the place of its problem. models: (name, faces) of each. sample: as faces, at most %(most)s of those that have an image,
+    of the model %(model)s where one is meant, spread over all of them. image: the bytes of the image of the face %(row)s, where they are at most %(max_image)s. same_names: (name, persons), at
     most %(most)s.
     """
 
@@ -149,10 +149,7 @@ class PostgresSource:
         return map(self._face, self._stream(self._statements.faces))
 
     def sample_with_images(self, most: int) -> Iterator[FaceRow]:
-        for row in self._fetch(self._statements.sample, most=most):
-            face = self._face(row)
-            if face.problem is None:
-                yield face
+        return map(self._face, self._fetch(self._statements.sample, most=most, model=self._model))
 
     def image(self, face: FaceRow) -> bytes | None:
         if self._statements.image is None or not face.has_image:

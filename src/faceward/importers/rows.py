@@ -8,6 +8,16 @@ from typing import NamedTuple, Protocol
 
 from faceward.importers.assignment import RegionAssignment
 
+SCATTERED = "({} & 2147483647) * 1327217885 & 2147483647"
+"""Of a row's number in SQLite: ordered by it, the first rows lie all over the table, however many of them a condition leaves
+out. A step through all rows may meet none of those with an image: those of an even one never have odd numbers.
+"""
+
+
+def scattered(number: int) -> int:
+    """As SCATTERED."""
+    return (number & 2147483647) * 1327217885 & 2147483647
+
 
 class PersonRow(NamedTuple):
     """row: what names it in the source. key: joins it to its faces. id: the source's own of the person, by which --regions

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import heapq
 import os
 import sqlite3
 from collections import deque
@@ -19,7 +20,7 @@ from faceward.checks import MAX_DESCRIPTION
 from faceward.errors import ImportSourceError
 from faceward.importers.assignment import RegionAssignment
 from faceward.importers.decoding import MAX_ENCODED
-from faceward.importers.rows import FaceRow, PersonRow
+from faceward.importers.rows import SCATTERED, FaceRow, PersonRow, scattered
 from faceward.importers.sqlite_layout import Table, recognise
 
 _ROWS_AT_ONCE = 50
@@ -166,11 +167,14 @@ class SqliteSource:
         path, image = self._column("faces.image_path"), self._column("faces.image")
         if path == image == "NULL":
             return
-        step = max(1, self.count() // most)
-        rowid = self._rowid[self._layout.faces]
-        spread = f"AND f.{rowid} % {step} = 0" if rowid else ""
+        table, rowid = _quoted(self._layout.faces), self._rowid[self._layout.faces]
         has_image = f"coalesce(length({image}), length({path}), 0) > 0"
-        yield from self._face_rows(f"{_quoted(self._layout.faces)} AS f WHERE {has_image} {spread} LIMIT {most}")
+        if rowid is None:
+            rows = enumerate(self._face_rows(f"{table} AS f WHERE {has_image}"))
+            yield from (face for _, face in heapq.nsmallest(most, rows, key=lambda row: scattered(row[0])))
+            return
+        drawn = f"SELECT {rowid} AS faceward_row FROM {table} WHERE {has_image} ORDER BY {SCATTERED.format(rowid)} LIMIT {most}"
+        yield from self._face_rows(f"({drawn}) CROSS JOIN {table} AS f ON f.{rowid} = faceward_row")
 
     def _face_rows(self, which: str) -> Iterator[FaceRow]:
         """which: what stands after FROM; the table is called f there."""
