@@ -31,8 +31,8 @@ def enroll(
     With --expires the person is matched until then; left out, the retention of the region or client decides.
     """
     expires_at = None if expires is None else moment(expires, "--expires")
-    with invocation(ctx).open_enrolling(client) as service:
-        stored = service.enroll(
+    with invocation(ctx).open_enrolling(client) as parts:
+        stored = parts.service.enroll(
             list(images),
             name=name,
             region=region,

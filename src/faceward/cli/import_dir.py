@@ -40,7 +40,7 @@ def import_dir(
         tally.plan()
     else:
         with (
-            invocation(ctx).open_enrolling(client, model={"threads": workers}) as service,
+            invocation(ctx).open_enrolling(client, model={"threads": workers}) as parts,
             ended_early(tally.so_far),
             output.counting_bar() as bar,
         ):
@@ -50,7 +50,7 @@ def import_dir(
                 tally.add(result)
                 bar.advance(task)
 
-            service.import_photos(
+            parts.service.import_photos(
                 folder.records(),
                 client_id=client,
                 workers=workers,

@@ -14,10 +14,11 @@ import typer
 from faceward.cli import output
 from faceward.cli.advice import advised_words
 from faceward.cli.invocation import invocation, manifest_in_use
-from faceward.errors import StoreError
+from faceward.errors import ModelMismatchError, StoreError
 
 if TYPE_CHECKING:
     from faceward.bulk_import import ImportReport
+    from faceward.factory import Parts
     from faceward.importers import Account, ImportAccount, Source
 
 _SHOWN = 40
@@ -32,6 +33,12 @@ DefaultRegion: TypeAlias = Annotated[
 ]
 SameModel: TypeAlias = Annotated[
     bool, typer.Option("--same-model", help="The embeddings were made by the model pack in use.")
+]
+ModelId: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--model-id", metavar="ID", help="With --same-model: which model that is; needed once it was changed here."
+    ),
 ]
 ReEmbed: TypeAlias = Annotated[bool, typer.Option("--re-embed", help="Make the embeddings anew, from the images.")]
 ImagesFolder: TypeAlias = Annotated[
@@ -67,8 +74,11 @@ class ImportOptions:
     dry_run: bool
     as_json: bool
     source: str | None = None
+    model_id: str | None = None
 
     def __post_init__(self) -> None:
+        if self.model_id is not None and not self.same_model:
+            raise typer.BadParameter("--model-id says of --same-model which model that is: say both.")
         if self.same_model and self.reembed:
             raise typer.BadParameter("--same-model keeps the embeddings, --re-embed makes them anew: one of the two.")
 
@@ -80,7 +90,7 @@ def photo_workers(given: int | None) -> int:
 def run(ctx: typer.Context, options: ImportOptions, opened: Callable[[], AbstractContextManager[Source]]) -> None:
     """Import what `opened` opens, tell what became of it, and exit with status 1 where a row was refused."""
     from faceward.errors import ImportSourceError
-    from faceward.importers import RegionAssignment, SourceImport, plan_import, run_import
+    from faceward.importers import RegionAssignment, SourceImport, plan_import, require_model, run_import
 
     given, workers = invocation(ctx), photo_workers(options.workers)
     settings = given.settings(model={"threads": workers})
@@ -105,6 +115,8 @@ def run(ctx: typer.Context, options: ImportOptions, opened: Callable[[], Abstrac
 
         if options.dry_run:
             manifest = manifest_in_use(settings)
+            if options.model_id is not None:
+                require_model(options.model_id, manifest.model_id)
             if not wanted.reembed:
                 output.tell(
                     f"Checked for {manifest.model_id}, the model of the settings: {manifest.embedding.dimension} numbers an "
@@ -119,10 +131,12 @@ def run(ctx: typer.Context, options: ImportOptions, opened: Callable[[], Abstrac
                 people = report.persons
 
             with (
-                given.open_enrolling(options.client, model={"threads": workers}) as service,
-                ended_early(lambda: f"About {people:,} people were imported by this run." if people else ""),
+                given.open_enrolling(options.client, model={"threads": workers}) as parts,
+                ended_early(lambda: f"At least {people:,} people were imported by this run." if people else ""),
             ):
-                account = run_import(wanted, source, service, advance, written=written)
+                if not wanted.reembed:
+                    wanted = replace(wanted, model_id=_model_of(options, parts))
+                account = run_import(wanted, source, parts.service, advance, written=written)
     problems = (replace(each, reason=advised_words(each.code, each.reason)) for each in account.problems)
     account = replace(account, problems=tuple(problems))
     for warning in account.warnings:
@@ -135,9 +149,26 @@ def run(ctx: typer.Context, options: ImportOptions, opened: Callable[[], Abstrac
         raise typer.Exit(1)
 
 
+def _model_of(options: ImportOptions, parts: Parts) -> str | None:
+    """The model whose embeddings --same-model means: another one than today's where the gallery's was changed since the
+    command was written down, which nothing but its name tells. Raises ModelMismatchError.
+    """
+    if not options.same_model or options.model_id is not None:
+        return options.model_id
+    model_id = parts.service.model_id
+    if parts.model_was_changed():
+        raise ModelMismatchError(
+            f"The model of this gallery was changed once; it is {model_id} now. That all embeddings of the source were made by "
+            f"this one must be said by its name: --same-model --model-id {model_id}. Those of an earlier one would fit nobody: "
+            "have them made anew from the photos, with --re-embed."
+        )
+    return model_id
+
+
 @contextmanager
 def ended_early(done: Callable[[], str]) -> Iterator[None]:
-    """Tells of an import that does not come to its end what it stored, and that the same command goes on.
+    """Tells of an import that does not come to its end what it stored, and that the same command goes on, unless the model
+    was changed meanwhile.
 
     done: says what is stored; empty where nothing is. An error of the database is of one transaction, of which nothing was
     stored: it is told of the import.
@@ -149,6 +180,11 @@ def ended_early(done: Callable[[], str]) -> Iterator[None]:
         stored = done()
         reason = str(exc).replace("Nothing was stored", "Nothing more was stored") if stored else str(exc)
         exc.args = (" ".join(filter(None, (reason, stored, kept))),)
+        raise
+    except ModelMismatchError as exc:
+        if stored := done():
+            rest = "What is imported is kept. The rest has to be made anew from the photos, by the gallery's model: --re-embed."
+            exc.args = (f"{exc} {stored} {rest}",)
         raise
     except BaseException as exc:
         if (stored := done()) or isinstance(exc, KeyboardInterrupt):

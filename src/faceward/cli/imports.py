@@ -12,6 +12,7 @@ from faceward.cli.import_options import (
     DryRun,
     ImagesFolder,
     ImportOptions,
+    ModelId,
     OfModel,
     ReEmbed,
     RegionOfAll,
@@ -51,6 +52,7 @@ def import_sqlite(
         typer.Option("--map", metavar="ROLE=TABLE.COLUMN", help="As persons.name=users.full_name; may be repeated."),
     ] = None,
     same_model: SameModel = False,
+    model_id: ModelId = None,
     reembed: ReEmbed = False,
     images: ImagesFolder = None,
     largest: Largest = False,
@@ -64,7 +66,19 @@ def import_sqlite(
     Can be stopped and run again: who was imported is left as it is. The exit status is 1 where a row was refused.
     """
     options = ImportOptions(
-        region, regions, default_region, client, same_model, reembed, images, largest, workers, dry_run, as_json, source
+        region,
+        regions,
+        default_region,
+        client,
+        same_model,
+        reembed,
+        images,
+        largest,
+        workers,
+        dry_run,
+        as_json,
+        source,
+        model_id,
     )
 
     def opened() -> SqliteSource:
@@ -93,6 +107,7 @@ def import_csv(
         str | None, typer.Option("--encoding", help="Of the text, as cp1252; left out: UTF-8, or as the file says.")
     ] = None,
     same_model: SameModel = False,
+    model_id: ModelId = None,
     reembed: ReEmbed = False,
     images: ImagesFolder = None,
     largest: Largest = False,
@@ -106,7 +121,19 @@ def import_csv(
     Can be stopped and run again: who was imported is left as it is. The exit status is 1 where a line was refused.
     """
     options = ImportOptions(
-        region, regions, default_region, client, same_model, reembed, images, largest, workers, dry_run, as_json, source
+        region,
+        regions,
+        default_region,
+        client,
+        same_model,
+        reembed,
+        images,
+        largest,
+        workers,
+        dry_run,
+        as_json,
+        source,
+        model_id,
     )
 
     def opened() -> CsvSource:
@@ -129,6 +156,7 @@ def import_compreface(
     ] = None,
     model: OfModel = None,
     same_model: SameModel = False,
+    model_id: ModelId = None,
     reembed: ReEmbed = False,
     largest: Largest = False,
     workers: Workers = None,
@@ -141,7 +169,19 @@ def import_compreface(
     Can be stopped and run again: who was imported is left as it is. The exit status is 1 where a row was refused.
     """
     options = ImportOptions(
-        region, regions, default_region, client, same_model, reembed, None, largest, workers, dry_run, as_json, source
+        region,
+        regions,
+        default_region,
+        client,
+        same_model,
+        reembed,
+        None,
+        largest,
+        workers,
+        dry_run,
+        as_json,
+        source,
+        model_id,
     )
 
     def opened() -> PostgresSource:
@@ -169,6 +209,7 @@ def import_deepface(
     ] = "name",
     model: OfModel = None,
     same_model: SameModel = False,
+    model_id: ModelId = None,
     reembed: ReEmbed = False,
     images: Annotated[
         Path | None, typer.Option("--images", metavar="DIR", help="Where img_name begins, for --re-embed.")
@@ -184,7 +225,19 @@ def import_deepface(
     Can be stopped and run again: who was imported is left as it is. The exit status is 1 where a row was refused.
     """
     options = ImportOptions(
-        region, regions, default_region, client, same_model, reembed, images, largest, workers, dry_run, as_json, source
+        region,
+        regions,
+        default_region,
+        client,
+        same_model,
+        reembed,
+        images,
+        largest,
+        workers,
+        dry_run,
+        as_json,
+        source,
+        model_id,
     )
 
     def opened() -> PostgresSource:

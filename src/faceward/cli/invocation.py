@@ -46,15 +46,15 @@ class Invocation:
         return self._open_parts(**overrides).service
 
     @contextmanager
-    def open_enrolling(self, client: str | None, **overrides: Any) -> Iterator[FaceService]:
-        """A service for what may make its client, which is told afterwards: who misspelt an id has made another one."""
+    def open_enrolling(self, client: str | None, **overrides: Any) -> Iterator[Parts]:
+        """For what may make its client, which is told afterwards: who misspelt an id has made another one."""
         from faceward.checks import check_client_id
 
         client_id = check_client_id(client)
         parts = self._open_parts(**overrides)
-        with parts.service as service:
+        with parts:
             new = client is not None and not _is_there(parts.administration, client_id)
-            yield service
+            yield parts
             if new and _is_there(parts.administration, client_id):
                 output.tell(f"Client {client_id!r} was not there before, and was made.")
 

@@ -32,6 +32,7 @@ from faceward.store.jobs import JobStore
 from faceward.store.personal_data import PersonalDataStore
 from faceward.store.photos import StoredPhotos
 from faceward.store.presence import Presence
+from faceward.store.reembeddings import models_known
 from faceward.store.regions import RegionStore
 from faceward.store.schema import check_database
 from faceward.vision import PackManifest
@@ -69,6 +70,10 @@ class Parts:
     def audit(self) -> RecallAudit:
         """Of the pack in use."""
         return self.packs.current.audit
+
+    def model_was_changed(self) -> bool:
+        """Whether the gallery was ever of another model than it is now, or was for a while."""
+        return bool(models_known(self.database))
 
     def checks(self) -> dict[str, str]:
         """Whether requests can be served now: for each of database, search database and models "ok", or the error's code."""

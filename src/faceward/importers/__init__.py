@@ -6,6 +6,7 @@ from faceward.importers.compreface import compreface
 from faceward.importers.csv_source import CsvSource, parse_columns
 from faceward.importers.deepface import deepface
 from faceward.importers.join import SourceImport
+from faceward.importers.model_check import require_model
 from faceward.importers.postgres_source import PostgresSource
 from faceward.importers.rows import Source
 from faceward.importers.source_import import plan_import, run_import
@@ -27,5 +28,6 @@ __all__ = [
     "parse_columns",
     "parse_mappings",
     "plan_import",
+    "require_model",
     "run_import",
 ]

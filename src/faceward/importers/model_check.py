@@ -44,6 +44,15 @@ def require_folder(images: Path | None) -> None:
         raise ImportSourceError(f"--images {images}: there is no such folder.")
 
 
+def require_model(model_id: str, in_use: str) -> None:
+    """Raises ModelMismatchError where embeddings of the one can't be compared with those of the other."""
+    if model_id != in_use:
+        raise ModelMismatchError(
+            f"The embeddings were made by the model {model_id}; the one in use is {in_use}. They can't be compared: make them "
+            "anew from the photos, with --re-embed."
+        )
+
+
 class SampleCheck:
     """compared, agreed: how many stored embeddings were held against their image, and how many of them agree. tried: the
     compared, and those whose image can't be used. disagreeing: the rows of the others.

@@ -42,8 +42,8 @@ class Statements:
 
     persons, faces: give the fields of PersonRow and of FaceRow, by ascending bytes of the key; a face has its model's name in
     the place of its problem. models: (name, faces) of each. sample: as faces, at most %(most)s of those that have an image,
-    of the model %(model)s where one is meant, spread over all of them. image: the bytes of the image of the face %(row)s, where they are at most %(max_image)s. same_names: (name, persons), at
-    most %(most)s.
+    of the model %(model)s where one is meant, spread over all of them. image: the bytes of the image of the face %(row)s,
+    where they are at most %(max_image)s. same_names: (name, persons), at most %(most)s.
     """
 
     prefix: str

@@ -17,7 +17,7 @@ from faceward.checks import check_client_id
 from faceward.errors import InputError, ModelMismatchError
 from faceward.importers.accounts import NOT_ADDED, ImportAccount
 from faceward.importers.join import Candidate, Join, SourceImport, stored_path
-from faceward.importers.model_check import Photos, SampleCheck, require_folder
+from faceward.importers.model_check import Photos, SampleCheck, require_folder, require_model
 from faceward.importers.rows import FaceRow, Source
 from faceward.service import FaceService
 from faceward.types import NewFace, Person
@@ -74,10 +74,15 @@ def run_import(
             f"compared, even where both are {service.dimension} long: everybody would be a stranger. If they were "
             f"made by {service.model_id}, say --same-model; if the photos are there, --re-embed makes them anew."
         )
+    # One for the whole run: after a change of the model meanwhile the rest is refused.
+    model_id = service.model_id if given.model_id is None else given.model_id
+    require_model(model_id, service.model_id)
     sample = SampleCheck(source, service, photos)
     sample.require()
     with _fewer_collections():
-        report = service.import_embeddings(join.records(), client_id=given.client_id, progress=written)
+        report = service.import_embeddings(
+            join.records(), client_id=given.client_id, model_id=model_id, progress=written
+        )
     source.check_unchanged()
     return join.account(report, dry_run=False, sample=sample)
 
