@@ -45,9 +45,10 @@ class SourceImport:
 
     regions: who goes where, but for those of whom the source says it. images: the folder that relative paths of images begin
     at. same_model: the caller's word that the embeddings are of the model in use. model_id: of which by name, so that they are
-    refused where another is in use. reembed: make them anew from the images. several_faces: what an image with several gets. store_images: keep the images that lie in the source. person_images: bytes
-    of one person's that are kept, for a person is written at once. workers: images worked on at once. source_name: tells
-    the source from others that give the same ids to other people; it goes into the external ids.
+    refused where another is in use. reembed: make them anew from the images. several_faces: what an image with several gets.
+    store_images: keep the images that lie in the source. person_images: bytes of one person's that are kept, for a person is
+    written at once. workers: images worked on at once. source_name: tells the source from others that give the same ids to
+    other people; it goes into the external ids.
     """
 
     regions: RegionAssignment
