@@ -132,6 +132,25 @@ def test_who_has_no_photo_is_listed(
     assert (entries(changing)[-1]["action"], entries(changing)[-1]["details"]["faces"]) == ("reembed.finish", 4)
 
 
+def test_who_was_left_behind_by_a_roll_back_is_not_lost_unasked(
+    changing: CommandLine, people: None, photos: dict[str, Path]
+) -> None:
+    changing.succeeds("models", "add", "stronger")
+    changing.succeeds("reembed", "--pack", "stronger-1")
+    changing.succeeds("reembed", "cut-over")
+    config = json.loads(changing.config.read_text())
+    changing.config.write_text(json.dumps({**config, "images": {"store": "off"}}))
+    changing.succeeds("enroll", photos["astronaut.png"], "--name", "Eileen", "--region", "B")
+    assert "left without a face (1)" in changing.fails("reembed", "roll-back")
+    assert "1 persons" in changing.succeeds("reembed", "roll-back", "--leave-behind").stdout
+    asked = changing("reembed", "abandon", typed="n\n")
+    assert asked.status == 1
+    assert "1 faces lose their last embedding, and 1 persons have none any more. [y/N]" in asked.stderr
+    assert "Aborted" in changing("reembed", "abandon", "--json").stderr  # nobody is there to answer
+    assert changing.succeeds("reembed", "status", "--json").json["state"] == "ready"
+    assert changing.succeeds("reembed", "abandon", "--yes", "--json").json["state"] == "abandoned"
+
+
 def test_a_model_that_does_not_open_begins_no_change(
     changing: CommandLine, people: None, pack: ModelPack, tmp_path: Path
 ) -> None:

@@ -11,11 +11,12 @@ import psycopg
 import pytest
 
 from between_models import OTHER, Deployment, new_face
-from faceward.errors import ConstraintViolatedError
+from faceward.errors import ConstraintViolatedError, PersonsLeftBehindError
 from faceward.reembedding import Exchanged
 from faceward.store.database import Database, PoolSettings
 from faceward.store.embedding_models import MODEL_LOCK
 from faceward.store.gallery import Gallery
+from faceward.store.reembedded_faces import LeftBehind
 from faceward.store.regions import RegionStore
 from searching import at_last
 from synthetic import MODEL
@@ -101,3 +102,38 @@ def test_an_exchange_ends_where_people_who_are_left_behind_move_at_each_attempt(
         interrupted(deployment.url, roll_back, [enroll, *[change_places] * 5])
     assert pairs == []
     assert roll_back().change.state == "ready"
+
+
+def test_who_has_the_photo_of_one_left_behind_is_not_left_without_a_face_unasked(deployment: Deployment) -> None:
+    """The table that comes back has the photo in that region already. Once it has not any more, the face is made."""
+    change = deployment.change
+    pat = Gallery(deployment.database, MODEL).create_person("acme", "A", "Pat", [new_face(5, MODEL, stored=False)])[0]
+    change.fill()
+    change.cut_over(leave_behind=True)
+    other = Gallery(deployment.database, OTHER)
+    new = other.create_person("acme", "A", "Pat anew", [new_face(5, OTHER, stored=True)])[0]
+    with pytest.raises(PersonsLeftBehindError, match=f"{new.id} of client 'acme'"):
+        change.roll_back()
+    (refused,) = change.faces_left()
+    assert (refused.person_id, refused.code) == (new.id, "photo_taken")
+    assert f"person {pat.id}" in refused.reason
+    done = change.roll_back(leave_behind=True)
+    assert (done.caught_up, done.persons_left, done.left) == (0, 1, (("acme", new.id),))
+    assert change.lost_by_abandon() == LeftBehind(faces=1, persons=1)
+
+    change.cut_over(leave_behind=True)
+    assert change.lost_by_finish() == LeftBehind(faces=1, persons=1)
+    other.delete_person("acme", pat.id)
+    done = change.roll_back()
+    assert (done.caught_up, done.persons_left) == (1, 0)
+    assert {row.person for row in deployment.rows("acme")} == {new.id}
+    assert change.lost_by_abandon() == LeftBehind()
+
+
+def test_an_exchange_says_that_the_table_has_no_graph(deployment: Deployment) -> None:
+    """An import may have set it aside while the other table came."""
+    change = deployment.change
+    assert change.cut_over().graph_missing is False
+    with psycopg.connect(deployment.url) as connection:
+        connection.execute("DROP INDEX idx_embedding_hnsw_previous")
+    assert change.roll_back().graph_missing is True

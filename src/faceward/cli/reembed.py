@@ -17,6 +17,7 @@ from faceward.cli.options import AsJson, Yes
 if TYPE_CHECKING:
     from faceward.factory import ReembeddingParts
     from faceward.reembedding import ChangeStatus, Comparison, Exchanged, ModelScores
+    from faceward.store.reembedded_faces import LeftBehind
     from faceward.store.reembeddings import Reembedding
 
 LeaveBehind: TypeAlias = Annotated[
@@ -178,21 +179,26 @@ def finish(ctx: typer.Context, yes: Yes = False, as_json: AsJson = False) -> Non
     """Drop the previous model's embeddings, for good: who was left behind loses the last ones."""
     with _opened(ctx) as parts:
         if not yes:
-            lost = parts.change.lost_by_finish()
-            question = (
-                "Drop the previous model's embeddings, for good? There is no roll-back then. "
-                f"{lost.faces:,} faces lose their last embedding, and {lost.persons:,} persons have none any more."
-            )
-            typer.confirm(question, abort=True, err=True)
+            question = "Drop the previous model's embeddings, for good? There is no roll-back then. "
+            typer.confirm(question + _loss(parts.change.lost_by_finish()), abort=True, err=True)
         change = parts.change.finish()
     _show_end(change, as_json, f"The change to {change.model_to} is finished.")
 
 
-def abandon(ctx: typer.Context, as_json: AsJson = False) -> None:
-    """Drop what was made for the new model; the gallery is left as it is."""
+def abandon(ctx: typer.Context, yes: Yes = False, as_json: AsJson = False) -> None:
+    """Drop what was made for the new model; the gallery is left as it is. Who was left behind by a roll-back loses the last
+    embeddings, and their photos.
+    """
     with _opened(ctx) as parts:
+        if not yes and (lost := parts.change.lost_by_abandon()).faces:
+            question = "Drop what was made for the new model, with faces that are nowhere else, and their photos? "
+            typer.confirm(question + _loss(lost), abort=True, err=True)
         change = parts.change.abandon()
     _show_end(change, as_json, f"The change to {change.model_to} is abandoned.")
+
+
+def _loss(lost: LeftBehind) -> str:
+    return f"{lost.faces:,} faces lose their last embedding, and {lost.persons:,} persons have none any more."
 
 
 def _opened(ctx: typer.Context) -> AbstractContextManager[ReembeddingParts]:
@@ -252,6 +258,11 @@ def _show_exchange(done: Exchanged, as_json: bool) -> None:
             "they are": ", ".join(f"{person} of client {client}" for client, person in done.left[:20]) or None,
         }
     )
+    if done.graph_missing:
+        output.say(
+            "The table that serves now has no HNSW index (an import had set it aside). Searches go on; for the strategy hnsw "
+            "build it: `faceward db index`."
+        )
 
 
 def _show_end(change: Reembedding, as_json: bool, line: str) -> None:

@@ -41,7 +41,8 @@ class Exchanged:
     """What a cut-over or a roll-back did.
 
     caught_up: faces made or brought in line since the filling. left: persons who have no face now, (client, person), the
-    first thousand of persons_left. writes_held, searches_held: seconds for which others waited.
+    first thousand of persons_left. writes_held, searches_held: seconds for which others waited. graph_missing: the HNSW index
+    is to exist, and the table that serves now has none.
     """
 
     change: Reembedding
@@ -51,19 +52,30 @@ class Exchanged:
     attempts: int
     writes_held: float
     searches_held: float
+    graph_missing: bool
 
 
 class Exchange:
-    """One exchange. filler: of the table that comes. leave_behind: also where persons have no face in it."""
+    """One exchange. filler: of the table that comes. leave_behind: also where persons have no face in it. graph: whether the
+    HNSW index is to exist.
+    """
 
     def __init__(
-        self, database: Database, schema: Schema, filler: Filler, change: Reembedding, *, leave_behind: bool
+        self,
+        database: Database,
+        schema: Schema,
+        filler: Filler,
+        change: Reembedding,
+        *,
+        leave_behind: bool,
+        graph: bool,
     ) -> None:
         self._database = database
         self._schema = schema
         self._filler = filler
         self._change = change
         self._leave_behind = leave_behind
+        self._graph = graph
         self._dice = random.Random()
 
     def run(self, wait: float, progress: Progress | None = None) -> Exchanged:
@@ -72,9 +84,11 @@ class Exchange:
         Raises PersonsLeftBehindError, BusyError, ConflictError; nothing is exchanged then.
         """
         until = time.monotonic() + wait
-        since = self._version()
+        began = since = self._version()
+        for client_id in tables.tenants(self._database):
+            self._filler.settle_taken(client_id)
         caught_up = sum(self._filler.fill(client_id, progress) for client_id in tables.tenants(self._database))
-        looked, to_leave = self._look_who_is_left()
+        to_leave = self._look_who_is_left()
         behind = [client_id for client_id in tables.tenants(self._database) if self._leaves_behind(client_id)]
         attempts = astray = 0
         while True:
@@ -87,7 +101,7 @@ class Exchange:
             self._set_left_behind_aside(behind)
             held = _Held()
             try:
-                exchanged, caught_up = self._hold_and_exchange(now, looked, behind, caught_up, to_leave, attempts, held)
+                exchanged, caught_up = self._hold_and_exchange(now, began, behind, caught_up, to_leave, attempts, held)
                 break
             except BusyError:
                 if time.monotonic() > until:
@@ -103,6 +117,7 @@ class Exchange:
             since = now
         with self._schema.transaction() as tx:
             tables.validate(tx)
+            graph_missing = self._graph and not tables.has_graph(tx)
         count, left = self._persons_left(exchanged.shadow, tables.LIVE)
         return Exchanged(
             exchanged,
@@ -112,12 +127,13 @@ class Exchange:
             attempts,
             round(held.writes, 3),
             round(held.searches, 3),
+            graph_missing,
         )
 
     def _hold_and_exchange(
         self,
         since: str,
-        looked: str,
+        began: str,
         behind: Sequence[str],
         caught_up: int,
         to_leave: int,
@@ -126,9 +142,9 @@ class Exchange:
     ) -> tuple[Reembedding, int]:
         """Returns the record, and how many faces were caught up, with those before.
 
-        since: what was written from then on may not be in line. looked: from then on persons may have come who would be left
-        without a face; to_leave: how many were, till then. behind: clients of whom the table that comes has faces that the
-        live one has not.
+        since: what was written from then on may not be in line. began: what was written from then on may have waited when it
+        was looked who would be left without a face; to_leave: how many that were. behind: clients of whom the table that comes
+        has faces that the live one has not.
         """
         change, incoming = self._change, self._change.shadow
         state: records.ReembeddingState = "ready" if change.state == "cut_over" else "cut_over"
@@ -143,11 +159,11 @@ class Exchange:
                 done = self._filler.fill_held(tx, client_id, since, most=left)
                 if done is None:
                     raise BusyError("More was enrolled or moved meanwhile than can be caught up while others wait.")
-                moved, made = done
-                caught_up += moved + made
-                left -= made
+                changed, asked = done
+                caught_up += changed
+                left -= asked
             if not self._leave_behind:
-                self._require_nobody_left_since(tx, looked)
+                self._require_nobody_left_since(tx, began)
             for client_id in behind:  # nobody moved or suspended these faces with their persons
                 tx.exec_driver_sql(SET_TENANT, (client_id,))
                 caught_up += in_line.bring_left_behind_in_line(tx, client_id, incoming)
@@ -158,13 +174,12 @@ class Exchange:
         held.end()
         return exchanged, caught_up
 
-    def _look_who_is_left(self) -> tuple[str, int]:
-        """How many would be without a face, and the version from which on there may be others."""
-        version = self._version()
+    def _look_who_is_left(self) -> int:
+        """How many would be without a face, but for those who were written since all this began and wait."""
         count, left = self._persons_left(tables.LIVE, self._change.shadow, self._change.model_of_shadow)
         if count and not self._leave_behind:
             raise PersonsLeftBehindError(count, left, self._change.model_of_shadow)
-        return version, count
+        return count
 
     def _require_nobody_left_since(self, tx: sa.Connection, since: str) -> None:
         left: list[tuple[str, int]] = []

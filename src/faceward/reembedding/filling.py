@@ -25,6 +25,7 @@ from faceward.store.reembedded_faces import (
     Unmade,
     newest_face,
     photos_waiting,
+    refuse_taken,
     store_made,
     store_unmade,
 )
@@ -89,9 +90,8 @@ class Filler:
             if not waiting:
                 return changed
             results = self._embed(client_id, waiting)
-            self._patiently(client_id, partial(self._store, client_id=client_id, results=results))
+            changed += self._patiently(client_id, partial(self._store, client_id=client_id, results=results))
             after = waiting[-1].face_id
-            changed += len(waiting)
             if progress is not None:
                 progress(len(waiting))
 
@@ -105,10 +105,17 @@ class Filler:
             changed += found
         return changed
 
-    def fill_held(self, tx: sa.Connection, client_id: str, since: str, *, most: int) -> tuple[int, int] | None:
-        """As `fill`, inside a transaction in which nobody else writes; returns how many faces were brought in line, and made.
+    def settle_taken(self, client_id: str) -> None:
+        """As refuse_taken, of all faces of a tenant."""
+        change = self._change
+        work = partial(refuse_taken, client_id=client_id, shadow=change.shadow, model_id=change.model_of_shadow)
+        self._patiently(client_id, work)
 
-        None, and little done, where more than `most` are to be made, or too many to be brought in line.
+    def fill_held(self, tx: sa.Connection, client_id: str, since: str, *, most: int) -> tuple[int, int] | None:
+        """As `fill`, inside a transaction in which nobody else writes; returns how many faces were made or brought in line, and
+        how many the model was asked for.
+
+        None, and little done, where these are more than `most`, or too many to be brought in line.
         """
         tx.exec_driver_sql(SET_TENANT, (client_id,))
         changed = bring_in_line(
@@ -116,14 +123,14 @@ class Filler:
         )
         if changed == _MOST_MOVED:
             return None
-        made = after = 0
-        while waiting := self._waiting(tx, client_id, after, since, limit=most - made + 1):
-            made += len(waiting)
-            if made > most:
+        asked = after = 0
+        while waiting := self._waiting(tx, client_id, after, since, limit=most - asked + 1):
+            asked += len(waiting)
+            if asked > most:
                 return None
-            self._store(tx, client_id, self._embed(client_id, waiting))
+            changed += self._store(tx, client_id, self._embed(client_id, waiting))
             after = waiting[-1].face_id
-        return changed, made
+        return changed, asked
 
     def _patiently(self, client_id: str, work: Callable[[sa.Connection], _Done]) -> _Done:
         """In a transaction that waits as long as others have the same people, and again where they moved them meanwhile."""
@@ -175,12 +182,16 @@ class Filler:
 
         return list(self._pool.map(embed, photos))
 
-    def _store(self, tx: sa.Connection, client_id: str, results: Sequence[_Result]) -> None:
+    def _store(self, tx: sa.Connection, client_id: str, results: Sequence[_Result]) -> int:
+        """Returns how many faces the other table has more."""
         hold(tx, client_id, [face_id for face_id, _ in results])
         model_id = self._change.model_of_shadow
         made = {face_id: found for face_id, found in results if not isinstance(found, Unmade)}
-        store_made(tx, client_id, self._change.shadow, model_id, made, carried=self._carried)
+        stored = store_made(tx, client_id, self._change.shadow, model_id, made, carried=self._carried)
+        if stored < len(made):
+            refuse_taken(tx, client_id, self._change.shadow, model_id, list(made))
         store_unmade(tx, model_id, [found for _, found in results if isinstance(found, Unmade)])
+        return stored
 
 
 _MOST_MOVED = 2_000

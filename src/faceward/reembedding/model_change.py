@@ -205,26 +205,27 @@ class ModelChange:
 
     def lost_by_finish(self) -> LeftBehind:
         """What only the previous model's table has, of all tenants together. Reads only; raises as finish does."""
-        change = self._cut_over()
+        return self._lost_with(self._cut_over())
+
+    def finish(self) -> Reembedding:
+        """Drop the previous model's table. There is no roll-back from then on."""
+        return self._end(self._cut_over(), "finished")
+
+    def lost_by_abandon(self) -> LeftBehind:
+        """What only the new model's table has: of those whom a roll-back left behind. Reads only; raises as abandon does."""
+        return self._lost_with(self._not_cut_over())
+
+    def abandon(self) -> Reembedding:
+        """Drop the table that was being filled, or that was rolled back; the live gallery is left as it is."""
+        return self._end(self._not_cut_over(), "abandoned")
+
+    def _lost_with(self, change: Reembedding) -> LeftBehind:
         lost = LeftBehind()
         for client_id in tables.tenants(self._database):
             with self._database.transaction(client_id) as tx:
                 tx.exec_driver_sql("SET LOCAL statement_timeout = 0")
                 lost += remade.left_behind(tx, client_id, change.shadow)
         return lost
-
-    def finish(self) -> Reembedding:
-        """Drop the previous model's table. There is no roll-back from then on."""
-        return self._end(self._cut_over(), "finished")
-
-    def abandon(self) -> Reembedding:
-        """Drop the table that was being filled; the live gallery is as it was."""
-        change = self._under_way()
-        if change.state == "cut_over":
-            raise ConflictError(
-                "The change is cut over. `faceward reembed roll-back` first, or `faceward reembed finish`."
-            )
-        return self._end(change, "abandoned")
 
     def _end(self, change: Reembedding, state: records.ReembeddingState) -> Reembedding:
         faces = self._faces_beside(change)
@@ -255,7 +256,9 @@ class ModelChange:
                 "`faceward reembed --pack NAME` builds them."
             )
         with self._filler(change, FillSettings(workers=os.cpu_count() or 1)) as filler:
-            exchange = Exchange(self._database, self._schema, filler, change, leave_behind=leave_behind)
+            exchange = Exchange(
+                self._database, self._schema, filler, change, leave_behind=leave_behind, graph=self._graph.exists
+            )
             return exchange.run(wait, progress)
 
     def _counts(self, client_id: str, change: Reembedding) -> Counts:
@@ -293,6 +296,14 @@ class ModelChange:
         if change.state != "cut_over":
             raise ConflictError(
                 "Nothing is cut over that could be finished. `faceward reembed abandon` drops what was made."
+            )
+        return change
+
+    def _not_cut_over(self) -> Reembedding:
+        change = self._under_way()
+        if change.state == "cut_over":
+            raise ConflictError(
+                "The change is cut over. `faceward reembed roll-back` first, or `faceward reembed finish`."
             )
         return change
 

@@ -176,6 +176,37 @@ def store_unmade(tx: sa.Connection, model_id: str, unmade: Sequence[Unmade]) -> 
         )
 
 
+def refuse_taken(
+    tx: sa.Connection, client_id: str, shadow: Shadow, model_id: str, face_ids: Sequence[int] | None = None
+) -> None:
+    """Record the live faces that the other table can't take, since it has the same photo in that region already, of somebody
+    who was left behind and is still there.
+
+    face_ids: only those, which are held. None: all, and those that can be taken by now are tried again.
+    """
+    parameters = {"client_id": client_id, "model_id": model_id, "code": _TAKEN, "reason": _TAKEN_REASON}
+    of_them = ""
+    if face_ids is None:
+        tx.exec_driver_sql(
+            "DELETE FROM reembedding_refusals WHERE client_id = %(client_id)s AND model_id = %(model_id)s "
+            "AND code = %(code)s",
+            parameters,
+        )
+    else:
+        of_them = "AND k.id = ANY(%(ids)s::bigint[]) "
+    tx.exec_driver_sql(
+        "INSERT INTO reembedding_refusals (client_id, model_id, face_id, person_id, code, reason) "
+        "SELECT k.client_id, %(model_id)s, k.id, k.person_id, %(code)s, %(reason)s "
+        f"FROM {shadow} f JOIN persons p ON p.client_id = %(client_id)s AND p.id = f.person_id AND p.region = f.region "
+        f"JOIN {LIVE} k ON k.client_id = %(client_id)s AND k.region = f.region AND k.image_sha256 = f.image_sha256 "
+        "AND k.face_bbox = f.face_bbox AND k.image_data IS NOT NULL "
+        f"WHERE f.client_id = %(client_id)s AND {ONLY_BESIDE} {of_them}"
+        f"AND NOT EXISTS (SELECT 1 FROM {shadow} o WHERE o.client_id = %(client_id)s AND o.id = k.id) "
+        "ORDER BY k.person_id ON CONFLICT DO NOTHING",
+        {**parameters, "ids": face_ids},
+    )
+
+
 def forget_unmade(tx: sa.Connection, client_id: str) -> None:
     """Of any model: they are tried again."""
     tx.exec_driver_sql("DELETE FROM reembedding_refusals WHERE client_id = %s", (client_id,))
@@ -255,9 +286,13 @@ def unmade_faces(
     tx: sa.Connection, client_id: str, shadow: Shadow, model_id: str, *, after: int = 0, limit: int = 1_000
 ) -> list[Unmade]:
     """Faces that the other table has not, refused or without a photo, by ascending id."""
+    # Who has the photo is not on record: an erasure would have to find it there.
     rows = tx.exec_driver_sql(
         "SELECT f.id, f.person_id, coalesce(r.code, 'no_image') AS code, "
-        "coalesce(r.reason, 'No photo of it is stored.') AS reason "
+        "coalesce(r.reason, 'No photo of it is stored.') || coalesce(("
+        f"SELECT ' That is person ' || o.person_id || '.' FROM {shadow} o WHERE r.code = '{_TAKEN}' "
+        "AND o.client_id = %(client_id)s AND o.region = f.region AND o.image_sha256 = f.image_sha256 "
+        "AND o.face_bbox = f.face_bbox), '') AS reason "
         f"FROM {LIVE} f LEFT JOIN reembedding_refusals r "
         "ON r.client_id = %(client_id)s AND r.model_id = %(model_id)s AND r.face_id = f.id "
         "WHERE f.client_id = %(client_id)s AND f.id > %(after)s AND (f.image_data IS NULL OR r.code IS NOT NULL) "
@@ -278,6 +313,8 @@ def _opened(vault: PhotoVault, client_id: str, row: sa.Row[Any]) -> StoredPhoto 
 
 
 _MOST_BYTES = 32 << 20
+_TAKEN = "photo_taken"
+_TAKEN_REASON = "The same photo is there in this region already, of somebody who was left behind."
 _LACKING = "NOT EXISTS (SELECT 1 FROM {shadow} o WHERE o.client_id = %(client_id)s AND o.id = f.id)"
 _PERSON_LACKING = (
     "NOT EXISTS (SELECT 1 FROM {shadow} o WHERE o.client_id = %(client_id)s AND o.person_id = f.person_id)"

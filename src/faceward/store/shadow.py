@@ -129,9 +129,18 @@ def build_indexes(engine: sa.Engine) -> None:
 
 
 def missing_indexes(tx: sa.Connection, shadow: Shadow) -> list[str]:
-    """Those of the live table that the other one has not, or not whole."""
+    """Those of the live table that the other one has not, or not whole. The HNSW index is none of them: searches do without."""
     whole = {index.name for index in tx.exec_driver_sql(_INDEXES, (shadow,)) if index.valid}
     return [index.name for index in tx.exec_driver_sql(_INDEXES, (LIVE,)) if index.name + _suffix(shadow) not in whole]
+
+
+def has_graph(tx: sa.Connection) -> bool:
+    """Whether the live table has the HNSW index, whole: an import sets it aside, and `missing_indexes` leaves it out."""
+    valid = tx.exec_driver_sql(
+        "SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass(%s) AND indrelid = to_regclass(%s)",
+        (GRAPH, LIVE),
+    ).scalar()
+    return bool(valid)
 
 
 def hold_writes(tx: sa.Connection, shadow: Shadow, *, seconds: float) -> None:
