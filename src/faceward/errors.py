@@ -85,7 +85,7 @@ answers with it, its words hold for every caller: which command or option helps,
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import ClassVar
 
 
@@ -230,19 +230,25 @@ class NotFoundError(FacewardError, LookupError):
 
 
 class UnknownRegionError(NotFoundError):
-    """The client has no region of that name."""
+    """The client has no region of that name.
+
+    regions: those that it has, by name, of which `known` are the first hundred.
+    """
 
     code = "unknown_region"
-    MOST_NAMED: ClassVar[int] = 100
+    _MOST_NAMED: ClassVar[int] = 100
 
-    def __init__(self, region: str, known: Sequence[str], *, more: bool = False) -> None:
-        self.more = more or len(known) > self.MOST_NAMED
-        known = known[: self.MOST_NAMED]
-        named = [*known, "and more"] if self.more else known
+    def __init__(self, region: str, regions: Sequence[str]) -> None:
+        self.region = region
+        self.known = tuple(regions[: self._MOST_NAMED])
+        self._regions = regions
+        named = [*self.known, "and more"] if len(regions) > self._MOST_NAMED else self.known
         listed = ", ".join(named) if named else "none yet; enroll a person to create one"
         super().__init__(f"Region {region!r} does not exist for this client. Regions that do: {listed}.")
-        self.region = region
-        self.known = tuple(known)
+
+    def among(self, seen: Collection[str]) -> UnknownRegionError:
+        """The same for somebody who sees no other regions than these."""
+        return UnknownRegionError(self.region, [region for region in self._regions if region in seen])
 
 
 class UnknownPersonError(NotFoundError):

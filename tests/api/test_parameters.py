@@ -32,6 +32,12 @@ def test_every_call_refuses_a_parameter_that_it_does_not_declare(company: Compan
     assert calls >= 30
 
 
+def test_a_parameter_that_comes_twice_is_refused(company: Company) -> None:
+    """One of the two would be dropped unseen."""
+    problem = refusal(company.http().get("/v1/persons?region=A&limit=1&region=B"))
+    assert problem["problems"] == [{"field": "query.region", "message": "sent more than once"}]
+
+
 def test_a_client_in_the_query_deletes_nobody_of_the_keys_own(company: Company) -> None:
     http, person = company.http("enroller"), company.enroll()["person"]
     path = f"/v1/persons/{person['id']}"

@@ -388,6 +388,9 @@ def test_an_unknown_region_is_told_with_some_of_those_that_exist(company: Compan
     problem = is_problem(unknown, 404, "unknown_region")
     assert problem["known_regions"] == [f"R{number:03}" for number in range(100)]
     assert problem["detail"].endswith("R099, and more.")
+    limited = company.http(key=company.new_key("recognizer", regions=["R100", "Z"]))
+    problem = is_problem(limited.get("/v1/regions/Z"), 404, "unknown_region")
+    assert (problem["known_regions"], problem["detail"][-9:]) == (["R100"], "do: R100.")
 
 
 # Keys

@@ -76,6 +76,9 @@ def test_an_unknown_region_lists_those_that_exist() -> None:
     many = errors.UnknownRegionError("C", [f"R{number}" for number in range(10_000)])
     assert len(many.known) == 100
     assert str(many).endswith("R99, and more.")
+    seen = many.among(["R9999", "R5000", "Z"])
+    assert seen.known == ("R5000", "R9999")
+    assert str(seen).endswith("R5000, R9999.")
 
 
 def test_errors_carry_what_a_caller_acts_on() -> None:

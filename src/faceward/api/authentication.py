@@ -83,8 +83,7 @@ class Caller:
 
     def narrowed(self, error: UnknownRegionError) -> UnknownRegionError:
         """The error without regions that this key does not see."""
-        seen = [region for region in error.known if self.key.may_enter(region)]
-        return UnknownRegionError(error.region, seen, more=error.more)
+        return error if self.key.regions is None else error.among(self.key.regions)
 
 
 @dataclass(frozen=True, slots=True)

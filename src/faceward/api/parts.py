@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
@@ -143,7 +144,7 @@ def may(role: Role, *, computes: bool = False) -> Callable[[Request], Awaitable[
         if allowance is not None:
             request.state.headers = allowance.headers()
         caller.require(role)
-        _refuse_unknown_parameters(request)
+        _refuse_parameters(request)
         (parts.inference if computes else parts.data).check(caller.client_id)
         # What a recogniser may do leaves everything as it is.
         return Work(request, parts, caller, changes=role != "recognizer" and request.method != "GET")
@@ -159,24 +160,25 @@ RecognizerOfImages = Annotated[Work, Depends(may("recognizer", computes=True))]
 EnrollerOfImages = Annotated[Work, Depends(may("enroller", computes=True))]
 
 
-def _refuse_unknown_parameters(request: Request) -> None:
-    """Raise InvalidBodyError for what the route does not declare: a misspelt filter must not pass unseen, nor a client's id
-    that changes nothing.
+def _refuse_parameters(request: Request) -> None:
+    """Raise InvalidBodyError for what the route does not declare, and for what comes twice, of which no route takes more than
+    one: a misspelt filter must not pass unseen, nor a client's id that changes nothing, nor the first of two regions.
     """
     route: APIRoute = request.scope["route"]
     known = [parameter.alias for parameter in route.dependant.query_params]
-    unknown = [name for name in dict.fromkeys(request.query_params) if name not in known]
-    if unknown:
-        takes = ", ".join(known) if known else "none"
-        raise InvalidBodyError(
-            [
-                {
-                    "field": f"query.{name[:100]}",
-                    "message": f"this call knows no such parameter; those it does: {takes}",
-                }
-                for name in unknown[:MOST_PROBLEMS]
-            ]
-        )
+    takes = ", ".join(known) if known else "none"
+    problems = [
+        {
+            "field": f"query.{name[:100]}",
+            "message": "sent more than once"
+            if name in known
+            else f"this call knows no such parameter; those it does: {takes}",
+        }
+        for name, times in Counter(name for name, _ in request.query_params.multi_items()).items()
+        if name not in known or times > 1
+    ]
+    if problems:
+        raise InvalidBodyError(problems[:MOST_PROBLEMS])
 
 
 async def _disconnected(receive: Receive) -> None:

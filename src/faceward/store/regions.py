@@ -253,10 +253,8 @@ def require_regions(tx: sa.Connection, client_id: str, names: Sequence[str]) -> 
 
 
 def _unknown(tx: sa.Connection, client_id: str, name: str) -> UnknownRegionError:
-    others = tx.exec_driver_sql(
-        "SELECT name FROM regions WHERE client_id = %s ORDER BY name LIMIT %s",
-        (client_id, UnknownRegionError.MOST_NAMED + 1),
-    ).scalars()
+    # All of them: whoever asks may see the last ones only.
+    others = tx.exec_driver_sql("SELECT name FROM regions WHERE client_id = %s ORDER BY name", (client_id,)).scalars()
     return UnknownRegionError(name, tuple(others))
 
 
