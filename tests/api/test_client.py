@@ -279,6 +279,7 @@ def test_the_methods_are_those_of_the_service() -> None:
         "import_photos",
         "face_page",
         "faces_to_store",
+        "enrolled_before",
         "count_existing",
         "count_expired",
         "purge_expired",

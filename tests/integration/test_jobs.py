@@ -36,6 +36,7 @@ from faceward.store.embedded import EmbeddedServer
 from faceward.store.job_queue import JobProgress, JobQueue
 from faceward.store.jobs import JobStore
 from faceward.store.presence import Presence
+from faceward.store.regions import RegionStore
 from faceward.types import Job, JobKind, JobRefusal
 from synthetic import unit
 
@@ -238,6 +239,27 @@ def test_a_key_of_some_regions_imports_into_these_only(office: Office, faces: Se
     for each in (job, more):
         assert [refusal.code for refusal in office.refusals(each)] == ["region_not_allowed"]
     assert office.people() == {("A", "ada"): 1, ("B", "e2"): 1}
+
+
+def test_an_import_of_a_key_of_some_regions_goes_with_these_when_they_are_renamed(office: Office) -> None:
+    """Also one that runs: by the next batch the name may be another region's."""
+    regions, client = RegionStore(office.database), office.client
+    regions.create(client, "A")
+    regions.create(client, "B")
+
+    class Renaming(JobQueue):
+        def report(self, job: Job, progress: JobProgress, refusals: Sequence[JobRefusal] = ()) -> None:
+            super().report(job, progress, refusals)
+            if progress.done == 2:
+                regions.update(client, "A", new_name="C")
+                regions.update(client, "B", new_name="A")
+
+    job = office.send("embeddings", lines(4), region_limit=["A"])
+    queue = Renaming(office.database, office.jobs)
+    assert office.runner(queue, replace(QUICK, lines_at_once=2)).run_next()
+    assert counts(office.job(job)) == ("partial", 4, JobProgress(4, 2, 2, 0, 2))
+    assert [refusal.code for refusal in office.refusals(job)] == ["region_not_allowed"] * 2
+    assert office.people() == {("C", "e0"): 1, ("C", "e1"): 1}
 
 
 @pytest.mark.parametrize(

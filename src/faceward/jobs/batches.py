@@ -71,6 +71,8 @@ class BatchStore:
 
         Raises JobLostError where the job is another's now, ModelMismatchError, StoreError.
         """
+        if self._job.region_limit is not None:
+            self._job = self._queue.reload(self._job)  # renamed regions go on being its own, their old names don't
         outcome = _Outcome()
         photos: list[ArchivedPhoto] = []
         lines: list[EmbeddingLine] = []

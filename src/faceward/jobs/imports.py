@@ -114,7 +114,7 @@ class Upload:
         self._pieces = 0
         self._received = 0
         self._over = False
-        described = json.dumps([job.kind, job.options, job.region_limit], sort_keys=True)
+        described = json.dumps([job.kind, job.options], sort_keys=True)
         self._fingerprint = hashlib.sha256(described.encode())
 
     def __enter__(self) -> Self:

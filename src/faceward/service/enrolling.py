@@ -142,6 +142,12 @@ class Enrolling(OfModel):
         stored = Enrollment(person, face_ids, quality, likely)
         return self._before(client_id, request, ADD_FACE) or stored
 
+    def enrolled_before(self, request: RequestToken, *, client_id: str | None = None) -> Enrollment | None:
+        """What `enroll` answers to this request where it came before, else None. Raises RequestReusedError, and
+        UnknownPersonError where what it stored is deleted.
+        """
+        return self._before(check_client_id(client_id), request, ENROLL)
+
     def _before(self, client_id: str, request: RequestToken | None, operation: str) -> Enrollment | None:
         """The answer that the request got before, so that its photos are not analysed again."""
         if request is None:

@@ -33,14 +33,21 @@ async def create_person(
     work: EnrollerOfImages, body: Annotated[sent.PersonCreate, Depends(body_of(sent.PersonCreate, images=True))]
 ) -> answered.EnrollmentOut:
     """Enroll a person with one or more photos: all of them are stored, or none. The region is made on first use."""
-    work.caller.enter([body.region])
+    client_id = work.caller.client_id
     token = work.token(body.model_dump(mode="json", exclude={"images"}), images=body.images)
+    if token is not None and not work.caller.key.may_enter(body.region):
+        # The region may have been renamed since, and the key gone with it, as a request that is repeated can't.
+        before = await work.ask(lambda: work.service.enrolled_before(token, client_id=client_id))
+        if before is not None:
+            work.caller.reach(before.person)
+            return answers.enrollment(before)
+    work.caller.enter([body.region])
     stored = await work.compute(
         lambda: work.service.enroll(
             images_of(work.request, "images", body.images),
             name=body.name,
             region=body.region,
-            client_id=work.caller.client_id,
+            client_id=client_id,
             description=body.description,
             external_id=body.external_id,
             expires_at=body.expires_at,

@@ -85,7 +85,10 @@ async def update_region(
         return work.service.update_region(region, client_id=work.caller.client_id, **changes)
 
     everybody = body.name is not None or body.apply_to_existing
-    return answers.region_changed(await (work.take_long(update) if everybody else work.ask(update)))
+    changed = await (work.take_long(update) if everybody else work.ask(update))
+    if body.name is not None:
+        work.parts.authenticator.forget()  # keys that may work in it name it
+    return answers.region_changed(changed)
 
 
 @router.delete("/{region:path}", status_code=204, responses=refusals(404, 409))
