@@ -93,6 +93,35 @@ def file(tmp_path: Path) -> Path:
     return tmp_path / "faces.backup"
 
 
+@pytest.fixture
+def others(server: EmbeddedServer, database_url: str) -> Iterator[psycopg.Connection[Any]]:
+    """What else may be in the database: another application's tables, and who may read faceward's."""
+    with psycopg.connect(database_url, autocommit=True) as owner:
+        for statement in OTHERS:
+            owner.execute(statement)
+        try:
+            yield owner
+        finally:
+            owner.execute("DROP OWNED BY reporting, second_reader")
+            owner.execute("DROP ROLE reporting, second_reader")
+
+
+OTHERS = (
+    "CREATE TABLE badge_log (id serial PRIMARY KEY, note text)",
+    "CREATE INDEX ON badge_log (note)",
+    "INSERT INTO badge_log (note) VALUES ('old')",
+    "CREATE SCHEMA app",
+    "CREATE TABLE app.visits (id int PRIMARY KEY)",
+    "CREATE FUNCTION touch() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN new; END'",
+    "CREATE TRIGGER touched BEFORE UPDATE ON clients FOR EACH ROW EXECUTE FUNCTION touch()",
+    "CREATE ROLE reporting",
+    "CREATE ROLE second_reader",
+    "GRANT SELECT ON decisions TO reporting",
+    "GRANT SELECT (id, region), UPDATE (region) ON persons TO second_reader WITH GRANT OPTION",
+    "CREATE POLICY everything ON decisions TO reporting USING (true)",
+)
+
+
 def records(client: str, *numbers: int) -> Iterator[PersonRecord]:
     for n in numbers:
         yield PersonRecord(f"{n}", "A", f"{client} {n}", unit(n + (0 if client == "acme" else 500)))
@@ -109,6 +138,20 @@ def contents(url: str) -> Any:
         return read_contents(connection)
 
 
+def privileges(connection: psycopg.Connection[Any]) -> list[Any]:
+    """On all tables, columns, sequences and functions in the schema of faceward's, but for those of others."""
+    return connection.execute(
+        "SELECT table_name, NULL, grantee, privilege_type, is_grantable FROM information_schema.role_table_grants "
+        "WHERE table_schema = 'public' AND table_name <> 'badge_log' "
+        "UNION SELECT table_name, column_name, grantee, privilege_type, is_grantable "
+        "FROM information_schema.role_column_grants WHERE table_schema = 'public' AND table_name <> 'badge_log' "
+        "UNION SELECT relname, NULL, relacl::text, NULL, NULL FROM pg_class "
+        "WHERE relkind = 'S' AND relnamespace = 'public'::regnamespace AND relname NOT LIKE 'badge%' "
+        "UNION SELECT proname, NULL, proacl::text, NULL, NULL FROM pg_proc WHERE proname LIKE 'faceward%' "
+        "ORDER BY 1, 2, 3, 4"
+    ).fetchall()
+
+
 def test_a_checked_backup_makes_the_database_anew_in_another_place(
     service: FaceService,
     backups: Backups,
@@ -117,6 +160,7 @@ def test_a_checked_backup_makes_the_database_anew_in_another_place(
     new_database: Callable[[], contextlib.AbstractContextManager[str]],
     open_on: Callable[[str], FaceService],
     scratch: Path,
+    others: psycopg.Connection[Any],
 ) -> None:
     stages: set[str] = set()
     report = backups.write(file, progress=lambda stage, _: stages.add(stage))
@@ -129,8 +173,12 @@ def test_a_checked_backup_makes_the_database_anew_in_another_place(
         with psycopg.connect(elsewhere, autocommit=True) as connection:
             connection.execute("DROP SCHEMA public CASCADE")
             connection.execute("CREATE SCHEMA public")
+            connection.execute("CREATE TABLE badge_log AS SELECT 7 AS id, 'precious' AS note")
         restored = Restoration(elsewhere, PROGRAMS).run(file)
         assert restored.rows == report.rows
+        with psycopg.connect(elsewhere) as connection:
+            assert connection.execute("SELECT * FROM badge_log").fetchall() == [(7, "precious")]
+            assert privileges(connection) == privileges(others)
         assert contents(elsewhere) == contents(database_url)
         with open_on(elsewhere) as other:
             assert names(other, 7) == ["acme 7"]
@@ -155,6 +203,36 @@ def test_running_services_go_on_with_what_was_restored(
     assert (names(service, 101), names(service, 3)) == (["acme 101"], ["acme 3"])
 
 
+def test_nothing_of_others_is_restored_from_a_file_of_the_whole_database(
+    filled: None, others: psycopg.Connection[Any], restoration: Restoration, file: Path, database_url: str
+) -> None:
+    """As backups of faceward were once made; and no grant to somebody whom this server does not know."""
+    others.execute("CREATE VIEW everybody AS SELECT name FROM persons")
+    with find_programs(18, PROGRAMS).running("pg_dump", "-Fc", f"--file={file}", f"--dbname={database_url}") as running:
+        running.finish(BackupFailedError)
+    others.execute("DROP VIEW everybody")
+    others.execute("UPDATE badge_log SET id = 7, note = 'precious'")
+    others.execute("REVOKE SELECT (id, region), UPDATE (region) ON persons FROM second_reader")
+    others.execute("ALTER ROLE second_reader RENAME TO third_reader")
+    try:
+        before = contents(database_url)
+        left_out = restoration.run(file, replace=True).left_out
+        assert set(left_out) == {
+            "TABLE app visits",
+            "TABLE public badge_log",
+            "VIEW public everybody",
+            "FUNCTION public touch()",
+            "TRIGGER public clients touched",
+            "POLICY public decisions everything",
+            "GRANT to the role second_reader",
+        }
+        assert contents(database_url) == before
+        assert others.execute("SELECT * FROM badge_log").fetchall() == [(7, "precious")]
+        assert others.execute("SELECT has_table_privilege('reporting', 'decisions', 'SELECT')").fetchone() == (True,)
+    finally:
+        others.execute("ALTER ROLE third_reader RENAME TO second_reader")
+
+
 class TestWhatIsRefused:
     """And leaves the database as it is."""
 
@@ -168,6 +246,37 @@ class TestWhatIsRefused:
         backups.write(file, check=False)
         with pytest.raises(DatabaseNotEmptyError, match=r"face_encodings.*--replace"):
             restoration.run(file)
+
+    def test_what_others_made_of_faceward_s_tables(
+        self, backups: Backups, restoration: Restoration, file: Path, others: psycopg.Connection[Any]
+    ) -> None:
+        others.execute("CREATE VIEW everybody AS SELECT name FROM persons")
+        others.execute("ALTER TABLE app.visits ADD client_id varchar(100), ADD person_id bigint")
+        others.execute(
+            "ALTER TABLE app.visits ADD FOREIGN KEY (client_id, person_id) REFERENCES persons (client_id, id)"
+        )
+        backups.write(file, check=False)
+        with pytest.raises(
+            DatabaseNotEmptyError, match=r"view everybody depends on table persons; constraint \w+ on"
+        ) as told:
+            restoration.run(file, replace=True)
+        assert "Drop it, restore, and make it anew" in str(told.value)
+        assert others.execute("SELECT count(*) FROM everybody").fetchone() == (40,)
+
+    def test_a_table_of_another_application_by_a_name_of_faceward_s(
+        self,
+        backups: Backups,
+        file: Path,
+        new_database: Callable[[], contextlib.AbstractContextManager[str]],
+    ) -> None:
+        backups.write(file, check=False)
+        with new_database() as elsewhere, psycopg.connect(elsewhere, autocommit=True) as theirs:
+            theirs.execute("DROP SCHEMA public CASCADE")
+            theirs.execute("CREATE SCHEMA public")
+            theirs.execute("CREATE TABLE clients AS SELECT 'theirs' AS name")
+            with pytest.raises(DatabaseNotEmptyError, match=r"not faceward's .*: clients\."):
+                Restoration(elsewhere, PROGRAMS).run(file, replace=True)
+            assert theirs.execute("SELECT * FROM clients").fetchall() == [("theirs",)]
 
     @pytest.mark.parametrize(
         "content", [b"", b"PGDMP", b"\x89PNG\r\n" + bytes(5000), b"--\n-- PostgreSQL database dump\n--\nSELECT 1;\n"]

@@ -87,6 +87,10 @@ def restore(
             "tables": f"version {report.version}",
         }
     )
+    if report.left_out:
+        output.tell(
+            f"Left out, as faceward did not make it or this server has no such role: {'; '.join(report.left_out)}."
+        )
 
 
 def _rows(rows: Mapping[str, int]) -> str:

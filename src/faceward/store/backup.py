@@ -1,4 +1,4 @@
-"""Backups of a database in PostgreSQL's own format, and the proof that each of them is one.
+"""Backups of faceward's tables in PostgreSQL's own format, and the proof that each of them is one.
 
 pg_dump writes the file, in the snapshot in which this module reads what the database holds. The proof restores the file
 into a server made for it and thrown away after it, needing no rights and no room on the server that was backed up, and
@@ -20,6 +20,7 @@ from faceward.store.contents import Contents, differences, read_contents, revisi
 from faceward.store.database import parse_url, shown
 from faceward.store.embedded import BUNDLED_MAJOR
 from faceward.store.libpq import Connection, connected, login_environment
+from faceward.store.own_tables import other_relations, own_schema, own_tables
 from faceward.store.programs import find_programs
 from faceward.store.restore import Restoration
 from faceward.store.scratch_server import locked, scratch_server
@@ -126,6 +127,7 @@ class Backups:
                 f"--lock-wait-timeout={_LOCK_SECONDS}s",
                 "--no-password",
                 f"--file={part}",  # to stdout it would write its table of contents twice, the right one last
+                *_only_own(connection),
             )
             with programs.running("pg_dump", *dump, *arguments, environment=environment, holds=[descriptor]) as running:
                 contents = read_contents(connection) if check else Contents(revision, {}, {}, ())
@@ -178,6 +180,22 @@ def _part_of(file: Path) -> Iterator[tuple[Path, int]]:
         except BaseException:
             part.unlink(missing_ok=True)
             raise
+
+
+def _only_own(connection: Connection) -> list[str]:
+    """The options by which pg_dump leaves out what others keep in the database."""
+    schema = own_schema(connection)
+    assert schema is not None
+    others = other_relations(connection, schema, own_tables(connection, schema))
+    return [
+        f"--schema={_pattern(schema)}",
+        *(f"--exclude-table={_pattern(schema)}.{_pattern(name)}" for name in others),
+    ]
+
+
+def _pattern(name: str) -> str:
+    """As pg_dump takes exactly this name."""
+    return '"' + name.replace('"', '""') + '"'
 
 
 def _check_login(connection: Connection, url: str) -> None:

@@ -1,4 +1,4 @@
-"""What a database holds, in a form that two databases can be compared by: rows, digests of them, and answers of searches.
+"""What faceward's tables hold, in a form that two databases can be compared by: rows, digests of them, and answers of searches.
 
 A digest is a sum over the rows, so that their order does not matter: of each row's primary key, and of its embeddings to
 the last bit. Photos are only counted with their rows: to read them all would take longer than the backup itself.
@@ -14,22 +14,19 @@ from psycopg import sql
 from faceward.errors import SchemaMissingError
 from faceward.store.database import APP_ROLE, SET_TENANT
 from faceward.store.libpq import Connection
+from faceward.store.own_tables import own_schema, own_tables
 
 _PROBES = 8
 _NEAREST = 5
-# Of tables that no extension brought. keys: the columns of the primary key in its order. vectors: of pgvector's type.
-_TABLES = """
-SELECT n.nspname, c.relname,
-       ARRAY(SELECT a.attname::text FROM pg_index i
+# keys: the columns of the primary key in its order. vectors: of pgvector's type.
+_COLUMNS = """
+SELECT ARRAY(SELECT a.attname::text FROM pg_index i
              CROSS JOIN LATERAL unnest(i.indkey) WITH ORDINALITY AS k (attnum, place)
              JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = k.attnum
              WHERE i.indrelid = c.oid AND i.indisprimary ORDER BY k.place),
        ARRAY(SELECT a.attname::text FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
              WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND t.typname = 'vector' ORDER BY a.attnum)
-FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition AND n.nspname NOT IN ('pg_catalog', 'information_schema')
-    AND n.nspname !~ '^pg_' AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.objid = c.oid AND d.deptype = 'e')
-ORDER BY 1, 2
+FROM pg_class c WHERE c.oid = %s
 """
 _SAMPLE = "SELECT client_id, region, embedding::text FROM face_encodings ORDER BY hashint8(id), client_id LIMIT %s"
 # "+ 0": brute force, not the HNSW index, which may miss.
@@ -62,16 +59,22 @@ class Contents:
 
 
 def read_contents(connection: Connection) -> Contents:
-    """Of all tenants, in the connection's transaction. The login must be one that row-level security does not bind."""
+    """Of all tenants, in the connection's transaction. The login must be one that row-level security does not bind.
+
+    Raises SchemaMissingError.
+    """
     # An error, rather than a part of the rows, where it does bind it. UTC: a key may hold a time.
     connection.execute("SET LOCAL row_security = off")
     connection.execute("SET LOCAL timezone = 'UTC'")
     connection.execute("SET LOCAL statement_timeout = 0")
     rows, digests = {}, {}
-    for schema, table, keys, vectors in connection.execute(_TABLES).fetchall():
-        name = f"{schema}.{table}"
-        rows[name], digests[name] = _digest(connection, schema, table, keys, vectors)
     revision = revision_of(connection)
+    schema = own_schema(connection)
+    assert schema is not None
+    for table in own_tables(connection, schema):
+        ((keys, vectors),) = connection.execute(_COLUMNS, (table.oid,)).fetchall()
+        name = f"{schema}.{table.name}"
+        rows[name], digests[name] = _digest(connection, schema, table.name, keys, vectors)
     probes = []
     for client_id, region, embedding in connection.execute(_SAMPLE, (_PROBES,)).fetchall():
         probe = Probe(client_id, region, embedding, ())
@@ -82,7 +85,8 @@ def read_contents(connection: Connection) -> Contents:
 def revision_of(connection: Connection) -> str:
     """The version of the tables. Raises SchemaMissingError where there are none."""
     version = None
-    if connection.execute("SELECT to_regclass('alembic_version')").fetchone() != (None,):
+    schema = own_schema(connection)
+    if schema is not None and own_tables(connection, schema):
         row = connection.execute("SELECT max(version_num) FROM alembic_version").fetchone()
         version = row and row[0]
     if version is None:

@@ -11,38 +11,39 @@ import contextlib
 import re
 import subprocess
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from psycopg import sql
 
 from faceward.errors import BackupFileError, BusyError, DatabaseNotEmptyError, FacewardError, RestoreFailedError
+from faceward.store.backup_entries import Contents, Entry, chosen, granted, lacking, parsed
 from faceward.store.database import parse_url, shown
-from faceward.store.graph_index import NAME as GRAPH_INDEX
 from faceward.store.libpq import Connection, connected, login_environment
+from faceward.store.own_tables import FUNCTION_PREFIX, VERSION_TABLE, OwnTable, own_tables
 from faceward.store.programs import Programs, find_programs
-from faceward.store.schema import HEAD, TENANT_TABLES, Schema, known_revisions
+from faceward.store.schema import HEAD, Schema, known_revisions
 
 _LOCK_SECONDS = 60
 _OPTIONS = ("--no-owner", "--no-comments", "--no-publications", "--no-subscriptions", "--no-security-labels")
-# What the database has by then (the extension, its schemas), and the graph, which is built once all services go on.
-_LEFT_OUT = re.compile(
-    rf" (EXTENSION|SCHEMA|COMMENT|DATABASE|DATABASE PROPERTIES|EVENT TRIGGER) | INDEX \S+ {GRAPH_INDEX} "
-)
-_DATA = re.compile(r" TABLE DATA (\S+ \S+) ")
-_NEEDED = ("alembic_version", "persons", "face_encodings")
-# All tables of tenants have a policy of this name, also those of a newer version and of a change of model under way.
-_STANDING = """
-SELECT n.nspname, c.relname, pg_relation_size(c.oid), row_security_active(c.oid)
-FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-WHERE c.oid IN (SELECT polrelid FROM pg_policy WHERE polname = 'tenant')
-    OR c.oid IN (SELECT to_regclass(name) FROM unnest(%s::text[]) AS name)
-ORDER BY 1, 2
+_NAMED = """
+SELECT c.relname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE n.nspname = %s AND c.relname = ANY(%s) ORDER BY 1
 """
 # Those of a version that the backup does not know would be in the way of its migration.
-_FUNCTIONS = "SELECT oid::regprocedure::text FROM pg_proc WHERE proname LIKE 'faceward\\_%' ORDER BY 1"
+_SIZED = "SELECT pg_relation_size(%s::oid), row_security_active(%s::oid)"
+_FUNCTIONS = """
+SELECT p.oid::regprocedure::text FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
+WHERE n.nspname = %s AND starts_with(p.proname, %s) ORDER BY 1
+"""
+# Without CASCADE: what others made of these tables (views, foreign keys) is not for a restore to drop. PostgreSQL names them in
+# a detail, of which psql says nothing here.
+_DROP = """
+DO $$ DECLARE others text; BEGIN DROP TABLE {tables};
+EXCEPTION WHEN dependent_objects_still_exist THEN GET STACKED DIAGNOSTICS others = PG_EXCEPTION_DETAIL;
+RAISE EXCEPTION 'others need the tables: %', replace(others, E'\\n', '; '); END $$;
+"""
 _CHECK_VERSION = """
 DO $$ BEGIN IF NOT EXISTS (SELECT FROM {schema}.alembic_version WHERE version_num IN ({known})) THEN
 RAISE EXCEPTION 'unknown version: the tables are of version %',
@@ -52,11 +53,14 @@ RAISE EXCEPTION 'unknown version: the tables are of version %',
 
 @dataclass(frozen=True, slots=True)
 class RestoreReport:
-    """rows: by table, as the backup had them. version: of the tables as they are now."""
+    """rows: by table, as the backup had them. version: of the tables as they are now. left_out: what the file has and
+    faceward did not make, as pg_restore names it, and grants to roles that this server has not.
+    """
 
     file: Path
     rows: Mapping[str, int]
     version: str
+    left_out: Sequence[str]
 
 
 class Restoration:
@@ -80,27 +84,56 @@ class Restoration:
             pass
         with connected(self._url, "faceward-restore", timeout=self._timeout) as connection:
             programs = find_programs(connection.info.server_version // 10000, self._programs)
-            entries = _entries(programs, file)
-            functions = [str(row[0]) for row in connection.execute(_FUNCTIONS)]
-            standing = connection.execute(_STANDING, ([*TENANT_TABLES, "alembic_version"],)).fetchall()
-            if not replace and (held := _with_rows(connection, standing)):
+            backup = _contents(programs, file)
+            own = own_tables(connection, backup.schema)
+            self._check_place(connection, backup, own)
+            functions = [str(row[0]) for row in connection.execute(_FUNCTIONS, (backup.schema, FUNCTION_PREFIX))]
+            if not replace and (held := _with_rows(connection, backup.schema, own)):
                 raise DatabaseNotEmptyError(
                     f"The database {shown(self._url)} holds data already (in {', '.join(held)}). --replace puts the backup "
                     "in its place."
                 )
-        tables = [sql.Identifier(str(row[0]), str(row[1])) for row in standing]
         self._schema.prepare()
-        rows = self._load(programs, file, entries, _before(tables, functions))
+        grants, unknown = self._grants(programs, file, backup)
+        rows = self._load(programs, file, backup, _before(backup.schema, own, functions), grants)
         self._schema.upgrade(dimension=dimension)
-        self._vacuum()
-        return RestoreReport(file, rows, HEAD)
+        self._vacuum(backup.schema)
+        return RestoreReport(file, rows, HEAD, [*backup.left_out, *(f"GRANT to the role {role}" for role in unknown)])
 
-    def _load(self, programs: Programs, file: Path, entries: Sequence[str], before: Sequence[str]) -> dict[str, int]:
+    def _check_place(self, connection: Connection, backup: Contents, own: Sequence[OwnTable]) -> None:
+        """Raises DatabaseNotEmptyError where others have what the backup would make, RestoreFailedError where the tables would
+        come where this login does not look for them.
+        """
+        row = connection.execute("SELECT current_schema()::text").fetchone()
+        if row != (backup.schema,):
+            raise RestoreFailedError(
+                f"The backup's tables are in the schema {backup.schema}, and this login's are in {row and row[0]}. Make that "
+                f"schema, and name it in the URL: ?options=-csearch_path%3D{backup.schema}. Nothing was changed."
+            )
+        ours = {table.name for table in own}
+        there = connection.execute(_NAMED, (backup.schema, sorted(backup.tables))).fetchall()
+        if others := [name for (name,) in there if name not in ours]:
+            raise DatabaseNotEmptyError(
+                f"The database {shown(self._url)} has tables that are not faceward's and have the names of its own: "
+                f"{', '.join(others)}. Restore into a database without these. Nothing was changed."
+            )
+
+    def _grants(self, programs: Programs, file: Path, backup: Contents) -> tuple[list[str], list[str]]:
+        """The statements for the roles that this server has, and the names of the others."""
+        with connected(self._url, "faceward-restore", timeout=self._timeout) as connection:
+            roles = {str(name) for (name,) in connection.execute("SELECT rolname::text FROM pg_roles")}
+        with _listed(backup.privileges) as use_list:
+            script = programs.output(
+                "pg_restore", use_list, "--file=-", str(file), error=lambda reason: _damaged(file, reason)
+            )
+        return granted(script, roles)
+
+    def _load(
+        self, programs: Programs, file: Path, backup: Contents, before: Sequence[str], grants: Sequence[str]
+    ) -> dict[str, int]:
         environment, arguments = login_environment(self._url)
         options = ("-X", "-w", "-v", "ON_ERROR_STOP=1", "-v", "VERBOSITY=terse")  # no detail: it would quote rows
-        with tempfile.NamedTemporaryFile("w", suffix=".list") as listed, tempfile.TemporaryFile() as printed:
-            listed.writelines(f"{entry}\n" for entry in entries)
-            listed.flush()
+        with _listed(backup.kept) as use_list, tempfile.TemporaryFile() as printed:
             with programs.running(
                 "psql", *options, *arguments, environment=environment, stdin=subprocess.PIPE, stdout=printed
             ) as psql:
@@ -110,10 +143,12 @@ class Restoration:
                     script.write("".join(f"{line}\n" for line in before).encode())
                     script.flush()
                     # Straight from one to the other. What is not followed by the COMMIT below is rolled back.
-                    written = ("--clean", "--if-exists", *_OPTIONS, f"--use-list={listed.name}", "--file=-", str(file))
-                    with programs.running("pg_restore", *written, stdout=script) as restoring:
+                    # It drops nothing: what of somebody else's is in its way is an error.
+                    with programs.running(
+                        "pg_restore", *_OPTIONS, use_list, "--file=-", str(file), stdout=script
+                    ) as restoring:
                         restoring.finish(lambda reason: _damaged(file, reason))
-                    script.write(_after(entries).encode())
+                    script.write("".join(f"{line}\n" for line in [*grants, *_after(backup.schema)]).encode())
                     script.close()
                 except (BrokenPipeError, _PsqlEndedError):
                     with contextlib.suppress(OSError):
@@ -124,13 +159,19 @@ class Restoration:
         if "COMMIT" not in done[-1:]:
             raise self._failed("psql ended before the last statement")
         counts = [int(line.removeprefix("COPY ")) for line in done if re.fullmatch(r"COPY \d+", line)]
-        tables = [found[1].replace(" ", ".") for entry in entries if (found := _DATA.search(entry))]
+        tables = [f"{entry.schema}.{entry.name}" for entry in backup.kept if entry.kind == "TABLE DATA"]
         return dict(zip(tables, counts, strict=True)) if len(tables) == len(counts) else {}
 
-    def _failed(self, reason: str) -> RestoreFailedError | BusyError | BackupFileError:
+    def _failed(self, reason: str) -> RestoreFailedError | BusyError | BackupFileError | DatabaseNotEmptyError:
         if "lock timeout" in reason or "deadlock" in reason:
             return BusyError(
                 f"Running services kept the tables for {_LOCK_SECONDS} s. Nothing was changed; stop them, and try again."
+            )
+        if "others need the tables" in reason:
+            needing = reason.partition("others need the tables: ")[2]
+            return DatabaseNotEmptyError(
+                f"Somebody made what needs faceward's tables, and would be lost with them: {needing}. Drop it, restore, and "
+                "make it anew. Nothing was changed."
             )
         if "unknown version" in reason:
             found = reason.partition("unknown version: ")[2]
@@ -140,53 +181,65 @@ class Restoration:
             )
         return RestoreFailedError(f"The backup could not be restored: {reason}. Nothing was changed.")
 
-    def _vacuum(self) -> None:
+    def _vacuum(self, schema: str) -> None:
         """Index-only scans need the visibility map, and the planner its figures: not to wait for autovacuum."""
         with connected(self._url, "faceward-restore", timeout=self._timeout) as connection:
-            for schema, table, *_ in connection.execute(_STANDING, ([*TENANT_TABLES],)).fetchall():
-                connection.execute(sql.SQL("VACUUM (ANALYZE) {}").format(sql.Identifier(str(schema), str(table))))
+            for table in own_tables(connection, schema):
+                connection.execute(sql.SQL("VACUUM (ANALYZE) {}").format(sql.Identifier(schema, table.name)))
 
 
-def _with_rows(connection: Connection, standing: Sequence[tuple[Any, ...]]) -> list[str]:
+def _with_rows(connection: Connection, schema: str, own: Sequence[OwnTable]) -> list[str]:
     """The names of the tables of tenants that hold rows. Of one whose rows are hidden from this login its size tells, which
     stays when they are deleted.
     """
     held = []
-    for schema, table, size, hidden in standing:
-        if not size or table == "alembic_version":
+    for table in own:
+        ((size, hidden),) = connection.execute(_SIZED, (table.oid, table.oid)).fetchall()
+        if not size or table.name == VERSION_TABLE:
             continue
-        any_row = sql.SQL("SELECT FROM {} LIMIT 1").format(sql.Identifier(schema, table))
+        any_row = sql.SQL("SELECT FROM {} LIMIT 1").format(sql.Identifier(schema, table.name))
         if hidden or connection.execute(any_row).rowcount:
-            held.append(str(table))
+            held.append(table.name)
     return held
 
 
-def _entries(programs: Programs, file: Path) -> list[str]:
-    """The lines of the backup's table of contents that are to be restored. Raises BackupFileError."""
-    listed = programs.output("pg_restore", "--list", str(file), error=lambda reason: _damaged(file, reason))
-    entries = [line for line in listed.splitlines() if line and not line.startswith(";")]
-    if lacking := [name for name in _NEEDED if not any(re.search(rf" TABLE \S+ {name} ", entry) for entry in entries)]:
-        raise BackupFileError(f"{file} is a backup, but not of faceward: it has no table {', '.join(lacking)}.")
-    return [entry for entry in entries if not _LEFT_OUT.search(entry)]
+def _contents(programs: Programs, file: Path) -> Contents:
+    """What of the backup is to be restored. Raises BackupFileError."""
+    listing = programs.output(
+        "pg_restore", "--list", "--verbose", str(file), error=lambda reason: _damaged(file, reason)
+    )
+    entries = parsed(listing)
+    if missing := lacking(entries):
+        raise BackupFileError(f"{file} is a backup, but not of faceward: it has no table {', '.join(missing)}.")
+    return chosen(entries)
 
 
-def _before(tables: Sequence[sql.Identifier], functions: Sequence[str]) -> list[str]:
+@contextlib.contextmanager
+def _listed(entries: Sequence[Entry]) -> Iterator[str]:
+    """The option by which pg_restore takes these entries only."""
+    with tempfile.NamedTemporaryFile("w", suffix=".list") as listed:
+        listed.writelines(f"{entry.line}\n" for entry in entries)
+        listed.flush()
+        yield f"--use-list={listed.name}"
+
+
+def _before(schema: str, own: Sequence[OwnTable], functions: Sequence[str]) -> list[str]:
     lines = ["BEGIN;", f"SET LOCAL lock_timeout = '{_LOCK_SECONDS}s';"]
     # Foreign keys are checked by joins of tables that have no statistics yet: those other than by hash took 20 s for 20,000
     # faces of one region, and grow with the square of them.
     lines += ["SET LOCAL enable_mergejoin = off;", "SET LOCAL enable_nestloop = off;"]
-    if tables:
-        listed = sql.SQL(", ").join(tables).as_string()
+    if own:
+        listed = sql.SQL(", ").join(sql.Identifier(schema, table.name) for table in own)
         # All at once, in one order: dropped one by one they would meet the services' transactions the other way round.
-        lines += [f"LOCK TABLE {listed} IN ACCESS EXCLUSIVE MODE;", f"DROP TABLE {listed} CASCADE;"]
+        lines += [f"LOCK TABLE {listed.as_string()} IN ACCESS EXCLUSIVE MODE;"]
+        lines += [sql.SQL(_DROP).format(tables=listed).as_string()]
     return lines + [f"DROP FUNCTION {function};" for function in functions]
 
 
-def _after(entries: Sequence[str]) -> str:
-    (schema,) = {found[1] for entry in entries if (found := re.search(r" TABLE (\S+) alembic_version ", entry))}
+def _after(schema: str) -> list[str]:
     known = sql.SQL(", ").join(map(sql.Literal, sorted(known_revisions())))
     check = sql.SQL(_CHECK_VERSION).format(schema=sql.Identifier(schema), known=known)
-    return f"{check.as_string()}\nCOMMIT;\n"
+    return [check.as_string(), "COMMIT;"]
 
 
 def _damaged(file: Path, reason: str) -> BackupFileError | _PsqlEndedError:
