@@ -33,7 +33,7 @@ class RunningServer:
         self.url = f"http://127.0.0.1:{self.port}"
         config = uvicorn.Config(
             self.app,
-            http=protocol_with(HEADER_SECONDS, MOST_UNSENT),
+            http=protocol_with(HEADER_SECONDS, MOST_UNSENT, lambda *_, **__: None),
             ws="none",
             lifespan="on",
             log_config=None,

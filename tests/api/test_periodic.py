@@ -24,7 +24,7 @@ def test_it_comes_again_after_a_failure_which_is_told() -> None:
     periodic.start()
     at_last(lambda: len(times) >= 3)
     periodic.close()
-    assert said == [("one that fails once", {"error": "faceward_error"})]
+    assert said == [("one that fails once", {"level": "warning", "error": "faceward_error"})]
     assert not [thread for thread in threading.enumerate() if thread.name == "faceward-one-that-fails-once"]
 
 

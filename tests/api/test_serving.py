@@ -245,6 +245,8 @@ def test_what_the_end_cuts_off_hears_whether_it_may_be_done(environment: dict[st
             assert answer.json()["request_id"] == answer.headers["x-request-id"]
             line = logged[answer.headers["x-request-id"]]
             assert (line["status"], line["error"]) == (503, answer.json()["code"])
+        (cancelled,) = served.events("server")
+        assert cancelled["level"] == "error"
         assert "Traceback" not in served.log()
         assert owner.execute("SELECT name FROM regions").fetchall() == [("B",)]
         assert owner.execute("SELECT count(*) FROM jobs").fetchone() == (0,)
@@ -278,9 +280,19 @@ def test_the_log_names_nobody(environment: dict[str, str], photos: dict[str, Pat
         http.post("/v1/persons", json={"name": "Very Secret Name"}, headers=headers)
         http.get("/v1/regions/Other-Hidden", headers=headers)
         http.get("/v1/me", headers={"x-api-key": "fw_wrongwrong12_secretsecret"})
+        host, port = served.url.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port)), timeout=20) as line:
+            line.sendall(b"GET /v1/persons?name_prefix=Very Secret HTTP/1.1\r\nHost: x\r\n\r\n")
+            no_http = _answer_on(line)
         assert served.end() == 0
         log = served.log()
-        assert len(served.events("request")) == 6
+        assert len(served.events("request")) == 7
+        # The connection itself gave this answer, and it is one as any other.
+        unread = served.events("request")[-1]
+        assert (no_http.status_code, unread["status"], unread["error"]) == (400, 400, "invalid_request")
+        assert no_http.headers["x-request-id"] == no_http.json()["request_id"] == unread["request_id"]
+        assert no_http.headers["x-content-type-options"] == "nosniff"
+        assert {event["level"] for event in served.events("request")} == {"info"}
     for hidden in (
         "Very Secret",
         "Hidden",

@@ -11,6 +11,7 @@ from typing import ClassVar, cast
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from faceward.api.observation import REQUEST_ID, LogLine, security_headers
 from faceward.api.problems import answer
 
 MOST_HEADER_BYTES = 64 * 1024
@@ -53,8 +54,10 @@ class BoundedProtocol(HttpToolsProtocol):
     nothing more came.
     """
 
-    header_seconds: ClassVar[float] = 10.0
+    header_seconds: ClassVar[float]
     unsent: ClassVar[Unsent]
+    log: ClassVar[LogLine]
+    headers_of_all: ClassVar[dict[str, str]]
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(cast("asyncio.Transport", transport))
@@ -217,11 +220,14 @@ class BoundedProtocol(HttpToolsProtocol):
         """Answer and close, before there is a request that the application could see."""
         if self.transport.is_closing():
             return
-        response = answer(status, code, detail, uuid.uuid4().hex, headers={"Connection": "close"})
+        request_id = uuid.uuid4().hex
+        headers = {REQUEST_ID: request_id, **self.headers_of_all, "Connection": "close"}
+        response = answer(status, code, detail, request_id, headers=headers)
         head = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}".encode()]
         head += [name + b": " + value for name, value in response.raw_headers]
         self.transport.write(b"\r\n".join([*head, b"", bytes(response.body)]))
         self.transport.close()
+        self.log("request", request_id=request_id, method="other", route="unknown", status=status, error=code)
 
     def _wait(self) -> None:
         if self._waiting is None:
@@ -240,7 +246,14 @@ def _has_arrived(transport: asyncio.Transport) -> bool:
     return bool(poll.poll(0))
 
 
-def protocol_with(header_seconds: float, most_unsent: int) -> type[BoundedProtocol]:
-    """The protocol with these limits, for the connections of one server. most_unsent: bytes, as of Unsent."""
-    limits = {"header_seconds": header_seconds, "unsent": Unsent(most_unsent)}
-    return type("BoundedProtocol", (BoundedProtocol,), limits)
+def protocol_with(header_seconds: float, most_unsent: int, log: LogLine, *, tls: bool = False) -> type[BoundedProtocol]:
+    """The protocol with these limits, for the connections of one server. most_unsent: bytes, as of Unsent. log, tls: as of
+    Observation, for the answers that are given here.
+    """
+    given = {
+        "header_seconds": header_seconds,
+        "unsent": Unsent(most_unsent),
+        "log": staticmethod(log),
+        "headers_of_all": security_headers(tls=tls),
+    }
+    return type("BoundedProtocol", (BoundedProtocol,), given)

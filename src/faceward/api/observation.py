@@ -34,7 +34,12 @@ _HEADERS = {
 _GONE = 499
 
 LogLine = Callable[..., Any]
-"""Takes an event's name and its fields."""
+"""Takes an event's name and its fields; of these `level` is one of logging's names, and info where it is left out."""
+
+
+def security_headers(*, tls: bool) -> dict[str, str]:
+    """Of every answer. tls: whether to ask browsers for HTTPS only."""
+    return {**_HEADERS, "Strict-Transport-Security": "max-age=31536000"} if tls else dict(_HEADERS)
 
 
 def _plain(app: ASGIApp) -> ASGIApp:
@@ -59,7 +64,7 @@ class Observation:
         self._dressed = dressed
         self._metrics = metrics
         self._log = log
-        self._headers = {**_HEADERS, "Strict-Transport-Security": "max-age=31536000"} if tls else dict(_HEADERS)
+        self._headers = security_headers(tls=tls)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -119,6 +124,7 @@ class Observation:
             fields |= {"client_id": caller.client_id, "key": caller.key.prefix}
         self._log(
             "request",
+            level="error" if status == 500 else "info",
             request_id=request_id,
             method=method,
             route=route,

@@ -133,7 +133,7 @@ def refresh(metrics: Metrics, core: Parts, *pools: WorkPool) -> None:
 
 
 def log_to(stream: TextIO) -> LogLine:
-    """A line of JSON for each event."""
+    """A line of JSON for each event, of the level info where the event names none."""
     logger = structlog.wrap_logger(
         structlog.PrintLogger(stream),
         processors=[
@@ -143,8 +143,8 @@ def log_to(stream: TextIO) -> LogLine:
         ],
     )
 
-    def line(event: str, **fields: Any) -> None:
-        logger.info(event, **fields)
+    def line(event: str, *, level: str = "info", **fields: Any) -> None:
+        getattr(logger, level)(event, **fields)
 
     return line
 

@@ -50,4 +50,4 @@ class Periodic:
             try:
                 self._work(self._closed.is_set)
             except FacewardError as exc:
-                self._log(self._name, error=exc.code)
+                self._log(self._name, level="warning", error=exc.code)

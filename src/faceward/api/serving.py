@@ -81,7 +81,7 @@ def serve_here(settings: Settings, listener: socket.socket, log: LogLine, on_sta
     try:
         config = uvicorn.Config(
             build_app(settings),
-            http=protocol_with(given.header_seconds, given.max_held),
+            http=protocol_with(given.header_seconds, given.max_held, log, tls=given.tls_certificate is not None),
             ws="none",
             lifespan="on",
             log_config=None,

@@ -113,7 +113,7 @@ class _Workers:
         for worker in self._workers:
             worker.process.join(max(0.0, until - time.monotonic()))
             if worker.process.is_alive():
-                self._log("worker", state="killed", pid=worker.process.pid)
+                self._log("worker", level="warning", state="killed", pid=worker.process.pid)
                 worker.process.kill()
                 worker.process.join()
 
@@ -147,7 +147,7 @@ class _Workers:
         self._workers.remove(worker)
         worker.channel.close()
         mark_process_dead(worker.process.pid, str(self._directory))
-        self._log("worker", state="died", pid=worker.process.pid, status=worker.process.exitcode)
+        self._log("worker", level="warning", state="died", pid=worker.process.pid, status=worker.process.exitcode)
         if worker.ready:
             return
         if not self._serving:
