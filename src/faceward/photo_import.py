@@ -42,7 +42,8 @@ SeveralFaces: TypeAlias = Literal["error", "largest"]
 class PhotoRecord:
     """A photo of the person that `external_id` names within the region. photo: a path, or the bytes of an image file.
 
-    name, description: of a person who is not there yet.
+    name: of the person, who must have been called so in the gallery once where there is one. description: of one who is not
+    there yet.
     """
 
     region: str
@@ -57,7 +58,8 @@ class PhotoResult:
     """What became of a photo, once it is sure to last.
 
     enrolled: person_id and face_id say as what. skipped: it was enrolled for this person already. refused: code and
-    reason say why; where it is another person's photo, person_id says whose.
+    reason say why; where it is another person's photo or external id, person_id says whose. new_person: the import made the
+    person of an enrolled photo.
     """
 
     record: PhotoRecord
@@ -66,6 +68,7 @@ class PhotoResult:
     face_id: int | None = None
     code: str = ""
     reason: str = ""
+    new_person: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,8 +222,7 @@ class PhotoImporter:
             return
         for photo in batch:
             if photo.key in stored:
-                owner = stored[photo.key]
-                photo.result = PhotoResult(photo.record, "enrolled", owner.person_id, owner.face_id)
+                photo.stored(stored[photo.key])
 
 
 @dataclass(slots=True, eq=False)
@@ -249,6 +251,18 @@ class _Photo:
 
     def refuse(self, error: FacewardError, person_id: int | None = None) -> None:
         self.result = PhotoResult(self.record, "refused", person_id, None, error.code, str(error))
+
+    def stored(self, owner: PhotoOwner) -> None:
+        record = self.record
+        if owner.face_id is not None:
+            self.result = PhotoResult(record, "enrolled", owner.person_id, owner.face_id, new_person=owner.new)
+            return
+        # Without the other's name: who sends photos need not be allowed to read.
+        reason = (
+            f"In region {record.region} the external id {record.external_id} is that of person {owner.person_id}, who was "
+            f"never called {record.name!r} in the gallery: another person, it seems."
+        )
+        self.result = PhotoResult(record, "refused", owner.person_id, None, "other_person", reason)
 
     def found(self, owners: Sequence[PhotoOwner]) -> None:
         own = next((owner for owner in owners if owner.external_id == self.record.external_id), None)

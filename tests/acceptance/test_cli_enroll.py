@@ -244,6 +244,43 @@ def test_photos_of_formats_that_are_not_read_are_told(faceward: CommandLine, peo
     assert account.json["persons"] == {"read": 4, "imported": 3, "present": 0, "refused": {"no_face": 1}}
 
 
+def test_a_folder_with_the_id_of_somebody_else_is_another_person(
+    faceward: CommandLine, tmp_path: Path, photos: dict[str, Path]
+) -> None:
+    """A file that counts people from 1, and folders that do."""
+    known = ("--region", "A", "--external-id", "1", "--name")
+    faceward.succeeds("enroll", photos["astronaut.png"], *known, "Ada Lovelace")
+    folder = tmp_path / "people"
+    (folder / "A" / "1").mkdir(parents=True)
+    shutil.copy(photos["obama.jpg"], folder / "A" / "1")
+    refused = faceward("import-dir", folder, "--json")
+    assert refused.status == 1
+    assert refused.json["persons"] == {"read": 1, "imported": 0, "present": 0, "refused": {"no_face": 1}}
+    (problem,) = refused.json["problems"]
+    assert problem["code"] == "other_person"
+    assert (
+        "never called '1' in the gallery: another person, it seems. If so, import this source again with --source"
+        in (problem["reason"])
+    )
+    for imported, present in ((1, 0), (0, 1)):
+        account = faceward.succeeds("import-dir", folder, "--source", "folders", "--json").json
+        assert (account["persons"]["imported"], account["persons"]["present"]) == (imported, present)
+        shutil.copy(photos["obama2.jpg"], folder / "A" / "1")
+    listed = faceward.succeeds("people", "list", "--json").json["people"]
+    assert {each["external_id"]: each["face_count"] for each in listed} == {"1": 1, "folders:1": 2}
+    assert "without a colon" in faceward.fails("import-dir", folder, "--source", "a:b")
+
+
+def test_folders_of_one_name_in_two_unicode_forms_are_one_persons(
+    faceward: CommandLine, tmp_path: Path, photos: dict[str, Path]
+) -> None:
+    for name, photo in (("Jos\u00e9", "obama.jpg"), ("Jose\u0301", "obama2.jpg")):
+        (tmp_path / "people" / "A" / name).mkdir(parents=True)
+        shutil.copy(photos[photo], tmp_path / "people" / "A" / name)
+    account = faceward.succeeds("import-dir", tmp_path / "people", "--json").json
+    assert account["persons"] == {"read": 1, "imported": 1, "present": 0, "refused": {}}
+
+
 def test_a_folder_is_planned_and_imported_with_the_report_of_any_import(
     faceward: CommandLine, people: Path, photos: dict[str, Path]
 ) -> None:

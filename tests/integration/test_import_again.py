@@ -12,6 +12,7 @@ import pytest
 from importing import Importing, faces, persons
 from old_systems import write_people
 
+from faceward.cli.advice import advised_words
 from faceward.errors import InvalidValueError
 from faceward.importers import SqliteSource
 from faceward.service import FaceService
@@ -74,7 +75,7 @@ def test_people_of_another_source_with_the_same_ids_are_no_people_of_before(old:
             ("persons", 3, "other_person"),
         ]
         assert "the external id sqlite:1 is that of 'Ann', who was never called 'Carl'" in account.problems[0].reason
-        assert "--source NAME" in account.problems[0].reason
+        assert "--source NAME" in advised_words(account.problems[0].code, account.problems[0].reason)
         named = importing.run(second, source_name="plant")
         assert (persons(named), importing.found(unit(11), "A")) == ((4, 4, 0), "sqlite:plant:1")
         assert persons(importing.run(second, source_name="plant")) == (4, 0, 4)

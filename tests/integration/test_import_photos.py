@@ -76,9 +76,16 @@ def test_each_photo_gets_what_is_due_to_it(service: FaceService, client: str, ph
     assert [face.id for face in service.list_faces(ann, client_id=client)] == [results[0].face_id, results[1].face_id]
     stored = service.get_person(ann, client_id=client)
     assert (stored.name, stored.description) == ("Ann", "of the office")
-    report, results = run(service, client, [*records, PhotoRecord("A", "ann", "Anne", third)])
-    assert report == PhotoReport(11, 1, 4, 6)
-    assert (results[-1].status, results[-1].person_id) == ("enrolled", ann)
+    assert [result.new_person for result in results[:5]] == [True, True, False, False, True]
+    more = [PhotoRecord("A", "ann", "Anne", third), PhotoRecord("A", "ann", "Ann", photo(4))]
+    report, results = run(service, client, [*records, *more])
+    assert report == PhotoReport(12, 1, 4, 7)
+    assert (results[-2].code, results[-2].person_id) == ("other_person", ann)
+    assert f"the external id ann is that of person {ann}, who was never called 'Anne'" in results[-2].reason
+    assert (results[-1].status, results[-1].person_id, results[-1].new_person) == ("enrolled", ann, False)
+    service.update_person(ann, client_id=client, name="Anne")
+    assert [each.status for each in run(service, client, more)[1]] == ["enrolled", "skipped"]
+    service.update_person(ann, client_id=client, name="Ann")
     assert service.get_person(ann, client_id=client).name == "Ann"
     recognition = service.recognize(first, region="A", client_id=client)
     assert [match.match.name if match.match else None for match in recognition.faces] == ["Ann"]

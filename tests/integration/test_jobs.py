@@ -194,6 +194,13 @@ def test_an_archive_is_stored_and_what_cannot_be_is_reported(
     again = office.run(office.send("archive", content))
     assert counts(again) == ("partial", 10, JobProgress(10, 0, 0, 5, 5))
     assert office.people() == {("A", "ada_l"): 2, ("B", "ada_l"): 1, ("A", "eve"): 1}
+    office.service.enroll(faces[3], name="Ada", region="A", external_id="7", client_id=office.client)
+    strangers = office.run(office.send("archive", pack({"A/7/1.jpg": faces[4], "B/ada_l/2.jpg": faces[4]})))
+    assert (counts(strangers)[2], told(office, strangers)) == (
+        JobProgress(2, 0, 1, 0, 1),
+        [(0, "A/7/1.jpg", "other_person")],
+    )
+    assert [each.face_count for each in office.service.list_persons(region="B", client_id=office.client).persons] == [2]
 
 
 def test_lines_of_embeddings_are_stored_and_found(office: Office) -> None:

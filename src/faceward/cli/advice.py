@@ -14,6 +14,10 @@ _BY_CODE = {
     "several_faces": "Here: --largest.",
     "likely_duplicate": "Here: --allow-duplicate.",
     "different_regions": "Here: --across-regions.",
+    "other_person": (
+        "If so, import this source again with --source NAME, with which its external ids then begin; if it is the same person, "
+        "change the name in the gallery first."
+    ),
 }
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from faceward.cli import output
-from faceward.cli.import_options import DryRun, Workers, ended_early, photo_workers, print_account
+from faceward.cli.import_options import DryRun, SourceName, Workers, ended_early, photo_workers, print_account
 from faceward.cli.invocation import invocation
 from faceward.cli.options import AsJson, EnrollingClient, Largest
 
@@ -22,6 +22,7 @@ def import_dir(
     client: EnrollingClient = None,
     largest: Largest = False,
     workers: Workers = None,
+    source: SourceName = None,
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
@@ -31,9 +32,10 @@ def import_dir(
     are skipped, so a run that was stopped goes on where it was. The exit status is 1 where a photo was refused.
     """
     from faceward.cli.photo_folder import FolderTally, PhotoFolder
+    from faceward.importers import check_source
     from faceward.photo_import import PhotoResult
 
-    folder = PhotoFolder.find(directory)
+    folder = PhotoFolder.find(directory, None if source is None else check_source(source))
     workers = photo_workers(workers)
     tally = FolderTally(folder)
     if dry_run:

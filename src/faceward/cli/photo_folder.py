@@ -26,15 +26,22 @@ _MOST_PROBLEMS = 1_000
 
 @dataclass(frozen=True, slots=True)
 class PersonPhotos:
-    """A person's folder. external_id: its name."""
+    """A person's folder, or several whose names differ in the form of Unicode only. external_id: its name, behind that of the
+    source where there is one.
+    """
 
     region: str
-    external_id: str
+    folder: str
     photos: tuple[Path, ...]
+    source: str | None = None
+
+    @property
+    def external_id(self) -> str:
+        return self.folder if self.source is None else f"{self.source}:{self.folder}"
 
     @property
     def name(self) -> str:
-        return self.external_id.replace("_", " ").strip()
+        return self.folder.replace("_", " ").strip()
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +60,9 @@ class PhotoFolder:
         return sum(len(person.photos) for person in self.people)
 
     @classmethod
-    def find(cls, directory: Path) -> PhotoFolder:
-        """Raises ImageNotFoundError, OSError."""
-        people: list[PersonPhotos] = []
+    def find(cls, directory: Path, source: str | None = None) -> PhotoFolder:
+        """source: tells these folders from others with the same names. Raises ImageNotFoundError, OSError."""
+        people: dict[tuple[str, str], list[Path]] = {}
         misplaced = photos_in(directory)
         not_read = photos_in(directory, NOT_READ)
         for region in folders_in(directory):
@@ -64,7 +71,7 @@ class PhotoFolder:
             for person in folders_in(region):
                 photos, others = photos_in(person), photos_in(person, NOT_READ)
                 if photos or others:
-                    people.append(PersonPhotos(_text(region), _text(person), tuple(photos)))
+                    people.setdefault((_text(region), _text(person)), []).extend(photos)
                 not_read += others
                 for deeper in folders_in(person):
                     misplaced += photos_in(deeper)
@@ -74,7 +81,8 @@ class PhotoFolder:
                 f"{directory} holds no photo to enroll: they are looked for as {directory}/REGION/PERSON/photo.jpg (or jpeg, "
                 "png, webp, bmp)."
             )
-        return cls(directory, tuple(people), tuple(misplaced), tuple(not_read))
+        found = (PersonPhotos(*names, tuple(photos), source) for names, photos in people.items())
+        return cls(directory, tuple(found), tuple(misplaced), tuple(not_read))
 
     def records(self) -> Iterator[PhotoRecord]:
         """The photos, as an import takes them."""
@@ -119,10 +127,12 @@ class FolderTally:
         person = record.region, record.external_id
         if result.status == "skipped":
             self.skipped += 1
-            self._persons[person] = "present"
         else:
             self.enrolled += 1
-            self._persons.setdefault(person, "imported")
+        if result.new_person:
+            self._persons[person] = "imported"
+        else:
+            self._persons.setdefault(person, "present")
 
     def plan(self) -> None:
         """What would be, as far as names tell: no photo is read."""
@@ -134,7 +144,7 @@ class FolderTally:
             except InputError as exc:
                 self.add(PhotoResult(record, "refused", code=exc.code, reason=str(exc)))
             else:
-                self.add(PhotoResult(record, "enrolled"))
+                self.add(PhotoResult(record, "enrolled", new_person=True))
 
     def so_far(self) -> str:
         """What is stored, of an import that ends early; empty where nothing is."""

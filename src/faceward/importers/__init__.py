@@ -5,7 +5,7 @@ from faceward.importers.assignment import RegionAssignment
 from faceward.importers.compreface import compreface
 from faceward.importers.csv_source import CsvSource, parse_columns
 from faceward.importers.deepface import deepface
-from faceward.importers.join import SourceImport
+from faceward.importers.join import SourceImport, check_source
 from faceward.importers.model_check import require_model
 from faceward.importers.postgres_source import PostgresSource
 from faceward.importers.rows import Source
@@ -23,6 +23,7 @@ __all__ = [
     "Source",
     "SourceImport",
     "SqliteSource",
+    "check_source",
     "compreface",
     "deepface",
     "parse_columns",

@@ -29,10 +29,6 @@ _LONGEST_PATH = 4_096  # of any file
 _MOST_SHOWN = 100  # characters of a key
 _MOST_SOURCE = 50
 _OTHER = "other_person"
-_ADVICE = (
-    " If so, import this source again with --source NAME, with which its external ids then begin; if it is the same person, "
-    "change the name in the gallery first."
-)
 _BLOCK_FACES = 50  # decoded at once: their texts and numbers fit a processor's cache
 
 GivenFace: TypeAlias = "NewFace | NDArray[Any]"
@@ -94,7 +90,7 @@ class Join:
         self._progress = progress
         self._decoder = EmbeddingDecoder(dimension)
         self._prefix = (
-            source.prefix if given.source_name is None else f"{source.prefix}{_checked_source(given.source_name)}:"
+            source.prefix if given.source_name is None else f"{source.prefix}{check_source(given.source_name)}:"
         )
         self._tally = Tally()
         self._same_names: Mapping[str, int] = {}
@@ -130,7 +126,7 @@ class Join:
 
     def refuse_other(self, candidate: Candidate, called: str) -> None:
         """Who is in the gallery by this external id is somebody else, called so."""
-        reason = other_person(candidate.external_id, candidate.region, candidate.name, called) + _ADVICE
+        reason = other_person(candidate.external_id, candidate.region, candidate.name, called)
         self.refuse_person(candidate.row, _OTHER, reason, candidate.faces)
 
     def account(self, report: ImportReport, *, dry_run: bool, sample: SampleCheck | None = None) -> ImportAccount:
@@ -138,14 +134,12 @@ class Join:
         warning = None if sample is None else sample.warning(tally.images)
         # Everything was checked before: these are what an importer of its own rules refuses, and whose id is somebody else's.
         left_out = (
-            ("refused", report.refused, report.refused_faces, report.refusals, ""),
-            (_OTHER, report.others, report.other_faces, report.other_persons, _ADVICE),
+            ("refused", report.refused, report.refused_faces, report.refusals),
+            (_OTHER, report.others, report.other_faces, report.other_persons),
         )
-        for code, persons_out, faces_out, rows, advice in left_out:
+        for code, persons_out, faces_out, rows in left_out:
             if persons_out:
-                problems = [
-                    RowProblem(self._source.persons_table, each.row, code, each.reason + advice) for each in rows
-                ]
+                problems = [RowProblem(self._source.persons_table, each.row, code, each.reason) for each in rows]
                 tally.refuse_offered(code, persons_out, faces_out, problems)
         if report.missing_faces:
             table = self._source.persons_table
@@ -351,7 +345,8 @@ class Join:
             self.refuse_face(face, "person_refused", f"The person is refused: {reason}")
 
 
-def _checked_source(name: str) -> str:
+def check_source(name: str) -> str:
+    """What --source gives, which begins external ids. Raises InvalidValueError."""
     if ":" in check_text("--source", name, _MOST_SOURCE):
         raise InvalidValueError("--source", name, "a name without a colon: one ends it in the external ids")
     return name

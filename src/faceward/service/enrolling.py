@@ -203,8 +203,9 @@ class Enrolling(OfModel):
 
         A person is made with the first photo of an external id in its region; more photos are added. One that is enrolled
         for this person already is skipped, so an import that was interrupted is simply run again. One that can't be
-        enrolled, or is another person's, is refused, and the others go on. workers: photos analysed at once. on_result:
-        told of each photo once it is stored, skipped or refused, in the stream's order.
+        enrolled, that is another person's, or whose external id is that of somebody who was never called so, is refused, and
+        the others go on. workers: photos analysed at once. on_result: told of each photo once it is stored, skipped or
+        refused, in the stream's order.
 
         Raises InvalidValueError (of client_id, several_faces), ModelMismatchError, StoreError; what was stored stays.
         """

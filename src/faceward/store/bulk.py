@@ -118,10 +118,11 @@ SELECT %(client_id)s::varchar, p.id, s.region, %(model_id)s::varchar, s.embeddin
        s.image_box, s.image_sha256, s.face_bbox, s.confidence, s.quality_score, p.matchable_until
 FROM import_staging s
 JOIN persons p ON p.client_id = %(client_id)s::varchar AND p.region = s.region AND p.external_id = s.external_id
-WHERE {_STRANGE} ORDER BY s.position
+WHERE {_STRANGE} AND {_CALLED_SO} ORDER BY s.position
 ON CONFLICT (client_id, region, image_sha256, face_bbox) WHERE image_sha256 IS NOT NULL DO NOTHING
 RETURNING region, image_sha256, person_id, id
 """
+_OF_OTHERS = f"SELECT s.region, s.image_sha256, p.id FROM {_SKIPPED} WHERE {_STRANGE} AND NOT {_CALLED_SO}"
 # Whose only photo another process enrolled for somebody else between the two statements.
 _WITHOUT_PHOTO = """
 DELETE FROM persons p WHERE p.client_id = %(client_id)s AND p.id = ANY(%(made)s)
@@ -192,11 +193,12 @@ PhotoKey: TypeAlias = tuple[str, bytes]
 
 @dataclass(frozen=True, slots=True)
 class PhotoOwner:
-    """Whom a photo is enrolled for. face_id: of its face, where the call that says so stored it."""
+    """Whom a photo is enrolled for. face_id: of its face, where the call that says so stored it. new: so is the person."""
 
     person_id: int
     external_id: str | None
     face_id: int | None = None
+    new: bool = False
 
 
 class BulkWriter:
@@ -252,6 +254,9 @@ class BulkWriter:
     def add_photos(self, client_id: str, photos: Sequence[NewPhoto]) -> dict[PhotoKey, PhotoOwner]:
         """Store the photos that their region has not yet, for persons who are there or are made; returns those stored.
 
+        Whose external id is that of somebody who was never called so gets none: these photos are returned without a face_id,
+        with that other person.
+
         No photo may be given twice for a region. Raises ConstraintViolatedError or BusyError, with nothing stored, where
         another process moved or deleted one of the persons, or wrote the same photos in another order.
         """
@@ -260,12 +265,15 @@ class BulkWriter:
             made = [row[0] for row in cursor.execute(_PEOPLE_OF_PHOTOS, parameters)]
             stored = cursor.execute(_PHOTOS, parameters).fetchall()
             removed = 0
+            others: list[Any] = []
             if len(stored) < len(photos):
+                others = cursor.execute(_OF_OTHERS, parameters).fetchall()
                 removed = cursor.execute(_WITHOUT_PHOTO, {"client_id": client_id, "made": made}).rowcount
             _record(cursor, client_id, len(made) - removed, len(stored))
+        new = frozenset(made)
         return {
-            (region, digest): PhotoOwner(person_id, external_ids[region, digest], face_id)
-            for region, digest, person_id, face_id in stored
+            (region, digest): PhotoOwner(person_id, external_ids[region, digest], face_id, person_id in new)
+            for region, digest, person_id, face_id in (*stored, *((*other, None) for other in others))
         }
 
     def owners_of(self, client_id: str, photos: Sequence[PhotoKey]) -> dict[PhotoKey, list[PhotoOwner]]:
