@@ -174,20 +174,37 @@ def test_a_region_that_is_not_there_is_told_before_photos_are_touched(
     assert faceward.succeeds(*call, "Lobby", "--yes", "--json").json == {"changed": 0}
 
 
-def test_who_has_expired_is_purged(faceward: CommandLine, photos: dict[str, Path], database_url: str) -> None:
+def test_who_has_expired_is_purged(
+    faceward: CommandLine, photos: dict[str, Path], database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for photo in ("obama.jpg", "biden.jpg"):
         call = ("--name", photo, "--region", "A", "--client", "acme", "--expires", "2099-01-01")
         faceward.succeeds("enroll", photos[photo], *call)
     faceward.succeeds("people", "expire", 1, "--client", "acme", "--expires", "2020-01-01", "--yes")
     assert "acme: 1 would be erased" in faceward.succeeds("purge", "--dry-run").stdout
     assert "how many of each client would be erased" in " ".join(faceward.succeeds("purge", "--help").stdout.split())
-    assert faceward.succeeds("purge", "--client", "default", "--json").json == {"expired": {}, "erased": 0}
-    assert faceward.succeeds("purge", "--json").json == {"expired": {"acme": 1}, "erased": 1}
+    assert faceward.succeeds("purge", "--client", "default", "--json").json == {"expired": {}, "erased": 0, "left": {}}
+    faceward.succeeds("enroll", photos["astronaut.png"], "--name", "E", "--region", "A")
+    with psycopg.connect(database_url) as owner:
+        owner.execute(
+            "WITH p AS (UPDATE persons SET expires_at = '2020-01-01' WHERE client_id = 'default') "
+            "UPDATE face_encodings SET matchable_until = '2020-01-01' WHERE client_id = 'default'"
+        )
+    monkeypatch.setenv("FACEWARD_DATABASE__STATEMENT_TIMEOUT", "1")
+    with psycopg.connect(database_url) as holding:
+        ((held,),) = holding.execute("SELECT id FROM persons WHERE name = 'obama.jpg' FOR UPDATE").fetchall()
+        busy = faceward("purge", "--json")
+    assert (busy.status, busy.json) == (
+        1,
+        {"expired": {"acme": 1, "default": 1}, "erased": 1, "left": {"acme": [held]}},
+    )
+    assert f"Not erased of acme: person {held}." in busy.stderr
+    assert faceward.succeeds("purge", "--json").json == {"expired": {"acme": 1}, "erased": 1, "left": {}}
     listed = faceward.succeeds("people", "list", "--client", "acme", "--json").json["people"]
     assert [person["name"] for person in listed] == ["biden.jpg"]
     with psycopg.connect(database_url) as owner:
         actors = owner.execute("SELECT actor FROM audit_log WHERE action = 'person.erase'").fetchall()
-    assert actors == [("purge",)]
+    assert actors == [("purge",)] * 2
     again = "".join(faceward.succeeds("purge").stdout.split())
     assert "Erased0people" in again
     assert f"/{make_url(database_url).database}" in again, "which database it was"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -11,6 +12,7 @@ from faceward.cli.invocation import database_of, invocation
 from faceward.cli.options import AsJson, OneClient
 
 if TYPE_CHECKING:
+    from faceward.errors import FacewardError
     from faceward.factory import Records
 
 
@@ -38,7 +40,8 @@ def purge(
 ) -> None:
     """Erase the people who have expired, with every trace, for good.
 
-    As `people erase` does, one after the other: what was stopped is simply run again.
+    As `people erase` does, one after the other: what was stopped is simply run again. Exit status 1 where somebody could not
+    be erased, as one whom another transaction holds; all others are.
     """
     given = invocation(ctx)
     with given.open_records(there=True) as records, output.counting_bar() as bar:
@@ -46,15 +49,29 @@ def purge(
         expired = {each: privacy.count_expired(client_id=each) for each in clients_of(records, client)}
         expired = {each: count for each, count in expired.items() if count}
         erased = 0
+        left: dict[str, list[int]] = {}
+        reasons: dict[str, None] = {}
+
+        def leave(client_id: str, person_id: int, why: FacewardError) -> None:
+            left.setdefault(client_id, []).append(person_id)
+            reasons[str(why)] = None
+
         if not dry_run:
             task = bar.add_task("Erasing", total=sum(expired.values()))
             for each in expired:
-                erased += privacy.purge_expired(client_id=each, on_erased=lambda: bar.advance(task))
+                erased += privacy.purge_expired(
+                    client_id=each, on_erased=lambda: bar.advance(task), on_left=partial(leave, each)
+                )
     if as_json:
-        output.print_json({"expired": expired, "erased": erased})
+        output.print_json({"expired": expired, "erased": erased, "left": left})
     elif dry_run:
         for each, count in expired.items():
             output.say(f"{each}: {count} would be erased.")
         output.tell(f"{sum(expired.values())} people have expired.")
     else:
         output.say(f"Erased {erased} people who had expired. The database: {database_of(given.settings())}.")
+    if left:
+        for each, numbers in left.items():
+            output.tell(f"Not erased of {each}: person {', '.join(map(str, numbers))}.")
+        output.fail(f"{sum(map(len, left.values()))} people were left, and can be purged again. {' '.join(reasons)}")
+        raise typer.Exit(1)

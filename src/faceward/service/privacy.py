@@ -9,12 +9,21 @@ from typing import IO
 
 from faceward.actors import PURGE, acting_as, current_actor
 from faceward.checks import check_client_id, check_id, check_regions, check_request_token
-from faceward.errors import FacewardError, UnknownPersonError
+from faceward.errors import (
+    BusyError,
+    ConstraintViolatedError,
+    FacewardError,
+    StatementTimeoutError,
+    UnknownPersonError,
+)
 from faceward.receipts import Receipt, ReceiptSigner
 from faceward.service.exporting import write_export
 from faceward.store.erasure import Erased, Eraser
 from faceward.store.personal_data import PersonalDataStore
 from faceward.types import RequestToken
+
+_OF_SOME = (BusyError, ConstraintViolatedError, StatementTimeoutError)
+"""What keeps one person from being erased, and not the next."""
 
 
 class Privacy:
@@ -90,29 +99,42 @@ class Privacy:
         return self._eraser.count_expired(check_client_id(client_id))
 
     def purge_expired(
-        self, *, client_id: str | None = None, on_erased: Callable[[], None] = lambda: None, most: int | None = None
+        self,
+        *,
+        client_id: str | None = None,
+        on_erased: Callable[[], None] = lambda: None,
+        on_left: Callable[[int, FacewardError], None] | None = None,
+        stop: Callable[[], bool] = lambda: False,
     ) -> int:
         """Erase the persons whose time is over, as `erase_person` does, without receipts; returns how many.
 
         Each in a transaction of its own: who is stopped is simply called again. One whose time is extended meanwhile stays.
-        on_erased: called after each. most: to erase in this call. Raises StoreError.
+        on_erased: called after each. on_left: told the number of each who could not be erased, as for another transaction
+        that holds the person, and why; the others are erased all the same. Without it the first one is raised. stop: asked
+        before each. Raises StoreError.
         """
         client_id = check_client_id(client_id)
         erased, after = 0, 0
         with acting_as(PURGE):
-            while most is None or erased < most:
-                expired = self._eraser.expired(client_id, after=after)
-                if not expired:
-                    break
-                expired = expired[: None if most is None else most - erased]
-                surveyed = self._eraser.survey(client_id, expired)
+            while not stop() and (expired := self._eraser.expired(client_id, after=after)):
+                after = expired[-1]
+                try:
+                    surveyed = self._eraser.survey(client_id, expired)
+                except _OF_SOME as exc:
+                    for person_id in expired:
+                        _leave(on_left, person_id, exc)
+                    continue
                 faces: list[int] = []  # forgotten page by page: a large region's sketch takes seconds to load anew
                 try:
                     for person_id in expired:
-                        after = person_id
+                        if stop():
+                            break
                         try:
                             faces += self._eraser.erase_expired(client_id, person_id, surveyed).faces
                         except UnknownPersonError:
+                            continue
+                        except _OF_SOME as exc:
+                            _leave(on_left, person_id, exc)
                             continue
                         erased += 1
                         on_erased()
@@ -140,3 +162,9 @@ class Privacy:
                 "complete": left == {},
             }
         )
+
+
+def _leave(on_left: Callable[[int, FacewardError], None] | None, person_id: int, why: FacewardError) -> None:
+    if on_left is None:
+        raise why
+    on_left(person_id, why)

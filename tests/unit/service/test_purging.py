@@ -12,7 +12,7 @@ import pytest
 
 from faceward.administration import Administration
 from faceward.api.purge_watch import PurgeWatch
-from faceward.errors import DeadlineExceededError
+from faceward.errors import DeadlineExceededError, StatementTimeoutError
 from faceward.receipts import ReceiptSigner
 from faceward.service.privacy import Privacy
 from faceward.store.api_keys import KeyStore
@@ -61,7 +61,8 @@ def test_those_whose_time_is_over_are_erased_and_nobody_else(
     enroll(gallery, [PAST], "globex")
     assert privacy.count_expired(client_id="acme") == 3
     told: list[None] = []
-    assert privacy.purge_expired(client_id="acme", most=2, on_erased=lambda: told.append(None)) == 2
+    first_two = {"on_erased": lambda: told.append(None), "stop": lambda: len(told) == 2}
+    assert privacy.purge_expired(client_id="acme", **first_two) == 2
     assert left(gallery) == [ids[1], ids[3], ids[4]]
     assert privacy.purge_expired(client_id="acme", on_erased=lambda: told.append(None)) == 1
     assert privacy.purge_expired(client_id="acme") == 0
@@ -83,8 +84,8 @@ def test_reports_are_read_once_for_many(gallery: Gallery, privacy: Privacy, monk
         return survey(eraser, client_id, person_ids)
 
     monkeypatch.setattr(Eraser, "survey", counted)
-    assert privacy.purge_expired(client_id="acme", most=2) == 2
-    assert surveyed == [ids[:2]]
+    assert privacy.purge_expired(client_id="acme") == 3
+    assert surveyed == [ids]
 
 
 def test_an_erasure_whose_check_fails_has_its_receipt(
@@ -117,6 +118,27 @@ def test_who_is_extended_at_that_moment_stays(gallery: Gallery, privacy: Privacy
     purging.join(10)
     assert left(gallery) == [first]
     assert second not in left(gallery)
+
+
+def test_whom_somebody_holds_keeps_nobody_else_from_being_erased(
+    database: Database, gallery: Gallery, privacy: Privacy, database_url: str
+) -> None:
+    held, _ = enroll(gallery, [PAST, PAST])
+    enroll(gallery, [PAST], "globex")
+    lines: list[dict[str, object]] = []
+    administration = Administration(ClientStore(database), KeyStore(database))
+    with Database(database_url, statement_timeout=0.1) as hasty, psycopg.connect(database_url) as holding:
+        holding.execute("SELECT FROM persons WHERE id = %s FOR UPDATE", (held,))
+        impatient = Privacy(Eraser(hasty), ReceiptSigner(Path("receipt.key")), PersonalDataStore(hasty))
+        with pytest.raises(StatementTimeoutError):
+            impatient.purge_expired(client_id="acme")
+        PurgeWatch(impatient, administration, lambda event, **fields: lines.append(fields)).look(lambda: False)
+        assert lines == [
+            {"client_id": "acme", "erased": 1, "left": 1, "persons": [held]},
+            {"client_id": "globex", "erased": 1},
+        ]
+    assert (left(gallery), left(gallery, "globex")) == ([held], [])
+    assert privacy.purge_expired(client_id="acme") == 1
 
 
 def test_the_service_looks_through_all_clients_unless_it_ends(
