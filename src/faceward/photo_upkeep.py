@@ -21,10 +21,15 @@ Step = Callable[[FaceTable, int], PhotoBatch]
 
 @dataclass(slots=True)
 class PhotoTally:
-    """done: photos changed. unopened: photos that did not open, by the id of their key."""
+    """done: photos changed. unopened: photos that did not open, by the id of their key. unchanged: of photos that were to be
+    cut, those that stay whole since the face's place in them is not known, or they can't be read.
+
+    Each photo counts once, though a change of the model has it in two tables.
+    """
 
     done: int = 0
     unopened: Counter[str] = field(default_factory=Counter)
+    unchanged: int = 0
 
 
 class PhotoUpkeep:
@@ -50,20 +55,22 @@ class PhotoUpkeep:
                 def step(table: FaceTable, after: int, key_id: str | None = key_id) -> PhotoBatch:
                     return self._photos.rotate(client_id, table, key_id, after=after)
 
-                _run(step, table, tally, key_id or "", progress)
+                _run(step, table, tally, progress)
         return tally
 
     def crop(
         self, client_id: str, region: str | None = None, progress: Callable[[int], None] = lambda _: None
     ) -> PhotoTally:
-        """Keep of every whole photo the face alone. One whose face's place is not known, or that can't be read, stays."""
+        """Keep of every whole photo the face alone. One whose face's place is not known, or that can't be read or opened,
+        stays, and is counted.
+        """
         tally = PhotoTally()
         for table in self._tables(client_id, tally):
 
             def step(table: FaceTable, after: int) -> PhotoBatch:
                 return self._photos.change(client_id, table, self._cut, region=region, after=after)
 
-            _run(step, table, tally, "", progress)
+            _run(step, table, tally, progress)
         return tally
 
     def drop(
@@ -76,7 +83,7 @@ class PhotoUpkeep:
             def step(table: FaceTable, after: int) -> PhotoBatch:
                 return self._photos.drop(client_id, table, region=region, after=after)
 
-            _run(step, table, tally, "", progress)
+            _run(step, table, tally, progress)
         return tally
 
     def _tables(self, client_id: str, tally: PhotoTally) -> Iterator[FaceTable]:
@@ -87,6 +94,7 @@ class PhotoUpkeep:
         while (found := self._photos.tables(client_id)) != tables:
             tables = found
             tally.unopened.clear()
+            tally.unchanged = 0
             yield from tables
 
     def _cut(self, photo: StoredPhoto) -> tuple[bytes, Crop | None] | None:
@@ -101,12 +109,12 @@ class PhotoUpkeep:
         return crop_around(image, photo.box) if inside and photo.box.area > 0 else None
 
 
-def _run(step: Step, table: FaceTable, tally: PhotoTally, key_id: str, progress: Callable[[int], None]) -> None:
+def _run(step: Step, table: FaceTable, tally: PhotoTally, progress: Callable[[int], None]) -> None:
     after: int | None = 0
     while after is not None:
         batch = step(table, after)
         tally.done += batch.done
-        if batch.unopened:
-            tally.unopened[key_id] += len(batch.unopened)
+        tally.unopened.update(batch.unopened)
+        tally.unchanged += batch.unchanged
         progress(batch.looked)
         after = batch.next_after

@@ -145,6 +145,30 @@ def test_an_old_key_is_needed_while_an_upload_waits_under_it(
     assert "Uploads" not in faceward.succeeds("photos", "status").stderr
 
 
+def test_photos_that_stay_whole_or_do_not_open_are_told(
+    faceward: CommandLine, stored: int, images: Callable[..., None], database_url: str
+) -> None:
+    cut = ("photos", "crop", "--client", "acme", "--yes")
+    images(keys={"2026": KEYS["2026"]}, key="2026")
+    missing = faceward(*cut)
+    assert (missing.status, "0 photos were cut" in missing.stdout, "1 under 2025" in missing.stderr) == (1, True, True)
+    images(keys={"2025": KEYS["2026"]}, key="2025")
+    for command in (cut, ("photos", "status"), ("photos", "rotate")):
+        wrong = faceward(*command)
+        assert wrong.status == 1, command
+        assert "2025" in wrong.stderr
+    assert faceward("photos", "status", "--json").json["wrong_keys"] == ["2025"]
+    (point,) = (each for each in faceward("doctor", "--json").json if each["name"] == "photo keys")
+    assert (point["state"], "not the one that the photos are under: 2025" in point["detail"]) == ("failed", True)
+    images(keys=KEYS, key="2026")
+    with psycopg.connect(database_url) as owner:
+        owner.execute("UPDATE face_encodings SET face_bbox = NULL WHERE image_box IS NULL")
+    whole = faceward(*cut, "--json")
+    assert whole.json == {"changed": 0, "unopened": {}, "unchanged": 1}
+    assert whole.status == 1
+    assert "1 photos stay whole" in whole.stderr
+
+
 def test_photos_are_cut_and_dropped(faceward: CommandLine, stored: int, images: Callable[..., None]) -> None:
     images(keys=KEYS, key="2026")
     assert faceward("photos", "crop", typed="n\n").status == 1
@@ -171,7 +195,7 @@ def test_a_region_that_is_not_there_is_told_before_photos_are_touched(
         *call, "ZZ", "--client", "default"
     )
     assert "No client has a region 'ZZ'." in faceward.fails(*call, "ZZ", "--yes")
-    assert faceward.succeeds(*call, "Lobby", "--yes", "--json").json == {"changed": 0}
+    assert faceward.succeeds(*call, "Lobby", "--yes", "--json").json["changed"] == 0
 
 
 def test_who_has_expired_is_purged(

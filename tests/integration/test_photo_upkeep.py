@@ -142,6 +142,25 @@ class TestWhileTheModelIsChanged:
         Gallery(deployment.database, MODEL).create_person(CLIENT, "A", "Unseen", [new_face(1, MODEL, stored=True)])
         deployment.change.fill()
         deployment.change.cut_over(leave_behind=True)
-        assert upkeep(deployment.database).drop(CLIENT).done == 601
+        assert upkeep(deployment.database).drop(CLIENT).done == 301
         entries = AuditLog(deployment.database).list(CLIENT, action="photo.drop").entries
         assert sum(entry.details["photos"] for entry in entries) == 301
+
+    def test_each_photo_counts_once_and_under_every_key(self, deployment: Deployment) -> None:
+        """Whoever is stopped between the tables still needs the old key, for the table beside the live one."""
+        photos = upkeep(deployment.database).photos
+        assert upkeep(deployment.database).rotate(CLIENT).done == 300
+        entries = AuditLog(deployment.database).list(CLIENT, action="photo.rotate").entries
+        assert sum(entry.details["photos"] for entry in entries) == 300
+        assert [(each.key_id, each.photos) for each in photos.counts(CLIENT)] == [("2026", 300)]
+        old_key = "UPDATE {} SET image_key_id = '2025' WHERE client_id = 'acme' AND id IN (SELECT max(id) FROM face_encodings)"
+        with psycopg.connect(deployment.url) as owner:
+            owner.execute(old_key.format("face_encodings_next"))
+        assert [(each.key_id, each.photos) for each in photos.counts(CLIENT)] == [("2025", 1), ("2026", 300)]
+        tally = upkeep(deployment.database).rotate(CLIENT)
+        assert (tally.done, tally.unopened) == (0, {"2025": 1})
+        assert upkeep(deployment.database).crop(CLIENT).unopened == {"2025": 1}
+        with psycopg.connect(deployment.url) as owner:
+            owner.execute(old_key.format("face_encodings"))
+        assert upkeep(deployment.database).rotate(CLIENT).unopened == {"2025": 1}
+        assert photos.wrong_keys(CLIENT) == {"2025"}

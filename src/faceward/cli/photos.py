@@ -33,7 +33,8 @@ def photos_app() -> typer.Typer:
 def status(ctx: typer.Context, client: OneClient = None, as_json: AsJson = False) -> None:
     """Say how many photos are stored, of which kind, and under which keys, and under which uploads of imports wait.
 
-    Exit status 1 where a key is missing.
+    While the model is changed a photo is stored twice, and counts once under each key that it is under. Exit status 1 where a
+    key is missing, or does not open one photo that is tried.
     """
     with invocation(ctx).open_records(there=True) as records:
         photos = records.photos.photos
@@ -41,6 +42,7 @@ def status(ctx: typer.Context, client: OneClient = None, as_json: AsJson = False
         found = {each: photos.counts(each) for each in clients_of(records, client)}
         uploads = {each: photos.uploads(each) for each in found}
         in_use = {key_id for each in found for key_id in photos.key_ids(each)}
+        wrong = sorted({key_id for each in found for key_id in photos.wrong_keys(each)})
     missing = sorted(key_id for key_id in in_use if key_id is not None and key_id not in vault.key_ids)
     if as_json:
         clients = [
@@ -48,7 +50,7 @@ def status(ctx: typer.Context, client: OneClient = None, as_json: AsJson = False
             for each, counts in found.items()
             if counts or uploads[each]
         ]
-        output.print_json({"key": vault.current, "missing_keys": missing, "clients": clients})
+        output.print_json({"key": vault.current, "missing_keys": missing, "wrong_keys": wrong, "clients": clients})
     else:
         numbers = ("photos", "faces alone", "MB")
         table = output.new_table("client", "key", *numbers, right=numbers)
@@ -66,6 +68,9 @@ def status(ctx: typer.Context, client: OneClient = None, as_json: AsJson = False
         output.fail(
             f"These keys are missing in images.keys: {', '.join(missing)}. Photos and uploads under them can't be read."
         )
+    if wrong:
+        output.fail(_wrong(wrong))
+    if missing or wrong:
         raise typer.Exit(1)
 
 
@@ -93,7 +98,11 @@ def rotate(
             )
         doing = "Encrypting" if current else "Decrypting"
         tally = _work(clients_of(records, client), doing, records.photos.rotate)
-        uploads = _sum(records.photos.photos.uploads(each) for each in clients_of(records, client))
+        photos = records.photos.photos
+        uploads = _sum(photos.uploads(each) for each in clients_of(records, client))
+        wrong = {
+            key_id for each in clients_of(records, client) for key_id in photos.wrong_keys(each) if key_id == current
+        }
     del uploads[current or ""]
     if as_json:
         output.print_json(
@@ -107,16 +116,21 @@ def rotate(
             f"Uploads of imports that wait or run are not brought along: {_under(uploads)}. Keep these keys until "
             "`faceward photos status` names them no more."
         )
+    if wrong:
+        output.fail(_wrong(wrong))
     if tally.unopened:
-        told = _under(tally.unopened)
-        output.fail(f"Photos that did not open were left as they are: {told}. Add the right keys to images.keys.")
+        output.fail(_unopened(tally))
+    if wrong or tally.unopened:
         raise typer.Exit(1)
 
 
 def crop(
     ctx: typer.Context, client: OneClient = None, region: OneRegion = None, yes: Yes = False, as_json: AsJson = False
 ) -> None:
-    """Keep of every whole photo the face with its surroundings, and nothing else. Can be stopped and run again."""
+    """Keep of every whole photo the face with its surroundings, and nothing else. Can be stopped and run again.
+
+    Exit status 1 where photos stay whole: such as can't be opened or read, or whose face's place is not known.
+    """
     with invocation(ctx).open_records(there=True) as records:
         places = _places(records, client, region)
         if not yes:
@@ -124,7 +138,18 @@ def crop(
             typer.confirm(question, abort=True, err=True)
         crop_one = records.photos.crop
         tally = _work(places, "Cutting", lambda each, progress: crop_one(each, places[each], progress))
-    _tell(tally, "cut to the face", as_json)
+    if as_json:
+        output.print_json({"changed": tally.done, "unopened": dict(tally.unopened), "unchanged": tally.unchanged})
+    else:
+        output.say(f"{tally.done} photos were cut to the face.")
+    if tally.unopened:
+        output.fail(_unopened(tally))
+    if tally.unchanged:
+        output.fail(
+            f"{tally.unchanged} photos stay whole: they can't be read, or the face's place in them is not known."
+        )
+    if tally.unopened or tally.unchanged:
+        raise typer.Exit(1)
 
 
 def drop(
@@ -137,7 +162,10 @@ def drop(
             typer.confirm(f"Drop the stored photos of {_named(client, region)}, for good?", abort=True, err=True)
         drop_one = records.photos.drop
         tally = _work(places, "Dropping", lambda each, progress: drop_one(each, places[each], progress))
-    _tell(tally, "dropped", as_json)
+    if as_json:
+        output.print_json({"changed": tally.done})
+    else:
+        output.say(f"{tally.done} photos were dropped.")
 
 
 def _places(records: Records, client: str | None, region: str | None) -> dict[str, str | None]:
@@ -174,6 +202,7 @@ def _work(clients: Iterable[str], doing: str, work: Callable[[str, Callable[[int
             one = work(each, lambda looked: bar.advance(task, looked))
             whole.done += one.done
             whole.unopened.update(one.unopened)
+            whole.unchanged += one.unchanged
     return whole
 
 
@@ -186,8 +215,14 @@ def _under(by_key: Mapping[str, int]) -> str:
     return ", ".join(f"{count} under {key_id}" for key_id, count in sorted(by_key.items()))
 
 
-def _tell(tally: PhotoTally, done: str, as_json: bool) -> None:
-    if as_json:
-        output.print_json({"changed": tally.done})
-    else:
-        output.say(f"{tally.done} photos were {done}.")
+def _unopened(tally: PhotoTally) -> str:
+    return (
+        f"Photos that did not open were left as they are: {_under(tally.unopened)}. Add the right keys to images.keys."
+    )
+
+
+def _wrong(key_ids: Iterable[str]) -> str:
+    return (
+        f"The keys in images.keys do not open the photos under these ids: {', '.join(sorted(key_ids))}. Give each the key that "
+        "it had when they were stored."
+    )

@@ -29,6 +29,14 @@ _KEPT = "f.image_data IS NOT NULL"
 PHOTO_COLUMNS = "f.id, f.person_id, f.face_bbox, f.image_sha256, f.image_key_id, f.image_box, f.image_data"
 """Of a face `f`: what open_photo reads."""
 
+_COUNTED_LIVE = f"""
+EXISTS (SELECT 1 FROM {LIVE} l WHERE l.client_id = %(client_id)s AND l.id = f.id AND l.image_data IS NOT NULL
+        AND l.image_key_id IS NOT DISTINCT FROM f.image_key_id)
+"""
+_BY_KEY = """
+SELECT f.image_key_id, count(*), count(f.image_box), sum(octet_length(f.image_data)) FROM {table} f
+WHERE f.client_id = %(client_id)s AND {which} GROUP BY 1
+"""
 # The next photos, no more of them than a few megabytes where they are read: the first may be as large as it is.
 _NEXT = f"""
 WITH sized AS (
@@ -94,15 +102,17 @@ class PhotoCounts:
 
 @dataclass(frozen=True, slots=True)
 class PhotoBatch:
-    """done: photos changed. looked: photos looked at. unopened: ids of those whose key is not there or another one.
+    """done: photos changed. unopened: how many are left since their key is not there or another one, by the key's id.
+    unchanged: how many were to stay as they are. Each photo counts once, though there are two tables with it.
 
-    next_after: where the next batch begins, or None at the end.
+    looked: rows looked at. next_after: where the next batch begins, or None at the end.
     """
 
     done: int
     looked: int
-    unopened: tuple[int, ...]
     next_after: int | None
+    unopened: Mapping[str, int] = field(default_factory=dict)
+    unchanged: int = 0
 
 
 class FaceTable(NamedTuple):
@@ -139,14 +149,20 @@ class StoredPhotos:
             return photo.data
 
     def counts(self, client_id: str) -> tuple[PhotoCounts, ...]:
-        """Reads the row of every photo, and none of the photos themselves."""
+        """By key, those that are not encrypted first. While the model is changed a photo is in two tables: it counts once
+        under each key that it is under there. Reads the row of every photo, and none of the photos themselves.
+        """
+        found: dict[str | None, PhotoCounts] = {}
         with self._database.transaction(client_id) as tx:
-            rows = tx.exec_driver_sql(
-                "SELECT f.image_key_id, count(*), count(f.image_box), sum(octet_length(f.image_data)) "
-                f"FROM {LIVE} f WHERE f.client_id = %s AND {_KEPT} GROUP BY 1 ORDER BY 1 NULLS FIRST",
-                (client_id,),
-            )
-            return tuple(PhotoCounts(key_id, photos, crops, int(size)) for key_id, photos, crops, size in rows)
+            for table in (LIVE, *beside_live(tx)):
+                which = _KEPT if table == LIVE else f"{_KEPT} AND NOT {_COUNTED_LIVE}"
+                rows = tx.exec_driver_sql(_BY_KEY.format(table=table, which=which), {"client_id": client_id})
+                for key_id, photos, crops, size in rows:
+                    before = found.get(key_id, PhotoCounts(key_id, 0, 0, 0))
+                    found[key_id] = PhotoCounts(
+                        key_id, before.photos + photos, before.crops + crops, before.bytes + int(size)
+                    )
+        return tuple(found[key_id] for key_id in sorted(found, key=lambda key_id: key_id or ""))
 
     def key_ids(self, client_id: str) -> frozenset[str | None]:
         """Under which keys a tenant has photos, or uploads of imports that wait; None: some are not encrypted.
@@ -156,6 +172,24 @@ class StoredPhotos:
         with self._database.transaction(client_id) as tx:
             found = {key_id for table in _tables(tx) for key_id in _keys_of(tx, client_id, table.name)}
             return frozenset(found | set(_uploads(tx, client_id)))
+
+    def wrong_keys(self, client_id: str) -> frozenset[str]:
+        """Keys that are there, and do not open the photos under their ids: of each key's one photo is tried in each table."""
+        wrong = set[str]()
+        with self._database.transaction(client_id) as tx:
+            for table in _tables(tx):
+                for key_id in self.vault.key_ids.intersection(filter(None, _keys_of(tx, client_id, table.name))):
+                    row = tx.exec_driver_sql(
+                        f"SELECT {PHOTO_COLUMNS} FROM {table.name} f "
+                        f"WHERE f.client_id = %s AND f.image_key_id = %s AND {_KEPT} LIMIT 1",
+                        (client_id, key_id),
+                    ).first()
+                    try:
+                        if row is not None:
+                            open_photo(self.vault, client_id, row)
+                    except ImageKeyError:
+                        wrong.add(key_id)
+        return frozenset(wrong)
 
     def uploads(self, client_id: str) -> dict[str, int]:
         """How many imports' uploads lie under which key. They stay under it until they are imported."""
@@ -205,7 +239,7 @@ class StoredPhotos:
                 with self._database.transaction(of.client_id) as tx:
                     table = _now(tx, of.table)
                     if table is None:
-                        return PhotoBatch(0, 0, (), None)
+                        return PhotoBatch(0, 0, None)
                     tx.exec_driver_sql("SET LOCAL statement_timeout = 0")
                     return work(tx, replace(of, table=table))
             except BusyError:
@@ -216,7 +250,7 @@ class StoredPhotos:
     def _put(
         self, tx: sa.Connection, of: _Batch, change: Change, action: Action, details: Mapping[str, Any]
     ) -> PhotoBatch:
-        done, unopened = [], []
+        done, unopened, unchanged = list[int](), list[int](), list[int]()
         rows, next_after = of.hold_next(tx, PHOTO_COLUMNS)
         for row in rows:
             try:
@@ -226,14 +260,15 @@ class StoredPhotos:
                 continue
             changed = change(photo)
             if changed is None:
+                unchanged.append(row.id)
                 continue
             data, crop = changed
             sealed = self.vault.seal(data, photo_binding(of.client_id, row.image_sha256))
             put = {"data": sealed.data, "key_id": sealed.key_id, "box": crop_text(crop)}
             tx.exec_driver_sql(_PUT.format(table=of.table.name), {**put, "client_id": of.client_id, "id": row.id})
             done.append(row.id)
-        of.record(tx, action, done, **details)
-        return PhotoBatch(len(done), len(rows), tuple(unopened), next_after)
+        counted = of.record(tx, action, done, **details)
+        return PhotoBatch(counted, len(rows), next_after, of.by_key(tx, unopened), of.once(tx, unchanged))
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,16 +296,32 @@ class _Batch:
             raise BusyError("People were merged into others meanwhile. Try again.")
         return rows, ids[-1] if ids else None
 
-    def record(self, tx: sa.Connection, action: Action, ids: Sequence[int], **details: Any) -> None:
-        """In the audit log each photo counts once, though there are two tables with it."""
-        photos = len(ids)
-        if ids and self.table.name != LIVE:
-            photos = tx.exec_driver_sql(
-                f"SELECT count(*) FROM unnest(%(ids)s::bigint[]) AS f (id) WHERE {ONLY_BESIDE}",
-                {"client_id": self.client_id, "ids": list(ids)},
-            ).scalar_one()
+    def record(self, tx: sa.Connection, action: Action, ids: Sequence[int], **details: Any) -> int:
+        """In the audit log, where each photo counts once; returns how many they are."""
+        photos = self.once(tx, ids)
         if photos:
             record(tx, self.client_id, action, photos=photos, **details)
+        return photos
+
+    def once(self, tx: sa.Connection, ids: Sequence[int]) -> int:
+        """How many of these photos count here: those that the live table has too count there."""
+        if not ids or self.table.name == LIVE:
+            return len(ids)
+        count: int = tx.exec_driver_sql(
+            f"SELECT count(*) FROM unnest(%(ids)s::bigint[]) AS f (id) WHERE {ONLY_BESIDE}",
+            {"client_id": self.client_id, "ids": list(ids)},
+        ).scalar_one()
+        return count
+
+    def by_key(self, tx: sa.Connection, ids: Sequence[int]) -> dict[str, int]:
+        """How many of these photos there are by the id of their key; those that are under it in the live table count there."""
+        if not ids:
+            return {}
+        which = "f.id = ANY(%(ids)s::bigint[])" + ("" if self.table.name == LIVE else f" AND NOT {_COUNTED_LIVE}")
+        rows = tx.exec_driver_sql(
+            _BY_KEY.format(table=self.table.name, which=which), {"client_id": self.client_id, "ids": list(ids)}
+        )
+        return {key_id: photos for key_id, photos, _, _ in rows}
 
 
 def _as_it_is(photo: StoredPhoto) -> tuple[bytes, Crop | None]:
@@ -281,8 +332,7 @@ def _drop(tx: sa.Connection, of: _Batch) -> PhotoBatch:
     rows, next_after = of.hold_next(tx, "f.id, f.person_id")
     ids = [row.id for row in rows]
     tx.exec_driver_sql(_DROP.format(table=of.table.name), {"client_id": of.client_id, "ids": ids})
-    of.record(tx, "photo.drop", ids)
-    return PhotoBatch(len(ids), len(ids), (), next_after)
+    return PhotoBatch(of.record(tx, "photo.drop", ids), len(ids), next_after)
 
 
 def _tables(tx: sa.Connection) -> list[FaceTable]:

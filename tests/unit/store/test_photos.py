@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
@@ -46,12 +47,12 @@ def kept(database: Database, vault: PhotoVault, person_id: int) -> list[StoredPh
         return list(photos_of(tx, vault, "acme", person_id))
 
 
-def all_batches(step: Callable[[int], PhotoBatch]) -> tuple[int, list[int]]:
-    done, unopened, after = 0, [], 0
+def all_batches(step: Callable[[int], PhotoBatch]) -> tuple[int, Counter[str]]:
+    done, unopened, after = 0, Counter[str](), 0
     while True:
         batch = step(after)
         done += batch.done
-        unopened += batch.unopened
+        unopened.update(batch.unopened)
         if batch.next_after is None:
             return done, unopened
         after = batch.next_after
@@ -160,7 +161,7 @@ def test_photos_that_do_not_open_are_left_and_told(database: Database) -> None:
     store(database, OLD, range(2))
     photos = StoredPhotos(database, PhotoVault({"2026": KEYS["2026"]}, "2026"))
     done, unopened = all_batches(lambda after: photos.rotate("acme", live(photos), "2025", after=after))
-    assert (done, len(unopened)) == (0, 2)
+    assert (done, unopened) == (0, {"2025": 2})
     assert photos.key_ids("acme") == {"2025"}
 
 
