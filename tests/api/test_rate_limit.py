@@ -43,6 +43,18 @@ def test_keys_have_buckets_of_their_own_and_limits_of_their_own() -> None:
         limiter.take("c", 99, 50.0)
 
 
+def test_a_key_whose_rate_several_processes_share_hears_its_own() -> None:
+    """Each of two has a bucket of half."""
+    limiter = RateLimiter(10.0, share=0.5, clock=Clock())
+    allowance = limiter.take("c", 1, None)
+    assert allowance is not None
+    assert allowance.headers() == {"RateLimit-Policy": '"key";q=20;w=2', "RateLimit": '"key";r=9;t=1'}
+    for _ in range(9):
+        limiter.take("c", 1, None)
+    with pytest.raises(ExhaustedError, match="10 requests a second, shared out among the service's processes"):
+        limiter.take("c", 1, None)
+
+
 def test_no_rate_is_no_limit() -> None:
     limiter = RateLimiter(0.0, share=1.0, clock=Clock())
     assert limiter.take("c", 1, None) is None

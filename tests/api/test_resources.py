@@ -17,7 +17,7 @@ from companies import FIRST_KEY, Company, RunningServer
 
 from faceward.api.problems import problem
 from faceward.client.transport import error_of
-from faceward.errors import LikelyDuplicateError
+from faceward.errors import IndexMissingError, LikelyDuplicateError
 
 OBAMA, BIDEN = "obama.jpg", "biden.jpg"
 
@@ -162,6 +162,13 @@ def test_a_refused_duplicate_is_an_error_with_ids_and_similarities() -> None:
     error = error_of(answer)
     assert isinstance(error, LikelyDuplicateError)
     assert list(error.likely_duplicates) == listed
+
+
+def test_a_strategy_whose_index_is_missing_is_told_what_to_use() -> None:
+    sent = problem(IndexMissingError("The index is missing. Use the strategy auto."), "an id")
+    error = error_of(httpx.Response(sent.status_code, content=bytes(sent.body)))
+    assert (sent.status_code, type(error)) == (409, IndexMissingError)
+    assert "Use the strategy auto" in str(error)
 
 
 def test_pages_and_filters_of_persons(company: Company) -> None:

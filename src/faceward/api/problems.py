@@ -37,13 +37,15 @@ STATUS: Mapping[type[FacewardError], int] = {
     errors.ModelError: 500,
     errors.StoreError: 500,
     errors.DatabaseUnavailableError: 503,
+    errors.IndexMissingError: 409,
     errors.PoolExhaustedError: 503,
     errors.StatementTimeoutError: 503,
     errors.DatabaseFullError: 503,
 }
 """By class; a class that is not here has its parent's."""
 
-# A caller can do nothing with the rest of what these say, and it may name the server's insides. The log has it.
+# A caller can do nothing with what the database's and the models' errors of these say, and it may name the server's insides.
+# The log has it.
 _GENERAL = {
     500: "The server met an error of its own. It is in the server's log under this request id.",
     503: "The service can't answer now: its database is away, full or too slow. Try again in a moment.",
@@ -74,7 +76,7 @@ def problem(error: FacewardError, request_id: str) -> Response:
     status = status_of(error)
     detail = str(error)
     if isinstance(error, errors.StoreError | errors.ModelError) or type(error) is FacewardError:
-        detail = _MAY_BE_DONE if isinstance(error, errors.OutcomeUnknownError) else _GENERAL[status]
+        detail = _MAY_BE_DONE if isinstance(error, errors.OutcomeUnknownError) else _GENERAL.get(status, detail)
     more = {shown: value for name, shown in _FIELDS.items() if (value := getattr(error, name, None)) is not None}
     headers = {}
     if isinstance(error, errors.CapacityError) or status == 503:

@@ -14,7 +14,9 @@ _MOST_KEYS = 100_000
 
 @dataclass(frozen=True, slots=True)
 class Allowance:
-    """What is left to a key. rate: requests a second. seconds: until the bucket is full again."""
+    """What is left to a key. rate: requests a second, over all processes. burst, left: of this process's bucket, when full and
+    now. seconds: until it is full again.
+    """
 
     rate: float
     burst: int
@@ -23,9 +25,9 @@ class Allowance:
 
     def headers(self) -> dict[str, str]:
         """As draft-ietf-httpapi-ratelimit-headers names them."""
-        window = max(1, math.ceil(self.burst / self.rate))
+        quota = _burst(self.rate)
         return {
-            "RateLimit-Policy": f'"key";q={self.burst};w={window}',
+            "RateLimit-Policy": f'"key";q={quota};w={max(1, math.ceil(quota / self.rate))}',
             "RateLimit": f'"key";r={self.left};t={self.seconds}',
         }
 
@@ -54,29 +56,38 @@ class RateLimiter:
         rate = self.rate_of(own_rate)
         if rate <= 0:
             return None
-        rate *= self._share
-        burst = max(1, math.ceil(2 * rate))
+        own = rate * self._share
+        burst = _burst(own)
         now = self._clock()
         tokens, at = self._buckets.pop((client_id, key_id), (float(burst), now))
-        tokens = min(float(burst), tokens + (now - at) * rate)
+        tokens = min(float(burst), tokens + (now - at) * own)
         allowed = tokens >= 1.0
         if allowed:
             tokens -= 1.0
         self._buckets[client_id, key_id] = tokens, now
         if len(self._buckets) > _MOST_KEYS:
             self._buckets.popitem(last=False)
-        allowance = Allowance(rate, burst, int(tokens), math.ceil((burst - tokens) / rate))
+        allowance = Allowance(rate, burst, int(tokens), math.ceil((burst - tokens) / own))
         if not allowed:
-            raise ExhaustedError(allowance, wait=(1.0 - tokens) / rate)
+            raise ExhaustedError(allowance, wait=(1.0 - tokens) / own, shared=self._share < 1)
         return allowance
 
 
-class ExhaustedError(RateLimitedError):
-    """A key's bucket is empty."""
+def _burst(rate: float) -> int:
+    return max(1, math.ceil(2 * rate))
 
-    def __init__(self, allowance: Allowance, wait: float) -> None:
+
+class ExhaustedError(RateLimitedError):
+    """A key's bucket is empty. shared: whether it is that of one process among several."""
+
+    def __init__(self, allowance: Allowance, wait: float, *, shared: bool) -> None:
+        more = (
+            ", shared out among the service's processes, and sent one of them more than its part"
+            if shared
+            else " and sent more"
+        )
         super().__init__(
-            f"This key may send {allowance.rate:g} requests a second and sent more. Try again in {max(1, math.ceil(wait))} s.",
+            f"This key may send {allowance.rate:g} requests a second{more}. Try again in {max(1, math.ceil(wait))} s.",
             retry_after=wait,
         )
         self.allowance = allowance

@@ -13,6 +13,7 @@ _BY_CODE = {
     "unknown_key": "`faceward keys list` shows those that do.",
     "several_faces": "Here: --largest.",
     "likely_duplicate": "Here: --allow-duplicate.",
+    "index_missing": "`faceward db index` builds it, where search.hnsw_index in the settings is true.",
     "different_regions": "Here: --across-regions.",
     "other_person": (
         "If so, import this source again with --source NAME, with which its external ids then begin; if it is the same person, "

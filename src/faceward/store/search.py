@@ -344,7 +344,7 @@ class FaceSearch:
         if not valid:
             raise IndexMissingError(
                 "The index idx_embedding_hnsw is missing, so the strategy hnsw can't run. Use the strategy auto or exact, "
-                "which need no such index, or build it: search.hnsw_index in the settings, then `faceward db index`."
+                "which need no such index, or have it built (search.hnsw_index)."
             )
 
 

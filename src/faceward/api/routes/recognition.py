@@ -16,7 +16,7 @@ from faceward.types import Verification
 router = APIRouter(prefix="/v1", tags=["recognition"], responses=refusals(*ALWAYS, *WITH_BODY))
 
 
-@router.post("/recognize", openapi_extra=request_body(sent.RecognizeRequest, images=True), responses=refusals(404))
+@router.post("/recognize", openapi_extra=request_body(sent.RecognizeRequest, images=True), responses=refusals(404, 409))
 async def recognize(
     work: RecognizerOfImages,
     body: Annotated[sent.RecognizeRequest, Depends(body_of(sent.RecognizeRequest, images=True))],
@@ -43,7 +43,7 @@ async def recognize(
     )
 
 
-@router.post("/search", openapi_extra=request_body(sent.SearchRequest), responses=refusals(404))
+@router.post("/search", openapi_extra=request_body(sent.SearchRequest), responses=refusals(404, 409))
 async def search(
     work: Recognizer, body: Annotated[sent.SearchRequest, Depends(body_of(sent.SearchRequest))]
 ) -> answered.SearchOut:
