@@ -62,12 +62,13 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class ImportReport:
-    """read = persons + present + refused. present: were there before. refused_faces: of refused persons whose other values
-    could be used. refusals: the first thousand of `refused`.
+    """read = persons + present + refused + moved. present: were there before. refused_faces: of refused persons whose other
+    values could be used. refusals: the first thousand of `refused`.
 
     others: those of `present` whose external id is that of a person who never had their name in the gallery: somebody else, it
     seems. other_faces: the embeddings of these. other_persons: the first thousand, with the reason as a refusal has it.
     missing_faces: of the others who were there before, embeddings beyond the faces that they have. short_persons: as above.
+    moved: who was moved out of that region, and is not made there anew. moved_faces, moved_persons: as above.
     """
 
     read: int = 0
@@ -82,6 +83,9 @@ class ImportReport:
     other_persons: tuple[Refusal, ...] = ()
     missing_faces: int = 0
     short_persons: tuple[Refusal, ...] = ()
+    moved: int = 0
+    moved_faces: int = 0
+    moved_persons: tuple[Refusal, ...] = ()
 
 
 class Importer:
@@ -302,6 +306,14 @@ def other_person(external_id: str, region: str, name: str, called: str) -> str:
     )
 
 
+def moved_away(external_id: str, region: str) -> str:
+    """Why somebody is not imported again. Not where the person is now: who imports need not be allowed to know."""
+    return (
+        f"The person {external_id} was moved out of region {region}, and is not imported there again. Change the region that "
+        "the import has; who is to be in both is enrolled in the second one."
+    )
+
+
 def _short(missing: int) -> str:
     faces = "One face is" if missing == 1 else f"{missing} faces are"
     return f"{faces} not in the gallery: the person was there before, with fewer, and an import adds none to those."
@@ -327,6 +339,9 @@ class _Tally:
     other_persons: list[Refusal] = field(default_factory=list)
     missing_faces: int = 0
     short_persons: list[Refusal] = field(default_factory=list)
+    moved: int = 0
+    moved_faces: int = 0
+    moved_persons: list[Refusal] = field(default_factory=list)
 
     def refuse(self, refusal: Refusal, faces: int = 0) -> None:
         self.refused += 1
@@ -337,11 +352,18 @@ class _Tally:
     def stored(self, offered: Sequence[NewPerson], written: Written) -> None:
         self.persons += written.persons
         self.faces += written.faces
-        self.present += len(offered) - written.persons
-        if not written.others and not written.short:
+        self.present += len(offered) - written.persons - len(written.moved)
+        if not written.others and not written.short and not written.moved:
             return
         for person in offered:
             key = person.region, person.external_id
+            if key in written.moved:
+                self.moved += 1
+                self.moved_faces += len(person.embeddings)
+                if len(self.moved_persons) < _MOST_REFUSALS:
+                    self.moved_persons.append(
+                        Refusal(person.position, moved_away(person.external_id, person.region), person.row)
+                    )
             if (missing := written.short.get(key, 0)) > 0:
                 self.missing_faces += missing
                 if len(self.short_persons) < _MOST_REFUSALS:
@@ -364,4 +386,14 @@ class _Tally:
         others = self.others, self.other_faces, tuple(self.other_persons)
         missing = self.missing_faces, tuple(self.short_persons)
         counts = read, self.persons, self.faces, self.present
-        return ImportReport(*counts, refused, refusals, refused_faces, *others, *missing)
+        return ImportReport(
+            *counts,
+            refused,
+            refusals,
+            refused_faces,
+            *others,
+            *missing,
+            moved=self.moved,
+            moved_faces=self.moved_faces,
+            moved_persons=tuple(self.moved_persons),
+        )

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, TypeAlias
 
+from faceward.bulk_import import moved_away
 from faceward.checks import check_description, check_external_id, check_name, check_region, composed
 from faceward.enrolment import EnrolmentGate
 from faceward.errors import (
@@ -256,6 +257,10 @@ class _Photo:
         record = self.record
         if owner.face_id is not None:
             self.result = PhotoResult(record, "enrolled", owner.person_id, owner.face_id, new_person=owner.new)
+            return
+        if owner.moved:
+            reason = moved_away(record.external_id, record.region)
+            self.result = PhotoResult(record, "refused", code="moved", reason=reason)
             return
         # Without the other's name: who sends photos need not be allowed to read.
         reason = (

@@ -12,6 +12,7 @@ import pytest
 from importing import Importing, faces, persons
 from old_systems import write_people
 
+from faceward.bulk_import import PersonRecord
 from faceward.cli.advice import advised_words
 from faceward.errors import InvalidValueError
 from faceward.importers import SqliteSource
@@ -154,3 +155,23 @@ def test_embeddings_that_came_later_are_not_there_before(old: Old, importing: Im
     assert account.faces.refused == {"not_added": 2}
     assert [(each.table, each.row, each.code) for each in account.problems] == [("persons", 2, "not_added")]
     assert account.problems[0].reason.startswith("2 faces are not in the gallery")
+
+
+def test_who_was_moved_away_is_not_let_in_again(old: Old, importing: Importing) -> None:
+    """The same external id in two regions on purpose is another thing."""
+    service, client = importing.service, importing.client
+    with old("Vlad", "Ann") as source:
+        importing.run(source)
+        (vlad,) = service.list_persons(client_id=client, external_id="sqlite:1").persons
+        service.move_region(vlad.id, "B", client_id=client)
+        account = importing.run(source)
+        assert (persons(account), account.persons.refused) == ((2, 0, 1), {"moved": 1})
+        assert faces(account) == (2, 0, 1)
+        (problem,) = account.problems
+        assert (problem.code, "was moved out of region A" in problem.reason) == ("moved", True)
+        assert [each.region for each in service.list_persons(client_id=client, external_id="sqlite:1").persons] == ["B"]
+
+        row = PersonRecord("sqlite:2", "B", "Ann", unit(2))
+        assert service.import_embeddings([row], client_id=client).persons == 1
+        service.move_region(vlad.id, "A", client_id=client)
+        assert persons(importing.run(source)) == (2, 0, 2)

@@ -206,3 +206,12 @@ def test_a_wrong_choice_of_faces_is_refused_at_once(service: FaceService, client
     wrong: Any = "all"
     with pytest.raises(InvalidValueError, match="several_faces"):
         service.import_photos([], client_id=client, several_faces=wrong)
+
+
+def test_photos_of_who_was_moved_away_do_not_let_them_in_again(service: FaceService, client: str, photo: Photo) -> None:
+    records = [PhotoRecord("A", "ann", "Ann", photo(1))]
+    (made,) = run(service, client, records)[1]
+    service.move_region(made.person_id, "B", client_id=client)
+    report, (again, ben) = run(service, client, [*records, PhotoRecord("A", "ben", "Ben", photo(2))])
+    assert (report.refused, again.code, ben.status) == (1, "moved", "enrolled")
+    assert faces(service, client) == {("B", "ann"): 1, ("A", "ben"): 1}

@@ -29,6 +29,7 @@ _LONGEST_PATH = 4_096  # of any file
 _MOST_SHOWN = 100  # characters of a key
 _MOST_SOURCE = 50
 _OTHER = "other_person"
+_MOVED = "moved"
 _BLOCK_FACES = 50  # decoded at once: their texts and numbers fit a processor's cache
 
 GivenFace: TypeAlias = "NewFace | NDArray[Any]"
@@ -136,6 +137,7 @@ class Join:
         left_out = (
             ("refused", report.refused, report.refused_faces, report.refusals),
             (_OTHER, report.others, report.other_faces, report.other_persons),
+            (_MOVED, report.moved, report.moved_faces, report.moved_persons),
         )
         for code, persons_out, faces_out, rows in left_out:
             if persons_out:

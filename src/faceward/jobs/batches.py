@@ -157,10 +157,14 @@ class BatchStore:
         filled = report.faces - report.persons  # of those who were there without a face
         outcome.faces += filled
         outcome.skipped -= filled
-        refused = {given[refusal.position].position: refusal.reason for refusal in report.refusals}
+        refused = {
+            given[refusal.position].position: (code, refusal.reason)
+            for code, refusals in (("invalid_value", report.refusals), ("moved", report.moved_persons))
+            for refusal in refusals
+        }
         for line in lines:
             if line.position in refused:
-                outcome.refusals.append(JobRefusal(line.position, line.item, "invalid_value", refused[line.position]))
+                outcome.refusals.append(JobRefusal(line.position, line.item, *refused[line.position]))
             elif first[_person(line)] is not line or line.position in intent.persons:
                 outcome.skipped += 1
             else:

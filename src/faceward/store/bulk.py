@@ -18,6 +18,7 @@ from faceward.store.clients import ENSURE_CLIENT
 from faceward.store.copy_rows import COPY, STAGING, copy_blocks
 from faceward.store.database import SET_TENANT, Database
 from faceward.store.gallery import Gallery
+from faceward.store.moved_away import take_out_moved
 from faceward.store.photo_vault import PhotoVault
 from faceward.store.regions import COUNT_REGIONS, MOST_REGIONS, check_region_count
 from faceward.types import Embedding, NewFace
@@ -167,13 +168,15 @@ class NewPerson(NamedTuple):
 class Written(NamedTuple):
     """What became of a batch. others: by region and external id, the names of the persons who are there under one that the
     person given was never called by: by all that is known somebody else, who has the same id. short: of those who were there,
-    how many faces fewer they have than were given.
+    how many faces fewer they have than were given. moved: by region and external id, persons who were moved out of the
+    region, where nothing was stored of them.
     """
 
     persons: int
     faces: int
     others: Mapping[tuple[str, str], str] = {}
     short: Mapping[tuple[str, str], int] = {}
+    moved: Mapping[tuple[str, str], int] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,12 +196,15 @@ PhotoKey: TypeAlias = tuple[str, bytes]
 
 @dataclass(frozen=True, slots=True)
 class PhotoOwner:
-    """Whom a photo is enrolled for. face_id: of its face, where the call that says so stored it. new: so is the person."""
+    """Whom a photo is enrolled for. face_id: of its face, where the call that says so stored it. new: so is the person. moved:
+    the person was moved out of the region where the photo was to be stored.
+    """
 
     person_id: int
     external_id: str | None
     face_id: int | None = None
     new: bool = False
+    moved: bool = False
 
 
 class BulkWriter:
@@ -235,6 +241,7 @@ class BulkWriter:
         short: dict[tuple[str, str], int] = {}
         rows = ((person, face) for person in persons for face in person.embeddings)
         with self._staged(client_id, rows, settings=_OF_MANY) as (cursor, parameters):
+            moved = take_out_moved(cursor, parameters)
             stored = cursor.execute(_ROWS, parameters).fetchone()
             assert stored is not None
             persons_stored, faces_stored = stored
@@ -244,7 +251,7 @@ class BulkWriter:
                     faces_stored += cursor.execute(_FACES_OF_FACELESS, parameters).rowcount
                 short = {(row[0], row[1]): row[2] for row in cursor.execute(_SHORT, parameters)}
             _record(cursor, client_id, persons_stored, faces_stored)
-        return Written(persons_stored, faces_stored, others, short)
+        return Written(persons_stored, faces_stored, others, short, moved)
 
     def settle(self) -> None:
         """Wait until what `write` stored outlasts a crash of the server."""
@@ -255,13 +262,14 @@ class BulkWriter:
         """Store the photos that their region has not yet, for persons who are there or are made; returns those stored.
 
         Whose external id is that of somebody who was never called so gets none: these photos are returned without a face_id,
-        with that other person.
+        with that other person. So are those of persons who were moved out of the region.
 
         No photo may be given twice for a region. Raises ConstraintViolatedError or BusyError, with nothing stored, where
         another process moved or deleted one of the persons, or wrote the same photos in another order.
         """
-        external_ids = {(photo.region, photo.face.image_sha256): photo.external_id for photo in photos}
+        external_ids = {(photo.region, photo.face.image_sha256 or b""): photo.external_id for photo in photos}
         with self._staged(client_id, ((photo, photo.face) for photo in photos)) as (cursor, parameters):
+            moved = take_out_moved(cursor, parameters)
             made = [row[0] for row in cursor.execute(_PEOPLE_OF_PHOTOS, parameters)]
             stored = cursor.execute(_PHOTOS, parameters).fetchall()
             removed = 0
@@ -271,7 +279,12 @@ class BulkWriter:
                 removed = cursor.execute(_WITHOUT_PHOTO, {"client_id": client_id, "made": made}).rowcount
             _record(cursor, client_id, len(made) - removed, len(stored))
         new = frozenset(made)
-        return {
+        away = {
+            (region, digest): PhotoOwner(moved[region, external_id], external_id, moved=True)
+            for (region, digest), external_id in external_ids.items()
+            if (region, external_id) in moved
+        }
+        return away | {
             (region, digest): PhotoOwner(person_id, external_ids[region, digest], face_id, person_id in new)
             for region, digest, person_id, face_id in (*stored, *((*other, None) for other in others))
         }
