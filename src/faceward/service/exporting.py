@@ -18,7 +18,8 @@ _SUFFIXES = {"JPEG": "jpg", "PNG": "png", "WebP": "webp", "BMP": "bmp"}
 def write_export(held: PersonalData, file: IO[bytes]) -> None:
     """Write it while it is read: neither all faces nor more than one photo are in memory at once. Raises OSError."""
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
-        _write(archive, "person.json", {"exported_at": dt.datetime.now(dt.UTC).isoformat(), **held.person()})
+        limited = {} if held.regions is None else {"limited_to_regions": held.regions}
+        _write(archive, "person.json", {"exported_at": dt.datetime.now(dt.UTC).isoformat(), **limited, **held.person()})
         for name, rows in (
             ("faces", held.faces()),
             ("audit", held.audit()),

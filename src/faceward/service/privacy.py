@@ -53,7 +53,8 @@ class Privacy:
         client_id: str | None = None,
     ) -> None:
         """Write all that is held of a person into a file, as a zip: record, faces with embeddings, photos, entries of the
-        audit log, decisions. The audit log tells of it. regions: only one who is enrolled in any of these.
+        audit log, decisions. The audit log tells of it. regions: only one who is enrolled in any of these,
+        without reports, entries and decisions that are of other regions, and the record says so.
 
         Raises UnknownPersonError, StoreError, OSError.
         """

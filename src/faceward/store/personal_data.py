@@ -34,12 +34,15 @@ WHERE f.client_id = %(client_id)s AND f.person_id = %(person_id)s AND f.id > %(a
 _AUDIT = """
 SELECT a.id, to_jsonb(a) AS held FROM audit_log a
 WHERE a.client_id = %(client_id)s AND (a.person_id = ANY(%(numbers)s) OR a.other_person_id = ANY(%(numbers)s))
+AND (%(regions)s::text[] IS NULL OR array_remove(
+    ARRAY[a.details ->> 'region', a.details ->> 'old', a.details ->> 'new'], NULL) <@ %(regions)s::text[])
 AND a.id > %(after)s ORDER BY a.id LIMIT %(most)s
 """
 _DECISIONS = """
 SELECT d.id, to_jsonb(d) || jsonb_build_object('face_id', c.face_id, 'similarity', c.similarity) AS held
 FROM decision_candidates c JOIN decisions d ON d.client_id = %(client_id)s AND d.id = c.decision_id
 WHERE c.client_id = %(client_id)s AND c.person_id = %(person_id)s AND c.decision_id > %(after)s
+AND (%(regions)s::varchar[] IS NULL OR d.regions <@ %(regions)s::varchar[])
 ORDER BY c.decision_id LIMIT %(most)s
 """
 _REQUESTS = """
@@ -72,9 +75,14 @@ class PersonalData:
     ) -> None:
         self._tx = tx
         self._vault = vault
-        self._regions = regions
+        self.regions = None if regions is None else list(regions)
         self._identity = identity_of(tx, client_id, person_id)
-        self._of: Any = {"client_id": client_id, "person_id": person_id, "numbers": list(self._identity.numbers)}
+        self._of: Any = {
+            "client_id": client_id,
+            "person_id": person_id,
+            "numbers": list(self._identity.numbers),
+            "regions": self.regions,
+        }
 
     def person(self) -> dict[str, Any]:
         return dict(
@@ -94,11 +102,13 @@ class PersonalData:
             yield HeldPhoto(photo.face_id, photo.data)
 
     def audit(self) -> Iterator[dict[str, Any]]:
-        """Also of who was merged into the person."""
+        """Also of who was merged into the person; those that name no region but these of whoever reads."""
         return self._pages(_AUDIT)
 
     def decisions(self) -> Iterator[dict[str, Any]]:
-        """Those that the person, or who was merged into the person, was a candidate of, without the others."""
+        """Those that the person, or who was merged into the person, was a candidate of, without the others; those in
+        no region but these of whoever reads.
+        """
         for number in self._identity.numbers:
             yield from self._pages(_DECISIONS, person_id=number)
 
@@ -108,7 +118,7 @@ class PersonalData:
 
     def refusals(self) -> Iterator[dict[str, Any]]:
         """Of imports, where they name the person: those that whoever reads may see."""
-        return tell(self._tx, self._of["client_id"], self._identity, self._regions)
+        return tell(self._tx, self._of["client_id"], self._identity, self.regions)
 
     def more(self) -> Iterator[tuple[str, Iterator[dict[str, Any]]]]:
         """Rows of other tables that belong to a person, by table."""
@@ -151,7 +161,8 @@ class PersonalDataStore:
     def open(self, client_id: str, person_id: int, *, regions: Sequence[str] | None = None) -> Iterator[PersonalData]:
         """Read a person's data, who can't be erased meanwhile; the audit log tells of it where the block ends well.
 
-        regions: only one who is in any of these, and of imports into other ones nothing. Raises UnknownPersonError.
+        regions: only one who is in any of these, and nothing of imports, entries and decisions that are of other ones. Raises
+        UnknownPersonError.
         """
         with self._database.transaction(client_id) as tx:
             hold_person(tx, client_id, person_id, regions=regions)
