@@ -201,7 +201,10 @@ class ApiSettings(_Section):
         "it, the erasure of a person.",
     )
     data_threads: int = Field(
-        8, ge=1, le=256, description="Requests at once that ask the database and need no inference."
+        8,
+        ge=1,
+        le=256,
+        description="Requests at once that ask the database and need no inference; of one client one less.",
     )
     rate_limit: float = Field(
         1000.0,

@@ -164,6 +164,27 @@ def test_one_client_leaves_half_of_the_queue_to_the_others() -> None:
     asyncio.run(scene())
 
 
+def test_one_client_never_has_all_threads() -> None:
+    """Not even while nobody else asks: what has begun is not to be stopped when somebody does."""
+
+    async def scene() -> None:
+        with contextlib.closing(WorkPool("test", threads=3, queue=20, seconds=1.0)) as pool:
+            free, done = threading.Event(), []
+            held = [asyncio.ensure_future(pool.run(free.wait, client_id="loud")) for _ in range(4)]
+            held += [asyncio.ensure_future(pool.run(lambda: done.append(1), client_id="loud"))]
+            try:
+                for name in ("quiet", "third", None):
+                    assert await pool.run(lambda name=name: name, client_id=name) == name
+                assert (pool.running, pool.waiting, done) == (2, 3, [])
+            finally:
+                free.set()
+            await asyncio.gather(*held)  # each that ends makes room for the next one
+            assert done == [1]
+            await until(lambda: pool.running == 0)
+
+    asyncio.run(scene())
+
+
 def test_clients_take_turns() -> None:
     """Whoever comes behind many of one client waits for one of them."""
     done: list[str] = []

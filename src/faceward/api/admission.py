@@ -46,19 +46,21 @@ class ShuttingDownError(OverloadedError):
 class WorkPool:
     """Threads with a bounded queue in front of them. Its methods are called on one event loop.
 
-    name: of its threads, and in what it refuses. threads: work done at once. queue: work that may wait; one client may have
-    half of it, so that another always finds a place, and a free thread takes the work of the clients in turn, so that
-    nobody waits behind all that another one sent. seconds: given to each request, waiting included.
+    name: of its threads, and in what it refuses. threads: work done at once; one client has all of them but one, since work
+    that takes long is not to be stopped when another client comes. queue: work that may wait; one client may have half of it,
+    so that another always finds a place, and a free thread takes the work of the clients in turn, so that nobody waits
+    behind all that another one sent. seconds: given to each request, waiting included.
     """
 
     def __init__(self, name: str, *, threads: int, queue: int, seconds: float) -> None:
         self.name = name
         self.threads = threads
         self._capacity = threads + queue
-        self._most_of_one = threads + -(-queue // 2)
+        self._at_once = max(1, threads - 1)
+        self._most_of_one = self._at_once + -(-queue // 2)
         self._of_clients: Counter[str] = Counter()
         self._seconds = seconds
-        self._turns = _Turns()
+        self._turns = _Turns(self._at_once)
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix=f"faceward-{name}")
         self._held = 0
         self._done = _Rate()
@@ -67,11 +69,12 @@ class WorkPool:
 
     @property
     def waiting(self) -> int:
-        return max(0, self._held - self.threads)
+        return self._held - self.running
 
     @property
     def running(self) -> int:
-        return min(self._held, self.threads)
+        own = self._held - self._of_clients.total()
+        return min(self.threads, own + sum(min(held, self._at_once) for held in self._of_clients.values()))
 
     def check(self, client_id: str | None = None) -> None:
         """Raise OverloadedError if nothing more can be taken on; asked before a body is read.
@@ -186,9 +189,14 @@ class _Waiting:
 
 
 class _Turns:
-    """Work that waits for a thread: that of one client in its order, and the clients in turn. The server's own is first."""
+    """Work that waits for a thread: that of one client in its order, and the clients in turn. The server's own is first.
 
-    def __init__(self) -> None:
+    most: work of one client that is done at once.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._running: Counter[str | None] = Counter()
         self._lock = threading.Lock()
         self._waiting: OrderedDict[str | None, deque[_Waiting]] = OrderedDict()
 
@@ -199,17 +207,33 @@ class _Turns:
                 self._waiting.move_to_end(None, last=False)
 
     def take(self) -> None:
-        """Do the work whose turn it is, if there is any."""
+        """Do the work whose turn it is, and whatever has its turn after it: this client's next may have had to wait for it."""
         with self._lock:
-            if not self._waiting:
-                return
-            client_id, own = self._waiting.popitem(last=False)
-            waiting = own.popleft()
-            if own:
-                self._waiting[client_id] = own
-                if client_id is None:
-                    self._waiting.move_to_end(None, last=False)
-        waiting.run()
+            taken = self._next()
+        while taken is not None:
+            client_id, waiting = taken
+            waiting.run()
+            with self._lock:
+                self._running[client_id] -= 1
+                if not self._running[client_id]:
+                    del self._running[client_id]
+                taken = self._next()
+
+    def _next(self) -> tuple[str | None, _Waiting] | None:
+        """Taken off the queue, under the lock; None where nothing waits, or only of clients that have their most."""
+        for client_id in self._waiting:
+            if client_id is None or self._running[client_id] < self._most:
+                break
+        else:
+            return None
+        own = self._waiting.pop(client_id)
+        waiting = own.popleft()
+        if own:
+            self._waiting[client_id] = own
+            if client_id is None:
+                self._waiting.move_to_end(None, last=False)
+        self._running[client_id] += 1
+        return client_id, waiting
 
     def cancel(self) -> None:
         with self._lock:

@@ -35,7 +35,8 @@ def build_app(settings: Settings) -> FastAPI:
     with ExitStack() as opened:
         core = open_parts(_with_threads(settings, threads))
         opened.callback(core.close)
-        inference = WorkPool("inference", threads=threads + _AHEAD, queue=given.queue, seconds=given.deadline)
+        at_once = threads + _AHEAD + _OF_OTHERS
+        inference = WorkPool("inference", threads=at_once, queue=given.queue, seconds=given.deadline)
         opened.callback(inference.close)
         data = WorkPool("data", threads=given.data_threads, queue=8 * given.queue, seconds=given.deadline)
         opened.callback(data.close)
@@ -108,11 +109,13 @@ _CHECK_SECONDS = 10.0
 """After which a database that does not answer counts as away."""
 _PAGE_SECONDS = 0.2
 _RETENTION_SECONDS = 3600.0
-_LONG_THREADS = 2
+_LONG_THREADS = 3
 _OF_STRANGERS = 2
 """Threads that look for keys that were not seen before."""
 _AHEAD = 1
 """Threads beyond the images worked on at once: while one waits for the database another has its image computed."""
+_OF_OTHERS = 1
+"""The thread that one client is never given: whoever is alone has as many as are of use."""
 
 
 def refresh(metrics: Metrics, core: Parts, *pools: WorkPool) -> None:
