@@ -64,7 +64,8 @@ def list_entries(
 
 
 def expire(ctx: typer.Context, as_json: AsJson = False) -> None:
-    """Delete entries and decisions older than audit.log_days and audit.decision_days, of all clients.
+    """Delete entries and decisions older than audit.log_days and audit.decision_days, and idempotency keys of a week ago, of
+    all clients.
 
     `faceward serve` does it by itself, every hour.
     """
@@ -73,7 +74,10 @@ def expire(ctx: typer.Context, as_json: AsJson = False) -> None:
     if as_json:
         output.print_json(gone)
     else:
-        output.say(f"Deleted {gone.audit_entries} entries of the audit log and {gone.decisions} decisions.")
+        output.say(
+            f"Deleted {gone.audit_entries} entries of the audit log, {gone.decisions} decisions and {gone.idempotency_keys} "
+            "idempotency keys."
+        )
 
 
 def _person(entry: AuditEntry) -> str:

@@ -17,6 +17,7 @@ from psycopg.types.json import Jsonb
 from faceward.actors import current_actor
 from faceward.store.database import Database
 from faceward.store.newest import newest
+from faceward.store.request_tokens import expire_tokens
 
 Action: TypeAlias = Literal[
     "person.enroll",
@@ -91,13 +92,18 @@ class AuditPage:
 
 @dataclass(frozen=True, slots=True)
 class Expired:
-    """What was deleted since it was old enough."""
+    """What was deleted since it was old enough. idempotency_keys: of requests of a week ago."""
 
     audit_entries: int = 0
     decisions: int = 0
+    idempotency_keys: int = 0
 
     def __add__(self, other: Expired) -> Expired:
-        return Expired(self.audit_entries + other.audit_entries, self.decisions + other.decisions)
+        return Expired(
+            self.audit_entries + other.audit_entries,
+            self.decisions + other.decisions,
+            self.idempotency_keys + other.idempotency_keys,
+        )
 
 
 def entry(
@@ -155,20 +161,20 @@ class AuditLog:
     def expire(
         self, client_id: str, log_days: int, decision_days: int, stop: Callable[[], bool] = lambda: False
     ) -> Expired:
-        """Delete a client's older entries and decisions, a thousand of each in a transaction. Entries of the last 30 days
-        stay whatever is asked for, so that nobody can cover the tracks. stop: asked after each transaction.
+        """Delete a client's older entries and decisions, and idempotency keys whose time is over, a thousand of each in a
+        transaction. Entries of the last 30 days stay whatever is asked for, so that nobody can cover the tracks. stop: asked
+        after each transaction.
         """
         gone = Expired()
         while True:
             with self._database.transaction(client_id) as tx:
-                step = Expired(
-                    *tx.exec_driver_sql(
-                        "SELECT audit_entries, old_decisions FROM faceward_expire_logs(%s, %s, %s)",
-                        (log_days, decision_days, _AT_ONCE),
-                    ).one()
-                )
+                entries, decisions = tx.exec_driver_sql(
+                    "SELECT audit_entries, old_decisions FROM faceward_expire_logs(%s, %s, %s)",
+                    (log_days, decision_days, _AT_ONCE),
+                ).one()
+                step = Expired(entries, decisions, expire_tokens(tx, client_id, _AT_ONCE))
             gone += step
-            if max(step.audit_entries, step.decisions) < _AT_ONCE or stop():
+            if max(step.audit_entries, step.decisions, step.idempotency_keys) < _AT_ONCE or stop():
                 return gone
 
 

@@ -69,13 +69,18 @@ def claim(tx: sa.Connection, client_id: str, request: RequestToken, operation: s
     if not taken:
         return recorded(tx, client_id, request, operation)
     # Tokens grow old a few at a time, with the new ones that take their place.
-    tx.exec_driver_sql(
+    expire_tokens(tx, client_id, _FORGOTTEN_AT_ONCE)
+    return None
+
+
+def expire_tokens(tx: sa.Connection, client_id: str, most: int) -> int:
+    """Delete the oldest tokens whose time is over; returns how many there were."""
+    return tx.exec_driver_sql(
         "DELETE FROM request_tokens WHERE client_id = %(client_id)s AND (key_id, token) IN ("
         "SELECT key_id, token FROM request_tokens WHERE client_id = %(client_id)s "
         "AND created_at < now() - %(kept)s::interval ORDER BY created_at LIMIT %(most)s FOR UPDATE SKIP LOCKED)",
-        {"client_id": client_id, "kept": _KEPT, "most": _FORGOTTEN_AT_ONCE},
-    )
-    return None
+        {"client_id": client_id, "kept": _KEPT, "most": most},
+    ).rowcount
 
 
 def recorded(tx: sa.Connection, client_id: str, request: RequestToken, operation: str) -> AnsweredRequest | None:

@@ -10,6 +10,7 @@ import psycopg
 import pytest
 
 from faceward.errors import DuplicateFaceError, RequestReusedError, UnknownPersonError
+from faceward.store.audit_log import AuditLog
 from faceward.store.database import Database
 from faceward.store.gallery import Gallery
 from faceward.store.request_tokens import ADD_FACE, ENROLL
@@ -141,6 +142,19 @@ def test_old_tokens_are_forgotten_with_new_ones(gallery: Gallery, database_url: 
     with psycopg.connect(database_url) as connection:
         left = connection.execute("SELECT client_id, token FROM request_tokens ORDER BY 1").fetchall()
     assert left == [("acme", "new"), ("globex", "enroll Alice")]
+
+
+def test_old_tokens_of_who_sends_nothing_any_more_end_too(
+    gallery: Gallery, database: Database, database_url: str
+) -> None:
+    for number in range(3):
+        enroll_without_photo(gallery, f"old {number}")
+    with psycopg.connect(database_url) as connection:
+        connection.execute("UPDATE request_tokens SET created_at = now() - interval '8 days' WHERE token <> 'old 2'")
+    assert AuditLog(database).expire("globex", 400, 400).idempotency_keys == 0
+    assert AuditLog(database).expire("acme", 400, 400).idempotency_keys == 2
+    with psycopg.connect(database_url) as connection:
+        assert connection.execute("SELECT token FROM request_tokens").fetchall() == [("old 2",)]
 
 
 def enroll_without_photo(gallery: Gallery, token: str) -> None:
