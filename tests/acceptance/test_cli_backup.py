@@ -67,6 +67,8 @@ def test_a_backup_is_checked_and_restored(faceward: CommandLine, database_url: s
     assert f"/{name}" in "".join(restored.split())
     assert faceward.succeeds("people", "list", "--json").json["people"][0]["name"] == "Barack Obama"
     assert faceward.succeeds("db", "status", "--json").json["current"]
+    assert "until" in faceward.succeeds("purge").stderr, "nobody is erased by what a backup says"
+    assert "Erased 0 people" in faceward.succeeds("purge", "--after-restore").stdout
     assert "idx_embedding_hnsw" in faceward.succeeds("db", "status", "--json").json["indexes"]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import datetime as dt
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,19 +21,28 @@ from faceward.errors import (
     BackupFileError,
     BusyError,
     DatabaseNotEmptyError,
+    JobLostError,
     ProgramMissingError,
     RestoreFailedError,
     SchemaMissingError,
+    UnknownPersonError,
 )
+from faceward.receipts import ReceiptSigner
+from faceward.service.privacy import Privacy
 from faceward.settings import load_settings
 from faceward.store import backup as backup_module
 from faceward.store.backup import Backups
 from faceward.store.bulk import BulkWriter, NewPerson
+from faceward.store.carried_over import ChangedExpiry
 from faceward.store.contents import Contents, differences, read_contents
 from faceward.store.database import Database, parse_url
 from faceward.store.embedded import BUNDLED_PROGRAMS, EmbeddedServer
+from faceward.store.erasure import Eraser
 from faceward.store.gallery import Gallery
+from faceward.store.job_queue import JobProgress, JobQueue
+from faceward.store.jobs import JobStore
 from faceward.store.libpq import connected
+from faceward.store.personal_data import PersonalDataStore
 from faceward.store.programs import find_programs
 from faceward.store.restore import Restoration
 from faceward.store.schema import HEAD, Schema
@@ -40,7 +50,7 @@ from faceward.store.scratch_server import locked, scratch_server
 from faceward.vision import ModelPack
 from older_versions import stand_at
 from searching import Searching
-from synthetic import MODEL, unit
+from synthetic import MODEL, new_face, unit
 
 PROGRAMS = [BUNDLED_PROGRAMS]
 CLIENTS = ("acme", "globex")
@@ -231,6 +241,79 @@ def test_nothing_of_others_is_restored_from_a_file_of_the_whole_database(
         assert others.execute("SELECT has_table_privilege('reporting', 'decisions', 'SELECT')").fetchone() == (True,)
     finally:
         others.execute("ALTER ROLE third_reader RENAME TO second_reader")
+
+
+def test_a_worker_of_before_loses_its_job_and_another_goes_on_where_the_backup_was(
+    database: Database, database_url: str, backups: Backups, restoration: Restoration, file: Path
+) -> None:
+    """Its counts are of people who are gone."""
+    jobs = JobStore(database)
+    queue = JobQueue(database, jobs)
+    for _ in range(3):
+        jobs.finish_upload("acme", jobs.begin("acme", "embeddings").id)
+    begun = queue.claim()
+    assert begun is not None
+    queue.report(begun, JobProgress(done=32, stored_persons=32))
+    backups.write(file, check=False)
+    other = queue.claim()
+    assert other is not None
+    queue.report(begun, JobProgress(done=800, stored_persons=800))
+    with psycopg.connect(database_url) as owner:
+        before = dict(owner.execute("SELECT id, attempt FROM jobs").fetchall())
+    restoration.run(file, replace=True)
+    for job in (begun, other):
+        with pytest.raises(JobLostError):
+            queue.report(job, JobProgress(done=832, stored_persons=832))
+    again = {job.id: job for job in iter(queue.claim, None)}
+    assert len(again) == 3
+    assert (again[begun.id].done, again[other.id].done) == (32, 0)
+    assert all(job.attempt > max(before.values()) for job in again.values())
+    for job in (begun, other):
+        with pytest.raises(JobLostError):
+            queue.renew(job)
+
+
+def test_numbers_are_not_given_again(
+    filled: None, database: Database, backups: Backups, restoration: Restoration, file: Path
+) -> None:
+    gallery = Gallery(database, MODEL)
+    backups.write(file, check=False)
+    xavier, _ = gallery.create_person("acme", "A", "Xavier", [new_face(200)])
+    restoration.run(file, replace=True)
+    yvonne, _ = gallery.create_person("acme", "A", "Yvonne", [new_face(201)])
+    assert yvonne.id > xavier.id
+
+
+def test_nobody_is_purged_by_the_expiry_that_a_backup_had(
+    filled: None,
+    database: Database,
+    database_url: str,
+    backups: Backups,
+    restoration: Restoration,
+    file: Path,
+    tmp_path: Path,
+) -> None:
+    privacy = Privacy(Eraser(database), ReceiptSigner(tmp_path / "key"), PersonalDataStore(database))
+    past = dt.datetime(2020, 1, 1, tzinfo=dt.UTC)
+    with psycopg.connect(database_url, autocommit=True) as owner:
+        enroll = (
+            "INSERT INTO persons (client_id, name, region, expires_at) VALUES ('acme', 'Joe', 'A', %s) RETURNING id"
+        )
+        (extended,), (_,) = (owner.execute(enroll, (past,)).fetchall()[0] for _ in range(2))
+        backups.write(file, check=False)
+        owner.execute("UPDATE persons SET expires_at = NULL WHERE id = %s", (extended,))
+        report = restoration.run(file, replace=True)
+        assert report.expired == 2
+        assert report.changed_expiries == [ChangedExpiry("acme", extended, None, past)]
+        assert privacy.purge_held_until() is not None
+        assert privacy.purge_expired(client_id="acme") == 0
+        eraser = Eraser(database)
+        with pytest.raises(UnknownPersonError):  # of a purge that had begun before
+            eraser.erase_expired("acme", extended, eraser.survey("acme", [extended]))
+        owner.execute("UPDATE persons SET expires_at = NULL WHERE id = %s", (extended,))
+        assert privacy.purge_expired(client_id="acme", after_restore=True) == 1
+        owner.execute("COMMENT ON TABLE persons IS 'restored by faceward at 2020-01-01T00:00:00Z'")
+        assert privacy.purge_held_until() is None
 
 
 class TestWhatIsRefused:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime as dt
 import signal
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -64,6 +65,7 @@ def restore(
 ) -> None:
     """Bring a backup into the database: all of it, or nothing. Services that run wait meanwhile, then go on with it."""
     from faceward.factory import Deployment
+    from faceward.store.carried_over import HOLD_DAYS
 
     settings = invocation(ctx).settings()
     dimension = manifest_in_use(settings).embedding.dimension
@@ -85,12 +87,22 @@ def restore(
             "into": database_of(settings),
             "rows": _rows(report.rows),
             "tables": f"version {report.version}",
+            "expired": f"{report.expired:,} persons; for {HOLD_DAYS} days only `faceward purge --after-restore` erases them",
         }
     )
+    for changed in report.changed_expiries:
+        output.say(
+            f"{changed.client_id}: person {changed.person_id} expires {_expiry(changed.restored)} again, not "
+            f"{_expiry(changed.before)} as before the restore."
+        )
     if report.left_out:
         output.tell(
             f"Left out, as faceward did not make it or this server has no such role: {'; '.join(report.left_out)}."
         )
+
+
+def _expiry(moment: dt.datetime | None) -> str:
+    return "never" if moment is None else output.when(moment)
 
 
 def _rows(rows: Mapping[str, int]) -> str:

@@ -36,6 +36,9 @@ def purge(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say how many of each client would be erased; erase nobody.")
     ] = False,
+    after_restore: Annotated[
+        bool, typer.Option("--after-restore", help="Also within seven days of a restore. Look at the expiries before.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Erase the people who have expired, with every trace, for good.
@@ -48,6 +51,7 @@ def purge(
         privacy = records.privacy
         expired = {each: privacy.count_expired(client_id=each) for each in clients_of(records, client)}
         expired = {each: count for each, count in expired.items() if count}
+        held = None if after_restore else privacy.purge_held_until()
         erased = 0
         left: dict[str, list[int]] = {}
         reasons: dict[str, None] = {}
@@ -56,12 +60,20 @@ def purge(
             left.setdefault(client_id, []).append(person_id)
             reasons[str(why)] = None
 
-        if not dry_run:
+        if not dry_run and held is None:
             task = bar.add_task("Erasing", total=sum(expired.values()))
             for each in expired:
                 erased += privacy.purge_expired(
-                    client_id=each, on_erased=lambda: bar.advance(task), on_left=partial(leave, each)
+                    client_id=each,
+                    on_erased=lambda: bar.advance(task),
+                    on_left=partial(leave, each),
+                    after_restore=after_restore,
                 )
+    if held is not None and not dry_run:
+        output.tell(
+            f"A backup was restored: until {output.when(held)} nobody is erased, for expiries that were changed since the "
+            "backup are as before. Look at them; then `faceward purge --after-restore`."
+        )
     if as_json:
         output.print_json({"expired": expired, "erased": erased, "left": left})
     elif dry_run:

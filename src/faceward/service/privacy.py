@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime as dt
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import IO
@@ -99,6 +100,10 @@ class Privacy:
         """How many persons `purge_expired` would erase."""
         return self._eraser.count_expired(check_client_id(client_id))
 
+    def purge_held_until(self) -> dt.datetime | None:
+        """Until when `purge_expired` erases nobody, as a backup was restored; None where it does."""
+        return self._eraser.held_until()
+
     def purge_expired(
         self,
         *,
@@ -106,15 +111,19 @@ class Privacy:
         on_erased: Callable[[], None] = lambda: None,
         on_left: Callable[[int, FacewardError], None] | None = None,
         stop: Callable[[], bool] = lambda: False,
+        after_restore: bool = False,
     ) -> int:
         """Erase the persons whose time is over, as `erase_person` does, without receipts; returns how many.
 
         Each in a transaction of its own: who is stopped is simply called again. One whose time is extended meanwhile stays.
         on_erased: called after each. on_left: told the number of each who could not be erased, as for another transaction
         that holds the person, and why; the others are erased all the same. Without it the first one is raised. stop: asked
-        before each. Raises StoreError.
+        before each. after_restore: also within seven days of a restore, in which nobody is erased otherwise: expiries that were
+        extended since the backup are as before. Raises StoreError.
         """
         client_id = check_client_id(client_id)
+        if not after_restore and self._eraser.held_until() is not None:
+            return 0
         erased, after = 0, 0
         with acting_as(PURGE):
             while not stop() and (expired := self._eraser.expired(client_id, after=after)):
@@ -131,12 +140,15 @@ class Privacy:
                         if stop():
                             break
                         try:
-                            faces += self._eraser.erase_expired(client_id, person_id, surveyed).faces
+                            erasure = self._eraser.erase_expired(
+                                client_id, person_id, surveyed, after_restore=after_restore
+                            )
                         except UnknownPersonError:
                             continue
                         except _OF_SOME as exc:
                             _leave(on_left, person_id, exc)
                             continue
+                        faces += erasure.faces
                         erased += 1
                         on_erased()
                 finally:

@@ -16,6 +16,7 @@ import sqlalchemy as sa
 
 from faceward.errors import PersonMergedError, UnknownPersonError
 from faceward.store.audit_log import record
+from faceward.store.carried_over import HELD_UNTIL
 from faceward.store.database import Database
 from faceward.store.decision_log import hold_decisions
 from faceward.store.former_names import Identity, identity_of, merged_into
@@ -113,6 +114,11 @@ class Eraser:
             )
             return list(rows.scalars())
 
+    def held_until(self) -> dt.datetime | None:
+        """Until when nobody is purged, as the database was restored."""
+        with self._database.unscoped() as tx:
+            return _held(tx)
+
     def count_expired(self, client_id: str) -> int:
         with self._database.transaction(client_id) as tx:
             count: int = tx.exec_driver_sql(
@@ -165,13 +171,15 @@ class Eraser:
                 complete(tx, client_id, request, None, detail)
             return erased
 
-    def erase_expired(self, client_id: str, person_id: int, surveyed: Survey) -> Erased:
-        """Erase a person whose time is over. surveyed: of this person and maybe others.
+    def erase_expired(self, client_id: str, person_id: int, surveyed: Survey, *, after_restore: bool = False) -> Erased:
+        """Erase a person whose time is over. surveyed: of this person and maybe others. after_restore: while purges are held
+        too.
 
-        Raises UnknownPersonError where the time was extended meanwhile, or somebody else erased the person.
+        Raises UnknownPersonError where the time was extended meanwhile, somebody else erased the person, or a backup was
+        restored.
         """
         with self._database.transaction(client_id) as tx:
-            if not _is_expired(tx, client_id, person_id):
+            if not _is_expired(tx, client_id, person_id) or not (after_restore or _held(tx) is None):
                 raise UnknownPersonError(person_id)
             return self._erase(tx, client_id, person_id, surveyed)
 
@@ -273,6 +281,11 @@ def _rows_of(tx: sa.Connection, client_id: str, numbers: Sequence[int]) -> dict[
         (client_id, list(numbers), list(OF_PERSONS)),
     ).scalar_one()
     return counts
+
+
+def _held(tx: sa.Connection) -> dt.datetime | None:
+    until: dt.datetime | None = tx.exec_driver_sql(HELD_UNTIL).scalar()
+    return until
 
 
 def _is_expired(tx: sa.Connection, client_id: str, person_id: int) -> bool:

@@ -1,7 +1,7 @@
 """Imports in the background, as their workers see them: found, leased, reported on, finished.
 
 A worker holds a job by a lease that it renews with each report. Each claim raises the job's attempt: a worker that was
-thought dead learns with its next report that the job is another's now, and stops.
+thought dead learns with its next report that the job is another's now, and stops. So does a restore (carried_over.py).
 """
 
 from __future__ import annotations

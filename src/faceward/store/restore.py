@@ -19,6 +19,7 @@ from psycopg import sql
 
 from faceward.errors import BackupFileError, BusyError, DatabaseNotEmptyError, FacewardError, RestoreFailedError
 from faceward.store.backup_entries import Contents, Entry, chosen, granted, lacking, parsed
+from faceward.store.carried_over import ChangedExpiry, carried_over, remembered, told_expiries
 from faceward.store.database import parse_url, shown
 from faceward.store.libpq import Connection, connected, login_environment
 from faceward.store.own_tables import FUNCTION_PREFIX, VERSION_TABLE, OwnTable, own_tables
@@ -54,13 +55,16 @@ RAISE EXCEPTION 'unknown version: the tables are of version %',
 @dataclass(frozen=True, slots=True)
 class RestoreReport:
     """rows: by table, as the backup had them. version: of the tables as they are now. left_out: what the file has and
-    faceward did not make, as pg_restore names it, and grants to roles that this server has not.
+    faceward did not make, as pg_restore names it, and grants to roles that this server has not. expired: people whose
+    time is over by the backup. changed_expiries: of people who were there before too, MOST_EXPIRIES at most.
     """
 
     file: Path
     rows: Mapping[str, int]
     version: str
     left_out: Sequence[str]
+    expired: int
+    changed_expiries: Sequence[ChangedExpiry]
 
 
 class Restoration:
@@ -95,10 +99,13 @@ class Restoration:
                 )
         self._schema.prepare()
         grants, unknown = self._grants(programs, file, backup)
-        rows = self._load(programs, file, backup, _before(backup.schema, own, functions), grants)
+        after = [*grants, *_after(backup, own)]
+        rows, printed = self._load(programs, file, backup, _before(backup.schema, own, functions), after)
         self._schema.upgrade(dimension=dimension)
         self._vacuum(backup.schema)
-        return RestoreReport(file, rows, HEAD, [*backup.left_out, *(f"GRANT to the role {role}" for role in unknown)])
+        left_out = [*backup.left_out, *(f"GRANT to the role {role}" for role in unknown)]
+        changed, expired = told_expiries(printed)
+        return RestoreReport(file, rows, HEAD, left_out, expired, changed)
 
     def _check_place(self, connection: Connection, backup: Contents, own: Sequence[OwnTable]) -> None:
         """Raises DatabaseNotEmptyError where others have what the backup would make, RestoreFailedError where the tables would
@@ -129,8 +136,9 @@ class Restoration:
         return granted(script, roles)
 
     def _load(
-        self, programs: Programs, file: Path, backup: Contents, before: Sequence[str], grants: Sequence[str]
-    ) -> dict[str, int]:
+        self, programs: Programs, file: Path, backup: Contents, before: Sequence[str], after: Sequence[str]
+    ) -> tuple[dict[str, int], str]:
+        """The rows by table, and all that psql printed."""
         environment, arguments = login_environment(self._url)
         options = ("-X", "-w", "-v", "ON_ERROR_STOP=1", "-v", "VERBOSITY=terse")  # no detail: it would quote rows
         with _listed(backup.kept) as use_list, tempfile.TemporaryFile() as printed:
@@ -148,19 +156,20 @@ class Restoration:
                         "pg_restore", *_OPTIONS, use_list, "--file=-", str(file), stdout=script
                     ) as restoring:
                         restoring.finish(lambda reason: _damaged(file, reason))
-                    script.write("".join(f"{line}\n" for line in [*grants, *_after(backup.schema)]).encode())
+                    script.write("".join(f"{line}\n" for line in after).encode())
                     script.close()
                 except (BrokenPipeError, _PsqlEndedError):
                     with contextlib.suppress(OSError):
                         script.close()  # psql has ended, and says why
                 psql.finish(self._failed)
             printed.seek(0)
-            done = printed.read().decode(errors="replace").splitlines()
+            told = printed.read().decode(errors="replace")
+        done = told.splitlines()
         if "COMMIT" not in done[-1:]:
             raise self._failed("psql ended before the last statement")
         counts = [int(line.removeprefix("COPY ")) for line in done if re.fullmatch(r"COPY \d+", line)]
         tables = [f"{entry.schema}.{entry.name}" for entry in backup.kept if entry.kind == "TABLE DATA"]
-        return dict(zip(tables, counts, strict=True)) if len(tables) == len(counts) else {}
+        return (dict(zip(tables, counts, strict=True)) if len(tables) == len(counts) else {}), told
 
     def _failed(self, reason: str) -> RestoreFailedError | BusyError | BackupFileError | DatabaseNotEmptyError:
         if "lock timeout" in reason or "deadlock" in reason:
@@ -232,14 +241,15 @@ def _before(schema: str, own: Sequence[OwnTable], functions: Sequence[str]) -> l
         listed = sql.SQL(", ").join(sql.Identifier(schema, table.name) for table in own)
         # All at once, in one order: dropped one by one they would meet the services' transactions the other way round.
         lines += [f"LOCK TABLE {listed.as_string()} IN ACCESS EXCLUSIVE MODE;"]
+        lines += remembered(schema, own)
         lines += [sql.SQL(_DROP).format(tables=listed).as_string()]
     return lines + [f"DROP FUNCTION {function};" for function in functions]
 
 
-def _after(schema: str) -> list[str]:
+def _after(backup: Contents, own: Sequence[OwnTable]) -> list[str]:
     known = sql.SQL(", ").join(map(sql.Literal, sorted(known_revisions())))
-    check = sql.SQL(_CHECK_VERSION).format(schema=sql.Identifier(schema), known=known)
-    return [check.as_string(), "COMMIT;"]
+    check = sql.SQL(_CHECK_VERSION).format(schema=sql.Identifier(backup.schema), known=known)
+    return [check.as_string(), *carried_over(backup.schema, own, backup.tables), "COMMIT;"]
 
 
 def _damaged(file: Path, reason: str) -> BackupFileError | _PsqlEndedError:

@@ -23,7 +23,7 @@ class Job:
     region_limit: the regions that it may write to; None is all of them. options: of its kind. total: how many items the
     upload holds; None until a worker has looked. done: items dealt with, each of which was stored, skipped (it was there
     already) or refused. stored_persons, stored_faces: what is new. error_code, error_message: why it failed. bytes: of the
-    upload. attempt: how many times a worker has taken it up.
+    upload. attempt: grows each time that a worker takes it up.
     """
 
     id: int
