@@ -26,7 +26,7 @@ def backup(
     replace: Replace = False,
     as_json: AsJson = False,
 ) -> None:
-    """Back up the database of all clients into one file, while the services go on. It is pg_dump's custom format."""
+    """Back up faceward's tables, of all clients, into one file, while the services go on. It is pg_dump's custom format."""
     from faceward.factory import Deployment
 
     settings = invocation(ctx).settings()
@@ -60,7 +60,7 @@ def backup(
 def restore(
     ctx: typer.Context,
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A file that `faceward backup` made.")],
-    replace: Annotated[bool, typer.Option("--replace", help="Replace all that the database holds.")] = False,
+    replace: Annotated[bool, typer.Option("--replace", help="Replace what the database holds of faceward.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Bring a backup into the database: all of it, or nothing. Services that run wait meanwhile, then go on with it."""

@@ -79,7 +79,7 @@ class Restoration:
     def run(self, file: Path, *, replace: bool = False, dimension: int = 512) -> RestoreReport:
         """Restore, and bring the tables to this version of faceward. The HNSW index is left out: build it afterwards.
 
-        replace: what the database holds. dimension: as of Schema.upgrade.
+        replace: what of faceward the database holds. dimension: as of Schema.upgrade.
 
         Raises OSError (the file can't be read), BackupFileError, DatabaseNotEmptyError, RestoreFailedError, BusyError,
         ProgramMissingError, StoreError.
