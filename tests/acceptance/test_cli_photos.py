@@ -146,10 +146,15 @@ def test_an_old_key_is_needed_while_an_upload_waits_under_it(
 
 
 def test_photos_that_stay_whole_or_do_not_open_are_told(
-    faceward: CommandLine, stored: int, images: Callable[..., None], database_url: str
+    faceward: CommandLine, stored: int, images: Callable[..., None], database_url: str, tmp_path: Path
 ) -> None:
     cut = ("photos", "crop", "--client", "acme", "--yes")
     images(keys={"2026": KEYS["2026"]}, key="2026")
+    export = faceward("people", "export", stored, "--client", "acme", "--out", tmp_path / "held.zip")
+    assert (export.status, "did not open" in export.stderr) == (1, True)
+    with zipfile.ZipFile(tmp_path / "held.zip") as held:
+        (face,) = json.loads(held.read("faces.json"))
+        assert json.loads(held.read("unopened_photos.json")) == [{"face_id": face["id"]}]
     missing = faceward(*cut)
     assert (missing.status, "0 photos were cut" in missing.stdout, "1 under 2025" in missing.stderr) == (1, True, True)
     images(keys={"2025": KEYS["2026"]}, key="2025")

@@ -131,6 +131,11 @@ def rotate(ctx: typer.Context, key_id: KeyId, client: Client = None, as_json: As
     with invocation(ctx).open_records() as records:
         made = records.administration.rotate_key(client or DEFAULT_CLIENT, key_id)
     _show_new(made, as_json)
+    if not made.key.valid_at(dt.datetime.now(dt.UTC)):
+        output.tell(
+            f"The new text is refused as the old one was: key {key_id} is {_state(made.key)}. "
+            "`faceward keys create` makes another."
+        )
 
 
 def revoke(ctx: typer.Context, key_id: KeyId, client: Client = None, yes: Yes = False, as_json: AsJson = False) -> None:

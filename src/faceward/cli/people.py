@@ -280,14 +280,24 @@ def export(
     replace: Replace = False,
     as_json: AsJson = False,
 ) -> None:
-    """Write all that is held of a person into a zip: JSON and photos. The audit log tells of it."""
+    """Write all that is held of a person into a zip: JSON and photos. The audit log tells of it.
+
+    Exit status 1 where a photo could not be opened; the rest is there.
+    """
     with invocation(ctx).open_records() as records, new_file(out, replace=replace) as file:
-        records.privacy.export_person(person_id, file, client_id=client)
+        unopened = records.privacy.export_person(person_id, file, client_id=client)
         size = file.tell()
     if as_json:
-        output.print_json({"person_id": person_id, "file": out, "bytes": size})
+        output.print_json({"person_id": person_id, "file": out, "bytes": size, "unopened": unopened})
     else:
-        output.say(f"All that is held of person {person_id} is in {out} ({size:,} bytes).")
+        held = "All that is held" if not unopened else "What could be read"
+        output.say(f"{held} of person {person_id} is in {out} ({size:,} bytes).")
+    if unopened:
+        output.fail(
+            f"The photos of these faces did not open and are not in it: {', '.join(map(str, unopened))}. "
+            "`faceward photos status` tells which key is missing."
+        )
+        raise typer.Exit(1)
 
 
 def erase(

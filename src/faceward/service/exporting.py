@@ -15,8 +15,10 @@ from faceward.vision.image_headers import image_format
 _SUFFIXES = {"JPEG": "jpg", "PNG": "png", "WebP": "webp", "BMP": "bmp"}
 
 
-def write_export(held: PersonalData, file: IO[bytes]) -> None:
-    """Write it while it is read: neither all faces nor more than one photo are in memory at once. Raises OSError."""
+def write_export(held: PersonalData, file: IO[bytes]) -> tuple[int, ...]:
+    """Write it while it is read: neither all faces nor more than one photo are in memory at once. Returns the ids of the
+    faces whose photo does not open, which the zip names too. Raises OSError.
+    """
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
         limited = {} if held.regions is None else {"limited_to_regions": held.regions}
         _write(archive, "person.json", {"exported_at": dt.datetime.now(dt.UTC).isoformat(), **limited, **held.person()})
@@ -33,6 +35,9 @@ def write_export(held: PersonalData, file: IO[bytes]) -> None:
             archive.writestr(
                 f"photos/face-{photo.face_id}.{_suffix(photo.data)}", photo.data, compress_type=zipfile.ZIP_STORED
             )
+        if held.unopened:
+            _write(archive, "unopened_photos.json", [{"face_id": face_id} for face_id in held.unopened])
+    return tuple(held.unopened)
 
 
 def _write(archive: zipfile.ZipFile, name: str, value: Any) -> None:

@@ -52,17 +52,18 @@ class Privacy:
         *,
         regions: Sequence[str] | None = None,
         client_id: str | None = None,
-    ) -> None:
+    ) -> tuple[int, ...]:
         """Write all that is held of a person into a file, as a zip: record, faces with embeddings, photos, entries of the
         audit log, decisions. The audit log tells of it. regions: only one who is enrolled in any of these,
-        without reports, entries and decisions that are of other regions, and the record says so.
+        without reports, entries and decisions that are of other regions, and the record says so. Returns the ids of the faces
+        whose photo does not open, as for a key that is lost: the zip has their numbers instead.
 
         Raises UnknownPersonError, StoreError, OSError.
         """
         client_id, person_id = check_client_id(client_id), check_id("person_id", person_id)
         regions = None if regions is None else check_regions(regions)
         with self._data.open(client_id, person_id, regions=regions) as held:
-            write_export(held, file)
+            return write_export(held, file)
 
     def erase_person(
         self,

@@ -76,6 +76,7 @@ class PersonalData:
         self._tx = tx
         self._vault = vault
         self.regions = None if regions is None else list(regions)
+        self.unopened: list[int] = []
         self._identity = identity_of(tx, client_id, person_id)
         self._of: Any = {
             "client_id": client_id,
@@ -97,8 +98,9 @@ class PersonalData:
             yield {**face, "embedding": json.loads(face["embedding"])}
 
     def photos(self) -> Iterator[HeldPhoto]:
-        """Raises ImageKeyError where one is encrypted with a key that is not there."""
-        for photo in photos_of(self._tx, self._vault, self._of["client_id"], self._of["person_id"]):
+        """Those that open; afterwards `unopened` has the ids of the faces whose photo does not, as for a key that is lost."""
+        of = self._of
+        for photo in photos_of(self._tx, self._vault, of["client_id"], of["person_id"], self.unopened):
             yield HeldPhoto(photo.face_id, photo.data)
 
     def audit(self) -> Iterator[dict[str, Any]]:

@@ -354,8 +354,10 @@ def open_photo(vault: PhotoVault, client_id: str, row: sa.Row[Any]) -> StoredPho
     return StoredPhoto(row.id, row.person_id, box_of(row.face_bbox), crop_of(row.image_box), data)
 
 
-def photos_of(tx: sa.Connection, vault: PhotoVault, client_id: str, person_id: int) -> Iterator[StoredPhoto]:
-    """All photos of a person, one after the other. Raises ImageKeyError.
+def photos_of(
+    tx: sa.Connection, vault: PhotoVault, client_id: str, person_id: int, unopened: list[int]
+) -> Iterator[StoredPhoto]:
+    """All photos of a person, one after the other. unopened: gets the ids of the faces whose photo does not open.
 
     Also of faces that a change of the model left behind, which only the table beside the live one has.
     """
@@ -371,7 +373,12 @@ def photos_of(tx: sa.Connection, vault: PhotoVault, client_id: str, person_id: i
             if row is None:
                 break
             given["after"] = row.id
-            yield open_photo(vault, client_id, row)
+            try:
+                photo = open_photo(vault, client_id, row)
+            except ImageKeyError:
+                unopened.append(row.id)
+                continue
+            yield photo
 
 
 def _uploads(tx: sa.Connection, client_id: str) -> dict[str, int]:

@@ -44,7 +44,7 @@ def store(database: Database, vault: PhotoVault, numbers: range, client: str = "
 
 def kept(database: Database, vault: PhotoVault, person_id: int) -> list[StoredPhoto]:
     with database.transaction("acme") as tx:
-        return list(photos_of(tx, vault, "acme", person_id))
+        return list(photos_of(tx, vault, "acme", person_id, []))
 
 
 def all_batches(step: Callable[[int], PhotoBatch]) -> tuple[int, Counter[str]]:
