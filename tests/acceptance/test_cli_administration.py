@@ -113,6 +113,18 @@ def test_a_key_of_a_region_that_is_not_there_yet_is_made_and_told(faceward: Comm
     assert "has no region" not in faceward.succeeds(*call, "Lobby").stderr
 
 
+def test_of_a_key_that_has_expired_a_new_text_is_told_to_be_refused_too(
+    faceward: CommandLine, acme: str, database_url: str
+) -> None:
+    key = faceward.succeeds("keys", "create", "--client", acme, "--role", "manager", "--json").json["id"]
+    assert "refused" not in faceward.succeeds("keys", "rotate", key, "--client", acme).stderr
+    with psycopg.connect(database_url) as owner:
+        owner.execute("UPDATE api_keys SET expires_at = '2020-01-01' WHERE id = %s", (key,))
+    assert "it expired 2020-01-01" in " ".join(
+        faceward.succeeds("keys", "rotate", key, "--client", acme).stderr.split()
+    )
+
+
 def test_a_key_is_rotated_and_revoked(faceward: CommandLine, config: Path, acme: str) -> None:
     made = faceward.succeeds(
         "keys",

@@ -133,7 +133,7 @@ def rotate(ctx: typer.Context, key_id: KeyId, client: Client = None, as_json: As
     _show_new(made, as_json)
     if not made.key.valid_at(dt.datetime.now(dt.UTC)):
         output.tell(
-            f"The new text is refused as the old one was: key {key_id} is {_state(made.key)}. "
+            f"The new text of key {key_id} is refused as the old one was: it {_state(made.key)}. "
             "`faceward keys create` makes another."
         )
 
