@@ -83,6 +83,20 @@ def test_a_likely_duplicate_is_refused_by_setting_and_allowed_by_request(
     assert [each.person_id for each in allowed.likely_duplicates] == [barack.id]
 
 
+def test_who_is_suspended_is_not_let_in_again_under_another_record(
+    refusing: FaceService, photos: dict[str, Path], client: str
+) -> None:
+    barred = refusing.enroll(photos["obama.jpg"], name="Barred", region="A", client_id=client).person
+    joe = refusing.enroll(photos["biden.jpg"], name="Joe", region="A", client_id=client).person
+    refusing.update_person(barred.id, state="suspended", client_id=client)
+    with pytest.raises(LikelyDuplicateError, match=f"person {barred.id} at"):
+        refusing.enroll(photos["obama2.jpg"], name="Somebody", region="A", client_id=client)
+    with pytest.raises(LikelyDuplicateError, match=f"person {barred.id} at"):
+        refusing.add_face(joe.id, photos["obama2.jpg"], client_id=client)
+    assert refusing.add_face(barred.id, photos["obama2.jpg"], client_id=client).likely_duplicates == ()
+    assert refusing.enroll(photos["obama3.jpg"], name="B", region="B", client_id=client).likely_duplicates == ()
+
+
 def test_it_can_be_turned_off(service_config: Path, photos: dict[str, Path], client: str) -> None:
     with faceward.open_service(config=service_config, enroll={"duplicates": "off"}) as service:
         for photo in ("obama.jpg", "obama2.jpg"):

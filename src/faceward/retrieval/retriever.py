@@ -34,6 +34,7 @@ from faceward.store.search import (
     FaceSearch,
     FullVectors,
     Graph,
+    HiddenFaces,
     Proposed,
     SearchAnswer,
     SignBits,
@@ -159,6 +160,18 @@ class Retriever:
             if entries is not None:
                 return self._find_sketched(client_id, entries, asked, top_k, floor)
         return self._find_exact(client_id, regions, asked, top_k, floor)
+
+    def find_hidden(
+        self, client_id: str, region: str, probes: Sequence[Embedding], *, top_k: int
+    ) -> list[SearchAnswer]:
+        """As `find`, among those of the region who are suspended or expired: none of whom a recognition may name.
+
+        The index of sign bits is scanned for them, whatever the strategy.
+        """
+        source = HiddenFaces(_HIDDEN_RERANKED, self._dimension)
+        return self._search.search(
+            client_id, [region], probes, [source] * len(probes), model_id=self._model_id, top_k=top_k, hidden=True
+        )
 
     def warm(self, client_id: str, region: str) -> bool:
         """Load a region's sketch now; False where it is too large for the memory, or being loaded."""
@@ -307,6 +320,7 @@ class Retriever:
         return [answers[i] for i in range(len(asked))]
 
 
+_HIDDEN_RERANKED = 200
 _FACES_PER_PERSON = 10
 """Faces re-ranked for each person asked for: the nearest faces may be many photos of few persons."""
 _LOWEST_BY_SIGN_BITS = 0.38

@@ -17,6 +17,8 @@ _MOST = 5
 class Duplicates:
     """Looks for the faces of an enrolment in their region, with one search. mode: what is done of those found.
 
+    Where they are refused, suspended and expired people count too: nobody is let in again under a new record.
+
     What is enrolled by another request at the same moment is not seen: of two that enroll one person at once, both may pass.
     """
 
@@ -44,9 +46,14 @@ class Duplicates:
         limits = self._thresholds.of_regions(client_id, [region], None)
         probes = [face.embedding for face in faces]
         best: dict[int, Candidate] = {}
-        for answer in self._retriever.find(client_id, [region], probes, top_k=_MOST, floor=limits[region].value):
+        answers = self._retriever.find(client_id, [region], probes, top_k=_MOST, floor=limits[region].value)
+        hidden: list[tuple[Candidate, ...]] = [()] * len(probes)
+        if self._mode == "refuse":
+            found = self._retriever.find_hidden(client_id, region, probes, top_k=_MOST)
+            hidden = [each.candidates for each in found]
+        for answer, unseen in zip(answers, hidden, strict=True):
             limit = self._thresholds.corrected(client_id, limits, None, answer.thresholds)[region].value
-            for candidate in answer.candidates:
+            for candidate in sorted((*answer.candidates, *unseen), key=lambda each: -each.similarity):
                 if candidate.similarity < limit or candidate.person_id == own:
                     break
                 known = best.get(candidate.person_id)

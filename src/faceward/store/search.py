@@ -31,6 +31,9 @@ TAIL_LIMIT = 1_000
 # A search is a few hundred look-ups by key; the planner, unsure of the counts, must not read the scope for a hash join.
 _PLAN = {"enable_hashjoin": "off", "enable_mergejoin": "off"}
 
+HIDDEN = f"NOT ({MATCHABLE})"
+"""Of a face `f`: of somebody who is suspended, or has expired and is not purged yet."""
+
 SCOPE = f"f.client_id = %(client_id)s AND f.region = ANY(%(regions)s::varchar[]) AND {MATCHABLE}"
 
 
@@ -92,6 +95,30 @@ class SignBits:
     @property
     def parameters(self) -> Mapping[str, Any]:
         return {"within": self.within}
+
+    @property
+    def settings(self) -> Mapping[str, str]:
+        return {}
+
+
+@dataclass(frozen=True, slots=True)
+class HiddenFaces:
+    """The nearest by sign bits of those that no search may find, from the same index. limit: faces re-ranked."""
+
+    limit: int
+    dimension: int = 512
+
+    @property
+    def sql(self) -> str:
+        return (
+            "SELECT f.id, false AS fresh FROM face_encodings f "
+            f"WHERE f.client_id = %(client_id)s AND f.region = ANY(%(regions)s::varchar[]) AND {HIDDEN} "
+            f"ORDER BY f.code <~> binary_quantize(%(probe)s)::bit({self.dimension}) LIMIT %(limit)s"
+        )
+
+    @property
+    def parameters(self) -> Mapping[str, Any]:
+        return {"limit": self.limit}
 
     @property
     def settings(self) -> Mapping[str, str]:
@@ -265,13 +292,16 @@ class FaceSearch:
         *,
         model_id: str,
         top_k: int,
+        hidden: bool = False,
     ) -> list[SearchAnswer]:
-        """The nearest persons of the regions to each probe; sources: one for each probe.
+        """The nearest persons of the regions to each probe; sources: one for each probe. hidden: of those who are suspended or
+        expired, and of no others.
 
         All statements travel in one pipeline: the tenant and the session settings are set in the same implicit
         transaction as the search, so that they can't outlive it.
         """
         answers = []
+        matchable = HIDDEN if hidden else MATCHABLE
         self._database.timeout()
         with self._turns, self._database.driver_connection() as connection, connection.cursor(binary=True) as cursor:
             cursors = []
@@ -297,7 +327,7 @@ class FaceSearch:
                         **source.parameters,
                     }
                     result = connection.cursor(binary=True)
-                    result.execute(_STATEMENT.format(source=source.sql, matchable=MATCHABLE), parameters, prepare=True)
+                    result.execute(_STATEMENT.format(source=source.sql, matchable=matchable), parameters, prepare=True)
                     cursors.append(result)
             for result in cursors:
                 rows = result.fetchall()
