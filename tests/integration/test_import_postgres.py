@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -139,6 +140,26 @@ def test_subjects_of_compreface_are_found_in_their_region(old: str, subjects: Co
         ImportSourceError, match=r"--service Moon: there is none of that name\. There are: Office, Plant"
     ):
         PostgresSource(old, compreface("Moon"))
+
+
+def test_services_of_several_applications_with_one_name_are_told_apart(
+    old: str, subjects: CompreFace, importing: Importing
+) -> None:
+    first, second = "11111111-aaaa", "22222222-bbbb"
+    with psycopg.connect(old, autocommit=True) as connection:
+        row = "INSERT INTO model (id, name, guid, app_id, api_key) VALUES (%s, 'Gate', %s, %s, %s)"
+        for number, key in ((3, first), (4, second)):
+            connection.execute(row, (number, f"g{number}", number, key))
+    subjects.face(subjects.subject(1, "Ada", first), unit(1))
+    subjects.face(subjects.subject(2, "Grace", second), unit(2))
+    subjects.face(subjects.subject(3, "Alan", second), unit(3))
+    with pytest.raises(ImportSourceError, match="2 services are called so") as refused:
+        PostgresSource(old, compreface("Gate"))
+    assert "11111111…, 22222222…" in str(refused.value)
+    assert not {first, second} & set(re.findall(r"[\w-]+", str(refused.value)))
+    for service, there in (("11111111", 1), ("22222222", 2), (second, 2)):
+        with PostgresSource(old, compreface(service)) as source:
+            assert (persons(importing.plan(source)), source.count()) == ((there, there, 0), there)
 
 
 def test_embeddings_of_several_models_are_never_mixed(

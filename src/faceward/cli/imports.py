@@ -152,7 +152,8 @@ def import_compreface(
     default_region: DefaultRegion = None,
     client: EnrollingClient = None,
     service: Annotated[
-        str | None, typer.Option("--service", help="Of CompreFace's services the one whose subjects are meant.")
+        str | None,
+        typer.Option("--service", help="Whose subjects are meant: a service's name, or its key's beginning."),
     ] = None,
     model: OfModel = None,
     same_model: SameModel = False,

@@ -7,7 +7,7 @@ bytea) and model (name, api_key): its services, each with subjects of its own.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import psycopg
@@ -24,13 +24,12 @@ _TABLES = {
 _COLUMNS = """
 SELECT attname FROM pg_attribute WHERE attrelid = to_regclass(%s) AND attnum > 0 AND NOT attisdropped
 """
-_OF_SERVICE = "(%(service)s::text IS NULL OR m.name = %(service)s)"
+_OF_SERVICE = "(%(keys)s::text[] IS NULL OR s.api_key = ANY(%(keys)s))"
 # An embedding whose subject is gone belongs to no service, and is told as an orphan whichever is asked for.
-_FROM = f"""
-FROM embedding e LEFT JOIN subject s ON s.id = e.subject_id LEFT JOIN model m ON m.api_key = s.api_key
-WHERE (s.id IS NULL OR {_OF_SERVICE})
-"""
-_SUBJECTS = f"FROM subject s LEFT JOIN model m ON m.api_key = s.api_key WHERE {_OF_SERVICE}"
+_FROM = f"FROM embedding e LEFT JOIN subject s ON s.id = e.subject_id WHERE (s.id IS NULL OR {_OF_SERVICE})"
+_SUBJECTS = f"FROM subject s WHERE {_OF_SERVICE}"
+_SERVICES = "SELECT DISTINCT name, api_key FROM model ORDER BY name, api_key"
+_SHOWN = 8  # characters of a key, which is a secret
 _SUBJECT = "SELECT s.id::text, s.id::text, s.id::text, s.subject_name, NULL"
 _FACE = f"""
 SELECT e.id::text, e.subject_id::text, CASE WHEN cardinality(e.embedding) <= {MAX_NUMBERS} THEN e.embedding END,
@@ -39,7 +38,9 @@ SELECT e.id::text, e.subject_id::text, CASE WHEN cardinality(e.embedding) <= {MA
 
 
 def compreface(service: str | None = None) -> Callable[[psycopg.Connection[Any]], Statements]:
-    """How CompreFace's tables are read. service: the name of the one whose subjects are meant; None: of all."""
+    """How CompreFace's tables are read. service: the name of the one whose subjects are meant, or the beginning of its key, for
+    services of several applications may have one name; None: of all.
+    """
 
     def find(connection: psycopg.Connection[Any]) -> Statements:
         for table, columns in _TABLES.items():
@@ -47,11 +48,7 @@ def compreface(service: str | None = None) -> Callable[[psycopg.Connection[Any]]
             if missing := [column for column in columns if column not in found]:
                 what = f"no table {table}" if not found else f"no column {table}.{missing[0]}"
                 raise ImportSourceError(f"This is no database of CompreFace: it has {what}.")
-        services = [row[0] for row in connection.execute("SELECT DISTINCT name FROM model ORDER BY name")]
-        if service is not None and service not in services:
-            raise ImportSourceError(
-                f"--service {service}: there is none of that name. There are: {', '.join(services)}."
-            )
+        keys = None if service is None else [_key(service, connection.execute(_SERVICES).fetchall())]
         return Statements(
             prefix="compreface:",
             persons_table="subject",
@@ -79,7 +76,24 @@ def compreface(service: str | None = None) -> Callable[[psycopg.Connection[Any]]
                 f"SELECT s.subject_name, count(*) {_SUBJECTS} AND s.subject_name IS NOT NULL GROUP BY 1 "
                 "HAVING count(*) > 1 ORDER BY 2 DESC, 1 LIMIT %(most)s"
             ),
-            parameters={"service": service},
+            parameters={"keys": keys},
         )
 
     return find
+
+
+def _key(service: str, services: Sequence[tuple[str, str]]) -> str:
+    """Of the service that is meant, of (name, key) of all. Raises ImportSourceError."""
+    keys = [key for name, key in services if name == service]
+    if not keys and len(service) >= _SHOWN:
+        keys = [key for _, key in services if key.startswith(service)]
+    if len(keys) > 1:
+        shown = ", ".join(f"{key[:_SHOWN]}…" for key in keys)
+        raise ImportSourceError(
+            f"--service {service}: {len(keys)} services are called so, of several applications. Say which by the beginning of "
+            f"its API key instead: {shown}"
+        )
+    if not keys:
+        names = ", ".join(dict.fromkeys(name for name, _ in services))
+        raise ImportSourceError(f"--service {service}: there is none of that name. There are: {names}.")
+    return keys[0]
