@@ -67,6 +67,7 @@ class ImportReport:
 
     others: those of `present` whose external id is that of a person who never had their name in the gallery: somebody else, it
     seems. other_faces: the embeddings of these. other_persons: the first thousand, with the reason as a refusal has it.
+    taken_faces: photos with which somebody else was enrolled meanwhile; who has no other is refused. taken_persons: as above.
     missing_faces: of the others who were there before, embeddings beyond the faces that they have. short_persons: as above.
     moved: who was moved out of that region, and is not made there anew. moved_faces, moved_persons: as above.
     """
@@ -86,6 +87,8 @@ class ImportReport:
     moved: int = 0
     moved_faces: int = 0
     moved_persons: tuple[Refusal, ...] = ()
+    taken_faces: int = 0
+    taken_persons: tuple[Refusal, ...] = ()
 
 
 class Importer:
@@ -314,6 +317,9 @@ def moved_away(external_id: str, region: str) -> str:
     )
 
 
+_TAKEN = "The same photo was enrolled in this region for somebody else meanwhile."
+
+
 def _short(missing: int) -> str:
     faces = "One face is" if missing == 1 else f"{missing} faces are"
     return f"{faces} not in the gallery: the person was there before, with fewer, and an import adds none to those."
@@ -342,6 +348,8 @@ class _Tally:
     moved: int = 0
     moved_faces: int = 0
     moved_persons: list[Refusal] = field(default_factory=list)
+    taken_faces: int = 0
+    taken_persons: list[Refusal] = field(default_factory=list)
 
     def refuse(self, refusal: Refusal, faces: int = 0) -> None:
         self.refused += 1
@@ -353,7 +361,7 @@ class _Tally:
         self.persons += written.persons
         self.faces += written.faces
         self.present += len(offered) - written.persons - len(written.moved)
-        if not written.others and not written.short and not written.moved:
+        if not written.others and not written.short and not written.moved and not written.taken:
             return
         for person in offered:
             key = person.region, person.external_id
@@ -364,6 +372,14 @@ class _Tally:
                     self.moved_persons.append(
                         Refusal(person.position, moved_away(person.external_id, person.region), person.row)
                     )
+            elif taken := written.taken.get(key, 0):
+                self.taken_faces += taken
+                refusal = Refusal(person.position, _TAKEN, person.row)
+                if len(self.taken_persons) < _MOST_REFUSALS:
+                    self.taken_persons.append(refusal)
+                if taken == len(person.embeddings):
+                    self.present -= 1
+                    self.refuse(refusal)
             if (missing := written.short.get(key, 0)) > 0:
                 self.missing_faces += missing
                 if len(self.short_persons) < _MOST_REFUSALS:
@@ -393,6 +409,8 @@ class _Tally:
             refused_faces,
             *others,
             *missing,
+            taken_faces=self.taken_faces,
+            taken_persons=tuple(self.taken_persons),
             moved=self.moved,
             moved_faces=self.moved_faces,
             moved_persons=tuple(self.moved_persons),

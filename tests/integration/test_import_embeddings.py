@@ -45,6 +45,22 @@ def importer(database: Database, gallery: Gallery) -> Importer:
     return Importer(BulkWriter(database, gallery, MODEL), 512)
 
 
+def test_a_photo_that_was_enrolled_meanwhile_costs_no_other_face(importer: Importer, gallery: Gallery) -> None:
+    def photo(number: int) -> NewFace:
+        return NewFace(unit(number), box=Box(0, 0, 9, 9), image_sha256=b"%d" % number)
+
+    gallery.create_person(CLIENT, "A", "Ben", [photo(1), photo(2)])
+    report = importer.run(
+        CLIENT, [record(7, [photo(3), photo(1)]), record(8, [photo(2)]), record(9), record(10, [photo(4)])]
+    )
+    assert (report.read, report.persons, report.faces, report.present) == (4, 3, 3, 0)
+    assert (report.refused, report.refused_faces, report.taken_faces) == (1, 0, 2)
+    assert [each.position for each in report.taken_persons] == [0, 1]
+    assert [each.position for each in report.refusals] == [1]
+    found = {each.external_id: each.face_count for each in gallery.list_persons(CLIENT).persons}
+    assert found == {None: 2, "e7": 1, "e9": 1, "e10": 1}
+
+
 @pytest.fixture
 def setting_aside(database: Database, gallery: Gallery, database_url: str) -> Importer:
     """Sets the HNSW index aside when 100 faces are coming."""

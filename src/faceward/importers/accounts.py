@@ -112,6 +112,12 @@ class Tally:
         for problem in problems:
             self._keep(problem)
 
+    def taken(self, faces: int, problems: list[RowProblem]) -> None:
+        """Photos that somebody else was enrolled with meanwhile. problems: of the first of the persons."""
+        self.faces_refused["duplicate"] += faces
+        for problem in problems:
+            self._keep(problem)
+
     def leave_image_out(self, problem: RowProblem) -> None:
         self.images_left_out[problem.code] += 1
         self._keep(problem)

@@ -147,8 +147,14 @@ class Join:
             table = self._source.persons_table
             short = [RowProblem(table, each.row, NOT_ADDED, each.reason) for each in report.short_persons]
             tally.not_added(report.missing_faces, short)
+        if report.taken_faces:
+            table = self._source.persons_table
+            tally.taken(
+                report.taken_faces,
+                [RowProblem(table, each.row, "duplicate", each.reason) for each in report.taken_persons],
+            )
         present = report.present - report.others + self._present
-        elsewhere = report.faces + report.missing_faces + sum(each[2] for each in left_out)
+        elsewhere = report.faces + report.missing_faces + report.taken_faces + sum(each[2] for each in left_out)
         present_faces = 0 if dry_run else self._offered_faces - elsewhere
         persons, faces = dict(tally.persons_refused), dict(tally.faces_refused)
         return ImportAccount(

@@ -5,6 +5,7 @@ Row-level security forbids COPY into the tables themselves; the INSERT that foll
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from typing import Any, NamedTuple, TypeAlias
 import psycopg
 
 from faceward.checks import check_new_client_id
+from faceward.errors import ConstraintViolatedError
 from faceward.store.audit_log import RECORD, entry
 from faceward.store.clients import ENSURE_CLIENT
 from faceward.store.copy_rows import COPY, STAGING, copy_blocks
@@ -169,7 +171,8 @@ class Written(NamedTuple):
     """What became of a batch. others: by region and external id, the names of the persons who are there under one that the
     person given was never called by: by all that is known somebody else, who has the same id. short: of those who were there,
     how many faces fewer they have than were given. moved: by region and external id, persons who were moved out of the
-    region, where nothing was stored of them.
+    region, where nothing was stored of them. taken: of a person, how many photos others were enrolled with meanwhile, which
+    were left out.
     """
 
     persons: int
@@ -177,6 +180,7 @@ class Written(NamedTuple):
     others: Mapping[tuple[str, str], str] = {}
     short: Mapping[tuple[str, str], int] = {}
     moved: Mapping[tuple[str, str], int] = {}
+    taken: Mapping[tuple[str, str], int] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,10 +237,40 @@ class BulkWriter:
         return self._model_id
 
     def write(self, client_id: str, persons: Sequence[NewPerson]) -> Written:
-        """Store the persons whose external id is not in their region yet; those who are there without a face get theirs.
+        """Store the persons whose external id is not in their region yet; those who are there without a face get theirs. A
+        photo that somebody else was enrolled with in the region is left out, and so is who has no other.
 
         Everybody sees them from then on, but only `settle` makes sure that they outlast a crash of the server.
         """
+        taken: Counter[tuple[str, str]] = Counter()
+        while True:
+            try:
+                return self._write(client_id, persons)._replace(taken=taken)
+            except ConstraintViolatedError as exc:
+                # Another process was faster: nothing is asked of a photo before it turns out so.
+                if exc.constraint != "uq_face_photo" or not (more := self._taken(client_id, persons)):
+                    raise
+            left: list[NewPerson] = []
+            for person in persons:
+                own = tuple(
+                    face for face in person.embeddings if (person.external_id, *_photo(person, face)) not in more
+                )
+                taken[person.region, person.external_id] += len(person.embeddings) - len(own)
+                if own:
+                    left.append(person._replace(embeddings=own))
+            persons = left
+
+    def _taken(self, client_id: str, persons: Sequence[NewPerson]) -> set[tuple[str, str, bytes]]:
+        """The external ids of the persons with the photos that are somebody else's, each with its region."""
+        given = {(person.external_id, *_photo(person, face)) for person in persons for face in person.embeddings}
+        owners = self.owners_of(client_id, [(region, digest) for _, region, digest in given if digest])
+        return {
+            (external_id, region, digest)
+            for external_id, region, digest in given
+            if any(owner.external_id != external_id for owner in owners.get((region, digest), ()))
+        }
+
+    def _write(self, client_id: str, persons: Sequence[NewPerson]) -> Written:
         others: dict[tuple[str, str], str] = {}
         short: dict[tuple[str, str], int] = {}
         rows = ((person, face) for person in persons for face in person.embeddings)
@@ -336,6 +370,10 @@ class BulkWriter:
             new += [row[0] for row in cursor.execute(_REGIONS, parameters)]
             if cursor.execute(_HOLD_REGIONS, parameters).fetchone() == (True,):
                 return new
+
+
+def _photo(person: NewPerson, face: Embedding | NewFace) -> PhotoKey:
+    return person.region, (face.image_sha256 or b"") if isinstance(face, NewFace) else b""
 
 
 def _record(cursor: psycopg.Cursor[Any], client_id: str, persons: int, faces: int) -> None:
