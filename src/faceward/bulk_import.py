@@ -19,7 +19,7 @@ from faceward.checks import (
     check_region,
     unit_embedding,
 )
-from faceward.errors import InputError, InvalidValueError
+from faceward.errors import IndexMissingError, InputError, InvalidValueError
 from faceward.store.bulk import BulkWriter, NewPerson, Written
 from faceward.types import Embedding, NewFace
 
@@ -68,6 +68,7 @@ class ImportReport:
     others: those of `present` whose external id is that of a person who never had their name in the gallery: somebody else, it
     seems. other_faces: the embeddings of these. other_persons: the first thousand, with the reason as a refusal has it.
     taken_faces: photos with which somebody else was enrolled meanwhile; who has no other is refused. taken_persons: as above.
+    index_missing: what is to be done where the index that was set aside could not be built again; empty otherwise.
     missing_faces: of the others who were there before, embeddings beyond the faces that they have. short_persons: as above.
     moved: who was moved out of that region, and is not made there anew. moved_faces, moved_persons: as above.
     """
@@ -89,6 +90,7 @@ class ImportReport:
     moved_persons: tuple[Refusal, ...] = ()
     taken_faces: int = 0
     taken_persons: tuple[Refusal, ...] = ()
+    index_missing: str = ""
 
 
 class Importer:
@@ -132,6 +134,21 @@ class Importer:
         second does.
         """
         tally = _Tally()
+        index_missing = ""
+        try:
+            self._run(client_id, persons, progress, tally)
+        except IndexMissingError as exc:  # all is stored by then
+            index_missing = str(exc)
+        self._writer.settle()
+        return replace(tally.report(), index_missing=index_missing)
+
+    def _run(
+        self,
+        client_id: str,
+        persons: Iterable[PersonRecord],
+        progress: Callable[[ImportReport], None] | None,
+        tally: _Tally,
+    ) -> None:
         with ExitStack() as stack:
             pool = stack.enter_context(ThreadPoolExecutor(self._connections, thread_name_prefix="faceward-write"))
             writing: deque[_Writing] = deque()
@@ -167,8 +184,6 @@ class Importer:
             except BaseException:
                 wait(each.stored for each in writing)
                 raise
-        self._writer.settle()
-        return tally.report()
 
     def _batches(self, persons: Iterable[PersonRecord], tally: _Tally) -> Iterator[list[NewPerson]]:
         batch: dict[tuple[str, str], NewPerson] = {}

@@ -240,6 +240,18 @@ def test_the_graph_is_built_again_however_the_import_ends(
     assert faces(gallery) == 4 * MANY
 
 
+def test_a_graph_that_is_not_built_again_costs_no_report(
+    setting_aside: Importer, graph_stands: Callable[[], bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where a cut-over is in the way: all is stored, and the index alone is missing."""
+    records = [record(n, many(n)[:60]) for n in range(4)]
+    monkeypatch.setattr("faceward.store.graph_index._build", lambda tx, _: tx.exec_driver_sql("SELECT 1/0"))
+    report = setting_aside.run(CLIENT, iter(records))
+    assert (report.persons, report.faces) == (4, 240)
+    assert "`faceward db index` does it" in report.index_missing
+    assert not graph_stands()
+
+
 def test_while_the_graph_is_aside_the_strategy_hnsw_says_so(setting_aside: Importer, database: Database) -> None:
     told: list[str] = []
     searching = Searching.on(database)

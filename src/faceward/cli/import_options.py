@@ -14,7 +14,7 @@ import typer
 from faceward.cli import output
 from faceward.cli.advice import advised_words
 from faceward.cli.invocation import invocation, manifest_in_use
-from faceward.errors import ModelMismatchError, StoreError
+from faceward.errors import IndexMissingError, ModelMismatchError, StoreError
 
 if TYPE_CHECKING:
     from faceward.bulk_import import ImportReport
@@ -176,6 +176,8 @@ def ended_early(done: Callable[[], str]) -> Iterator[None]:
     kept = "What is imported is kept; the same command goes on from there."
     try:
         yield
+    except IndexMissingError as exc:  # of an import that is at its end: its report follows
+        output.tell(str(exc))
     except StoreError as exc:
         stored = done()
         reason = str(exc).replace("Nothing was stored", "Nothing more was stored") if stored else str(exc)

@@ -172,7 +172,7 @@ class Join:
             agreed=0 if sample is None else sample.agreed,
             problems=(*(() if sample is None else sample.disagreeing), *tally.problems),
             images_left_out=dict(tally.images_left_out),
-            warnings=() if warning is None else (warning,),
+            warnings=tuple(filter(None, (warning, report.index_missing))),
         )
 
     def candidates(self) -> Iterator[Candidate]:

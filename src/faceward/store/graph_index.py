@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import psycopg
 import sqlalchemy as sa
 
-from faceward.errors import InvalidValueError
+from faceward.errors import IndexMissingError, InvalidValueError
+from faceward.store.driver_errors import without_values
 
 NAME = "idx_embedding_hnsw"
 
@@ -88,11 +89,24 @@ class GraphIndex:
 
     @contextlib.contextmanager
     def _built_again(self, definition: str) -> Iterator[None]:
+        """Raises IndexMissingError where that does not succeed: what the block stored is stored all the same."""
         try:
             yield
-        finally:
+        except BaseException:
+            with contextlib.suppress(IndexMissingError):
+                self._build_again(definition)
+            raise
+        self._build_again(definition)
+
+    def _build_again(self, definition: str) -> None:
+        try:
             with self._engine.connect() as connection:
                 _build(connection, definition)
+        except sa.exc.SQLAlchemyError as exc:
+            raise IndexMissingError(
+                "What the report says is stored. Only the HNSW index, which was set aside for so many faces, could not be "
+                "built again: `faceward db index` does it. Nothing but the search strategy hnsw needs it."
+            ) from without_values(exc)
 
     def _dropped_soon(self) -> bool:
         try:
