@@ -13,6 +13,7 @@ import pytest
 from between_models import OTHER, Deployment, new_face
 from faceward.errors import ConstraintViolatedError, PersonsLeftBehindError
 from faceward.reembedding import Exchanged
+from faceward.store.comparing import choose_faces
 from faceward.store.database import Database, PoolSettings
 from faceward.store.embedding_models import MODEL_LOCK
 from faceward.store.gallery import Gallery
@@ -137,3 +138,20 @@ def test_an_exchange_says_that_the_table_has_no_graph(deployment: Deployment) ->
     with psycopg.connect(deployment.url) as connection:
         connection.execute("DROP INDEX idx_embedding_hnsw_previous")
     assert change.roll_back().graph_missing is True
+
+
+def test_the_sample_of_a_comparison_is_spread_over_clients_who_enroll_in_turn(deployment: Deployment) -> None:
+    gallery, database = Gallery(deployment.database, MODEL), deployment.database
+    for photo in range(10, 22):
+        client_id = ("acme", "globex")[photo % 2]
+        gallery.create_person(client_id, "A", "Name", [new_face(photo, MODEL, stored=True)])
+    deployment.change.fill()
+    change = deployment.change.status().change
+    assert change is not None
+    for stride in (2, 3, 4):
+        chosen = []
+        for before, client_id in ((0, "acme"), (6, "globex")):
+            with database.transaction(client_id) as tx:
+                chosen.append(len(choose_faces(tx, client_id, change.shadow, stride, before)))
+        assert sum(chosen) == 12 // stride
+        assert max(chosen) - min(chosen) <= 1, stride

@@ -110,14 +110,16 @@ def compare(
             "--faces` says why."
         )
     stride = max(1, -(-sum(made.values()) // sample))
+    numbered = 0
     for client_id in tenants:
         own = RegionStore(database).thresholds(client_id)
         own_thresholds += len(own.regions) + (own.client is not None)
         if not made[client_id]:
             continue
         with database.transaction(client_id) as tx:
-            chosen = choose_faces(tx, client_id, change.shadow, stride)
+            chosen = choose_faces(tx, client_id, change.shadow, stride, numbered)
             sizes = region_sizes(tx, client_id)
+        numbered += made[client_id]
         for region, person_ids in _by_region(chosen):
             own_threshold = own.regions.get(region, own.client)
             limit = hamming_candidates_for(sizes.get(region, 0))

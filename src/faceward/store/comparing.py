@@ -34,14 +34,20 @@ def count_made(database: Database, client_id: str, shadow: Shadow) -> int:
         return count
 
 
-def choose_faces(tx: sa.Connection, client_id: str, shadow: Shadow, stride: int) -> list[tuple[str, int, int]]:
-    """(region, face, person) of every so many faces that both tables have."""
+def choose_faces(
+    tx: sa.Connection, client_id: str, shadow: Shadow, stride: int, before: int
+) -> list[tuple[str, int, int]]:
+    """(region, face, person) of every so many faces that both tables have. before: faces of the tenants before, from which the
+    count goes on.
+    """
     tx.exec_driver_sql("SET LOCAL statement_timeout = 0")
     rows = tx.exec_driver_sql(
-        f"SELECT f.region, f.id, f.person_id FROM {shadow} o JOIN {LIVE} f "
-        "ON f.client_id = %(client_id)s AND f.id = o.id "
-        f"WHERE o.client_id = %(client_id)s AND mod(o.id, %(stride)s) = 0 AND {MATCHABLE} ORDER BY 1, 2",
-        {"client_id": client_id, "stride": stride},
+        # By their places: the ids of tenants who enroll in turn are not spread evenly.
+        "SELECT f.region, f.id, f.person_id "
+        f"FROM (SELECT id, row_number() OVER (ORDER BY id) AS place FROM {shadow} WHERE client_id = %(client_id)s) o "
+        f"JOIN {LIVE} f ON f.client_id = %(client_id)s AND f.id = o.id "
+        f"WHERE mod(o.place + %(before)s, %(stride)s) = 0 AND {MATCHABLE} ORDER BY 1, 2",
+        {"client_id": client_id, "stride": stride, "before": before},
     )
     return [(row.region, row.id, row.person_id) for row in rows]
 

@@ -376,7 +376,7 @@ def test_who_is_not_matched_is_not_compared(
 
     def compared() -> tuple[set[int], dict[str, int], list[int | None]]:
         with database.transaction("acme") as tx:
-            chosen = {person for _, _, person in choose_faces(tx, "acme", change.record.shadow, 1)}
+            chosen = {person for _, _, person in choose_faces(tx, "acme", change.record.shadow, 1, 0)}
             near = [
                 nearest(tx, "acme", table, [face], 10)[face].other for table in ("face_encodings", change.record.shadow)
             ]
