@@ -116,10 +116,10 @@ def test_lines_without_a_region_join_the_person_of_the_region_that_they_get(
         assert importing.found(unit(seed), region) == external_id
 
 
-def test_lines_with_the_id_in_two_unicode_forms_are_one_persons(tmp_path: Path, importing: Importing) -> None:
-    """As the gallery takes ids and regions."""
+def test_lines_with_the_id_or_name_in_two_unicode_forms_are_one_persons(tmp_path: Path, importing: Importing) -> None:
+    """As the gallery takes ids and regions; a name is kept as one of the lines has it."""
     file = tmp_path / "people.csv"
-    forms = [unicodedata.normalize(form, f"É1,Ada,Zürich,{encoded(n)}\n") for n, form in enumerate(("NFC", "NFD"))]
+    forms = [unicodedata.normalize(form, f"É1,José,Zürich,{encoded(n)}\n") for n, form in enumerate(("NFC", "NFD"))]
     file.write_text("id,name,region,embedding\n" + "".join(forms))
     with CsvSource(file) as source:
         for account in (importing.plan(source), importing.run(source)):

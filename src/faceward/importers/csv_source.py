@@ -51,7 +51,8 @@ CREATE TABLE lines (
 )
 """
 _PERSONS = """
-SELECT min(line), key, min(id), min(name), min(description), min(coalesce(region, assigned)), count(DISTINCT name) > 1, 0
+SELECT min(line), key, min(id), min(name), min(description), min(coalesce(region, assigned)),
+       count(DISTINCT composed(name)) > 1, 0
 FROM lines WHERE key IS NOT NULL GROUP BY key ORDER BY key
 """
 # A line whose region is left out is of the person whom others name with the region that it gets.
@@ -91,6 +92,7 @@ class CsvSource:
         with contextlib.ExitStack() as opened, self._stored():
             # Without a name: a file that nobody else sees, gone with the process.
             self._staged = opened.enter_context(contextlib.closing(sqlite3.connect("", isolation_level=None)))
+            self._staged.create_function("composed", 1, composed, deterministic=True)
             self._staged.executescript(_NEW)
             self._read(columns or {}, encoding, progress or (lambda _: None))
             self._opened = opened.pop_all()
