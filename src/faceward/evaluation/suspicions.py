@@ -269,7 +269,7 @@ class _Words:
             proposal = f"If they are one person: {merge}"
         else:
             proposal = f"If they are one person: {merge} --across-regions, or give both the same external id."
-        return f"They are at {found.similarity:.3f}, more than strangers reach by chance.", proposal
+        return f"They are at {found.similarity:.3f}, more than strangers are known to reach by chance.", proposal
 
     def _alike(self, found: _Found) -> tuple[str, str]:
         early, late = sorted((found.person_id, found.other_person_id))
