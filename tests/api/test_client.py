@@ -283,6 +283,7 @@ def test_the_methods_are_those_of_the_service() -> None:
         "count_existing",
         "count_expired",
         "purge_expired",
+        "purge_held_until",
         "person_of_photo",
         "person_of_photo_digest",
         "rename_region",

@@ -279,3 +279,14 @@ def test_a_full_disk_is_told(tmp_path: Path) -> None:
             CsvSource(file)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_an_interrupt_while_the_lines_are_put_in_order_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> str:
+        raise KeyboardInterrupt
+
+    file = tmp_path / "people.csv"
+    file.write_text(f"id,name,region,embedding\n1,Ada,,{encoded(1)}\n")
+    monkeypatch.setattr(RegionAssignment, "region_of", interrupted)
+    with CsvSource(file) as source, pytest.raises(KeyboardInterrupt):
+        source.assign_regions(RegionAssignment("A"))

@@ -274,6 +274,8 @@ class CsvSource:
         try:
             yield
         except sqlite3.Error as exc:
+            if "user-defined function" in str(exc):  # none raises anything of its own: an interrupt came while one ran
+                raise KeyboardInterrupt from exc
             raise ImportSourceError(
                 f"{self.path} could not be put in order in a temporary file: {exc}. It takes as much room as the CSV; "
                 "SQLITE_TMPDIR names another folder for it."
