@@ -340,6 +340,11 @@ def _short(missing: int) -> str:
     return f"{faces} not in the gallery: the person was there before, with fewer, and an import adds none to those."
 
 
+def _keep(kept: list[Refusal], refusal: Refusal) -> None:
+    if len(kept) < _MOST_REFUSALS:
+        kept.append(refusal)
+
+
 class _Seen(NamedTuple):
     read: int
     refused: int
@@ -369,8 +374,7 @@ class _Tally:
     def refuse(self, refusal: Refusal, faces: int = 0) -> None:
         self.refused += 1
         self.refused_faces += faces
-        if len(self.refusals) < _MOST_REFUSALS:
-            self.refusals.append(refusal)
+        _keep(self.refusals, refusal)
 
     def stored(self, offered: Sequence[NewPerson], written: Written) -> None:
         self.persons += written.persons
@@ -383,29 +387,24 @@ class _Tally:
             if key in written.moved:
                 self.moved += 1
                 self.moved_faces += len(person.embeddings)
-                if len(self.moved_persons) < _MOST_REFUSALS:
-                    self.moved_persons.append(
-                        Refusal(person.position, moved_away(person.external_id, person.region), person.row)
-                    )
+                said = moved_away(person.external_id, person.region)
+                _keep(self.moved_persons, Refusal(person.position, said, person.row))
             elif taken := written.taken.get(key, 0):
                 self.taken_faces += taken
                 refusal = Refusal(person.position, _TAKEN, person.row)
-                if len(self.taken_persons) < _MOST_REFUSALS:
-                    self.taken_persons.append(refusal)
+                _keep(self.taken_persons, refusal)
                 if taken == len(person.embeddings):
                     self.present -= 1
                     self.refuse(refusal)
             if (missing := written.short.get(key, 0)) > 0:
                 self.missing_faces += missing
-                if len(self.short_persons) < _MOST_REFUSALS:
-                    self.short_persons.append(Refusal(person.position, _short(missing), person.row))
+                _keep(self.short_persons, Refusal(person.position, _short(missing), person.row))
             called = written.others.get(key)
             if called is not None:
                 self.others += 1
                 self.other_faces += len(person.embeddings)
-                if len(self.other_persons) < _MOST_REFUSALS:
-                    said = other_person(person.external_id, person.region, person.name, called)
-                    self.other_persons.append(Refusal(person.position, said, person.row))
+                said = other_person(person.external_id, person.region, person.name, called)
+                _keep(self.other_persons, Refusal(person.position, said, person.row))
 
     def seen(self) -> _Seen:
         return _Seen(self.read, self.refused, self.refused_faces)

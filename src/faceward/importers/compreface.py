@@ -24,7 +24,7 @@ _TABLES = {
 _COLUMNS = """
 SELECT attname FROM pg_attribute WHERE attrelid = to_regclass(%s) AND attnum > 0 AND NOT attisdropped
 """
-_OF_SERVICE = "(%(keys)s::text[] IS NULL OR s.api_key = ANY(%(keys)s))"
+_OF_SERVICE = "(%(key)s::text IS NULL OR s.api_key = %(key)s)"
 # An embedding whose subject is gone belongs to no service, and is told as an orphan whichever is asked for.
 _FROM = f"FROM embedding e LEFT JOIN subject s ON s.id = e.subject_id WHERE (s.id IS NULL OR {_OF_SERVICE})"
 _SUBJECTS = f"FROM subject s WHERE {_OF_SERVICE}"
@@ -48,7 +48,7 @@ def compreface(service: str | None = None) -> Callable[[psycopg.Connection[Any]]
             if missing := [column for column in columns if column not in found]:
                 what = f"no table {table}" if not found else f"no column {table}.{missing[0]}"
                 raise ImportSourceError(f"This is no database of CompreFace: it has {what}.")
-        keys = None if service is None else [_key(service, connection.execute(_SERVICES).fetchall())]
+        key = None if service is None else _key(service, connection.execute(_SERVICES).fetchall())
         return Statements(
             prefix="compreface:",
             persons_table="subject",
@@ -76,7 +76,7 @@ def compreface(service: str | None = None) -> Callable[[psycopg.Connection[Any]]
                 f"SELECT s.subject_name, count(*) {_SUBJECTS} AND s.subject_name IS NOT NULL GROUP BY 1 "
                 "HAVING count(*) > 1 ORDER BY 2 DESC, 1 LIMIT %(most)s"
             ),
-            parameters={"keys": keys},
+            parameters={"key": key},
         )
 
     return find

@@ -30,17 +30,22 @@ WHERE client_id = %(client_id)s AND id = %(person_id)s
 _HANDED_ON = """
 UPDATE former_names SET person_id = %(into_id)s WHERE client_id = %(client_id)s AND person_id = %(person_id)s
 """
-# Merges of before this table was there are in the audit log, for as long as it keeps them. Who is enrolled was merged into
-# nobody, whatever an entry says, and who was merged into somebody enrolled into nobody else. Who was merged into somebody who
-# is gone too was that one, and whoever else was.
-_NUMBERS = """
-WITH RECURSIVE later AS (
+# Whom a person was merged into, and that one in turn, by the audit log. Who was deleted did not become another, whatever an
+# entry says.
+_LATER = """
     SELECT %(person_id)s::bigint AS id
     UNION
     SELECT a.other_person_id FROM later JOIN audit_log a ON a.client_id = %(client_id)s AND a.person_id = later.id
     WHERE a.client_id = %(client_id)s AND a.action = 'person.merge' AND a.other_person_id IS NOT NULL
     AND NOT EXISTS (SELECT 1 FROM audit_log d WHERE d.client_id = %(client_id)s AND d.person_id = later.id
                     AND d.action = 'person.delete')
+"""
+# Merges of before this table was there are in the audit log, for as long as it keeps them. Who is enrolled was merged into
+# nobody, whatever an entry says, and who was merged into somebody enrolled into nobody else. Who was merged into somebody who
+# is gone too was that one, and whoever else was.
+_NUMBERS = f"""
+WITH RECURSIVE later AS (
+    {_LATER}
     AND NOT EXISTS (SELECT 1 FROM persons p WHERE p.client_id = %(client_id)s AND p.id IN (later.id, a.other_person_id))
     AND NOT EXISTS (SELECT 1 FROM former_names f WHERE f.client_id = %(client_id)s
                     AND f.person_number IN (later.id, a.other_person_id))
@@ -58,15 +63,9 @@ WITH RECURSIVE later AS (
 )
 SELECT id FROM same ORDER BY id
 """
-# Who was deleted did not become another, whatever an entry says.
-_BECAME = """
+_BECAME = f"""
 WITH RECURSIVE later AS (
-    SELECT %(person_id)s::bigint AS id
-    UNION
-    SELECT a.other_person_id FROM later JOIN audit_log a ON a.client_id = %(client_id)s AND a.person_id = later.id
-    WHERE a.client_id = %(client_id)s AND a.action = 'person.merge' AND a.other_person_id IS NOT NULL
-    AND NOT EXISTS (SELECT 1 FROM audit_log d WHERE d.client_id = %(client_id)s AND d.person_id = later.id
-                    AND d.action = 'person.delete')
+    {_LATER}
 )
 SELECT f.person_id AS id FROM later JOIN former_names f ON f.client_id = %(client_id)s AND f.person_number = later.id
 UNION SELECT p.id FROM later JOIN persons p ON p.client_id = %(client_id)s AND p.id = later.id ORDER BY id LIMIT 1

@@ -32,8 +32,8 @@ _NAMED = """
 SELECT c.relname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE n.nspname = %s AND c.relname = ANY(%s) ORDER BY 1
 """
-# Those of a version that the backup does not know would be in the way of its migration.
 _SIZED = "SELECT pg_relation_size(%s::oid), row_security_active(%s::oid)"
+# Those of a version that the backup does not know would be in the way of its migration.
 _FUNCTIONS = """
 SELECT p.oid::regprocedure::text FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
 WHERE n.nspname = %s AND starts_with(p.proname, %s) ORDER BY 1
