@@ -8,6 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, ExitStack
 from contextvars import copy_context
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -177,8 +178,10 @@ class Importer:
                         if aside is not None:
                             stack.enter_context(aside)
                             ask = None
+                    # One that is run again meets somebody in its first batches.
+                    write = partial(self._writer.write, client_id, batch, all_new=not tally.present)
                     # Its own copy for each: the thread that writes is still the caller's doing, as the audit log has it.
-                    stored = pool.submit(copy_context().run, self._writer.write, client_id, batch)
+                    stored = pool.submit(copy_context().run, write)
                     writing.append(_Writing(stored, batch, faces, tally.seen()))
                 finish(0)
             except BaseException:

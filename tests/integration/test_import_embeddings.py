@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -13,7 +15,7 @@ from sqlalchemy.engine import make_url
 
 from faceward.bulk_import import Importer, ImportReport, PersonRecord
 from faceward.errors import DatabaseUnavailableError, IndexMissingError
-from faceward.store.bulk import BulkWriter
+from faceward.store.bulk import BulkWriter, NewPerson, Written
 from faceward.store.database import Database
 from faceward.store.gallery import Gallery
 from faceward.store.schema import Schema
@@ -160,6 +162,56 @@ def test_an_import_that_is_cut_short_is_simply_run_again(importer: Importer, gal
     assert faces(gallery) == 12 * MANY
     assert importer.run(CLIENT, until(99)).present == 12
     assert faces(gallery) == 12 * MANY
+
+
+def test_a_wrong_guess_that_all_are_new_stores_what_a_right_one_does(
+    database: Database, gallery: Gallery, importer: Importer
+) -> None:
+    importer.run(CLIENT, [record(1), record(2)])
+    people = [NewPerson(f"e{number}", "A", f"p{min(number, 3)}", (unit(number),)) for number in (1, 2, 3)]
+    people.append(NewPerson("e2", "B", "p2", (unit(2),)))
+    guessed = BulkWriter(database, gallery, MODEL).write(CLIENT, people, all_new=True)
+    assert (guessed.persons, guessed.faces, guessed.others) == (2, 2, {})
+    again = [NewPerson("e1", "A", "somebody else", (unit(9),)), NewPerson("e4", "A", "p4", (unit(4),))]
+    guessed = BulkWriter(database, gallery, MODEL).write(CLIENT, again, all_new=True)
+    assert (guessed.persons, guessed.faces, guessed.others) == (1, 1, {("A", "e1"): "p1"})
+    assert faces(gallery) == 5
+
+
+@pytest.mark.usefixtures("no_graph")
+def test_an_import_that_is_run_again_soon_stops_to_guess_that_all_are_new(database: Database, gallery: Gallery) -> None:
+    guesses: list[bool] = []
+
+    class Told(BulkWriter):
+        def write(self, client_id: str, persons: Sequence[NewPerson], *, all_new: bool = False) -> Written:
+            guesses.append(all_new)
+            return super().write(client_id, persons, all_new=all_new)
+
+    importer = Importer(Told(database, gallery, MODEL), 512)
+    people = [record(number, many(number)) for number in range(10)]
+    assert importer.run(CLIENT, people).persons == 10
+    assert guesses == [True] * 5
+    assert importer.run(CLIENT, people).present == 10
+    assert guesses[5:] == [True, True, False, False, False]
+
+
+@pytest.mark.usefixtures("no_graph")
+def test_two_imports_of_the_same_people_at_once_store_each_once(database: Database, gallery: Gallery) -> None:
+    people = 5_000
+    numbers = list(range(people))
+    start = threading.Barrier(2)
+
+    def work(order: list[int]) -> ImportReport:
+        mine = Importer(BulkWriter(database, gallery, MODEL), 512)
+        start.wait()
+        return mine.run(CLIENT, (record(number) for number in order))
+
+    with ThreadPoolExecutor(2) as pool:
+        reports = list(pool.map(work, (numbers, numbers[::-1])))
+    assert [report.read for report in reports] == [people, people]
+    assert sum(report.persons for report in reports) == people
+    assert sum(report.faces for report in reports) == faces(gallery) == people
+    assert all(report.persons + report.present == people for report in reports)
 
 
 @pytest.mark.usefixtures("no_graph")
