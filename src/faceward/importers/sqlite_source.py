@@ -65,6 +65,8 @@ class SqliteSource:
                 self._connection.execute("PRAGMA trusted_schema = OFF")
                 self._connection.execute("PRAGMA query_only = ON")
                 self._connection.execute("PRAGMA temp_store = FILE")
+                # Pages are hardly read twice, and SQLite's usual 2 MB of them push the rows out of a processor's cache.
+                self._connection.execute("PRAGMA cache_size = -500")
                 # A view may have no end. SQLite alone would not hear of an interrupt before it.
                 self._connection.set_progress_handler(_listen, _STEPS)
                 (encoding,) = self._connection.execute("PRAGMA encoding").fetchone()
