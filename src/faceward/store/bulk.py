@@ -49,12 +49,16 @@ terms AS MATERIALIZED (
 )
 """
 _SKIP_PRESENT = "ON CONFLICT ON CONSTRAINT uq_person_external_id DO NOTHING"
-_ROWS_OF_NEW = f"""
+
+
+def _rows(skip: str) -> str:
+    return f"""
 WITH {_TERMS}, new AS (
     INSERT INTO persons (client_id, region, external_id, name, description, expires_at)
     SELECT DISTINCT ON (s.region, s.external_id) %(client_id)s::varchar, s.region, s.external_id, s.name, s.description,
            t.expires_at
     FROM import_staging s LEFT JOIN terms t ON t.region = s.region ORDER BY s.region, s.external_id, s.position
+    {skip}
     RETURNING id, region, external_id, matchable_until
 ), faces AS (
     INSERT INTO face_encodings (client_id, person_id, region, model_id, embedding, image_path, image_data, image_key_id,
@@ -66,9 +70,11 @@ WITH {_TERMS}, new AS (
 )
 SELECT (SELECT count(*) FROM new), (SELECT count(*) FROM faces)
 """
+
+
 # ON CONFLICT skips a person that is there already, with all faces: an interrupted import goes on where it stopped. It looks
 # each of them up once more, and writes twice to the log: a tenth of what PostgreSQL does for an import.
-_ROWS = _ROWS_OF_NEW.replace("    RETURNING id, region", f"    {_SKIP_PRESENT}\n    RETURNING id, region")
+_ROWS, _ROWS_OF_NEW = _rows(_SKIP_PRESENT), _rows("")
 # Of a batch in which somebody was skipped. The statements begin after it: who came with it has a face by then, and the
 # name that was given.
 _CALLED_SO = """
