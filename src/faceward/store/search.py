@@ -56,18 +56,8 @@ class CandidateSource(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class FullVectors:
-    """Brute force over the full vectors: exact by definition; linear, 2 KiB a face. limit: faces re-ranked."""
-
+class _Limited:
     limit: int
-
-    @property
-    def sql(self) -> str:
-        # "+ 0" keeps the planner from answering this order out of the HNSW index, which misses.
-        return (
-            f"SELECT f.id, false AS fresh FROM face_encodings f WHERE {SCOPE} "
-            "ORDER BY (f.embedding <=> %(probe)s) + 0 LIMIT %(limit)s"
-        )
 
     @property
     def parameters(self) -> Mapping[str, Any]:
@@ -76,6 +66,19 @@ class FullVectors:
     @property
     def settings(self) -> Mapping[str, str]:
         return {}
+
+
+@dataclass(frozen=True, slots=True)
+class FullVectors(_Limited):
+    """Brute force over the full vectors: exact by definition; linear, 2 KiB a face. limit: faces re-ranked."""
+
+    @property
+    def sql(self) -> str:
+        # "+ 0" keeps the planner from answering this order out of the HNSW index, which misses.
+        return (
+            f"SELECT f.id, false AS fresh FROM face_encodings f WHERE {SCOPE} "
+            "ORDER BY (f.embedding <=> %(probe)s) + 0 LIMIT %(limit)s"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,10 +105,9 @@ class SignBits:
 
 
 @dataclass(frozen=True, slots=True)
-class HiddenFaces:
+class HiddenFaces(_Limited):
     """The nearest by sign bits of those that no search may find, from the same index. limit: faces re-ranked."""
 
-    limit: int
     dimension: int = 512
 
     @property
@@ -116,20 +118,11 @@ class HiddenFaces:
             f"ORDER BY f.code <~> binary_quantize(%(probe)s)::bit({self.dimension}) LIMIT %(limit)s"
         )
 
-    @property
-    def parameters(self) -> Mapping[str, Any]:
-        return {"limit": self.limit}
-
-    @property
-    def settings(self) -> Mapping[str, str]:
-        return {}
-
 
 @dataclass(frozen=True, slots=True)
-class Graph:
+class Graph(_Limited):
     """pgvector's HNSW index. Approximate: it misses people, and the more the larger the table is."""
 
-    limit: int
     ef_search: int = 200
     iterative_scan: str = "strict_order"
     max_scan_tuples: int = 20_000
@@ -143,10 +136,6 @@ class Graph:
             f"SELECT f.id, false AS fresh FROM face_encodings f WHERE {SCOPE} "
             f"ORDER BY f.embedding{kind} <=> %(probe)s{kind} LIMIT %(limit)s"
         )
-
-    @property
-    def parameters(self) -> Mapping[str, Any]:
-        return {"limit": self.limit}
 
     @property
     def settings(self) -> Mapping[str, str]:
